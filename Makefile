@@ -1,0 +1,45 @@
+# Everything below needs only python3.11, make and git; the rest is installed into .venv.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+
+.PHONY: demo test setup check bench clean
+
+## demo: the whole workflow on the built-in pool, in demo/
+demo: $(VENV)/demo-$(STAMP)
+	$(BIN)/datacomp demo demo
+
+## test: the whole test suite
+test: $(VENV)/setup-$(STAMP)
+	$(BIN)/python -m pytest
+
+## setup: the development environment with every extra
+setup: $(VENV)/setup-$(STAMP)
+
+## check: lint, format and types
+check: $(VENV)/setup-$(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+
+## bench: the paired benchmarks
+bench: $(VENV)/setup-$(STAMP)
+	$(BIN)/python -m pytest tests/bench -o addopts="--import-mode=importlib -q -s"
+
+clean:
+	rm -rf $(VENV) build demo *.egg-info
+
+$(BIN)/uv: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	touch $@
+
+$(VENV)/demo-$(STAMP): $(BIN)/uv
+	$(UV) --editable '.[train]'
+	touch $@
+
+$(VENV)/setup-$(STAMP): $(BIN)/uv
+	$(UV) --editable '.[all]' --group dev
+	touch $@ $(VENV)/demo-$(STAMP)

@@ -1,0 +1,164 @@
+"""Durable files: nothing half-written is ever visible under its final name.
+
+Every writer here writes under a hidden name in the same folder, flushes to the disk and
+renames. A crash leaves at most a ``.NAME.partial``, which the next run overwrites.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import StorageError
+
+CHUNK = 1 << 20
+_STORAGE_ERRNOS = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EACCES: "no permission to write there; choose another place",
+    errno.EPERM: "no permission to write there; choose another place",
+    errno.EISDIR: "a folder stands where a file should be written",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EFBIG: "the file would exceed the largest size allowed here",
+}
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path | str) -> Iterator[None]:
+    """Turn the operating system's storage failures into one clear StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _STORAGE_ERRNOS:
+            raise StorageError(f"cannot write {path}: {_STORAGE_ERRNOS[error.errno]}") from error
+        raise
+
+
+def partial_path(path: Path) -> Path:
+    """Return the hidden name under which ``path`` is prepared."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def fsync_directory(path: Path) -> None:
+    """Make a rename inside ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a partial path; on success it is synced and renamed to ``path``, else removed."""
+    path = Path(path)
+    partial = partial_path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+            partial.replace(path)
+            fsync_directory(path.parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path | str) -> Iterator[Path]:
+    """Yield an empty partial folder; on success it is renamed to ``path``, else removed."""
+    path = Path(path)
+    partial = partial_path(path)
+    with storage_errors(path):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    with file.open("rb+") as handle:
+                        os.fsync(handle.fileno())
+            partial.rename(path)
+            fsync_directory(path.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write ``data`` to ``path`` atomically."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path`` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys to ``path`` atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def append_line(path: Path | str, line: str) -> None:
+    """Append one line so that it is there whole or not at all, even on a full disk.
+
+    A torn line left by a killed writer (no newline at the end) is cut off first.
+    """
+    path = Path(path)
+    data = line.encode() + b"\n"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            end = _whole_lines_end(file)
+            file.truncate(end)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.truncate(path, end)
+                raise
+
+
+def _whole_lines_end(file: Any) -> int:
+    """Return the offset just after the last newline."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - 4096)
+        file.seek(start)
+        block = file.read(position - start)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        position = start
+    return 0
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON encoding of ``value``: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of ``value`` in lower-case hex."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_file(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes in lower-case hex, reading it once."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

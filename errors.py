@@ -1,0 +1,60 @@
+"""The errors datacomp raises on purpose. Each message is one line: what, where, what to do.
+
+    DatacompError
+    ├── UsageError            the caller asked for something that does not exist or make sense
+    │   └── ConfigError       datacomp.toml: file, line, key, what was found, what is accepted
+    ├── MissingError          a file, column, score, checkpoint or extra is not there
+    ├── DataError             an input is broken
+    │   ├── UnsafeInputError  an input that could do harm: traversal, bomb, oversized, code
+    │   └── IntegrityError    bytes differ from the recorded digest or fingerprint
+    ├── StorageError          the disk is full, a path cannot be written, a pool is held elsewhere
+    └── RunError              a subprocess or stage failed; says where its log is
+"""
+
+
+class DatacompError(Exception):
+    """Base of every error raised on purpose; ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(DatacompError):
+    """The caller asked for something that does not exist or make sense."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A datacomp.toml that cannot be used."""
+
+
+class MissingError(DatacompError):
+    """Something needed is not there; the message says how to get it."""
+
+
+class DataError(DatacompError):
+    """An input is broken."""
+
+
+class UnsafeInputError(DataError):
+    """An input that could do harm if it were followed, opened or expanded."""
+
+
+class IntegrityError(DataError):
+    """Bytes differ from what was recorded about them."""
+
+
+class StorageError(DatacompError):
+    """The disk is full, a path cannot be written, or a pool is held by another process."""
+
+
+class RunError(DatacompError):
+    """A subprocess or a stage failed."""
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """Return ``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or ``""``."""
+    import difflib
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,427 @@
+"""A pool: one DuckDB file of candidate samples, where they came from and what is known of them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from ..durable import partial_path
+from ..errors import DataError, MissingError, StorageError, UsageError
+from ..progress import Progress
+from . import schema
+from .uids import UidArray, digest_of_uids, from_halves
+
+if TYPE_CHECKING:
+    from .sources.base import Record, SetAside, Source
+
+BATCH = 4096
+
+HALVES = (
+    '("uid" >> 64)::UBIGINT AS high, ("uid" & 18446744073709551615::UHUGEINT)::UBIGINT AS low'
+)
+"""SQL for the two halves of a uid: neither Arrow nor numpy has 128-bit integers."""
+
+
+@dataclass
+class AddReport:
+    """What became of a source's samples."""
+
+    source: str
+    added: int = 0
+    unchanged: int = 0
+    duplicates: int = 0
+    set_aside: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self)
+
+
+class Pool:
+    """One DuckDB file of candidate samples.
+
+    >>> with Pool.create("pool.duckdb") as pool:
+    ...     pool.add(open_source("folder", "photos"))
+    ...     pool.sql("SELECT count(*), avg(width) FROM samples").fetchone()
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+        self.connection, self.path = connection, path
+
+    # -- opening ---------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path | str) -> Pool:
+        """Make an empty pool at ``path``; it must not exist yet."""
+        path = Path(path)
+        if path.exists():
+            raise UsageError(f"{path} exists already; add to it with 'datacomp pool add {path} ...'")
+        partial = partial_path(path)
+        with pool_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for stale in (partial, partial.with_name(partial.name + ".wal")):
+                stale.unlink(missing_ok=True)
+            with duckdb.connect(str(partial)) as connection:
+                schema.create(connection)
+            partial.rename(path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path | str, read_only: bool = False) -> Pool:
+        """Open the pool at ``path``; older schema versions are brought up to date."""
+        path = Path(path)
+        if not path.is_file():
+            raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
+        with pool_errors(path):
+            connection = duckdb.connect(str(path), read_only=read_only)
+        try:
+            if read_only:
+                found = schema.version_of(connection, str(path))
+                if found != schema.VERSION:
+                    raise DataError(
+                        f"{path}: pool of schema version {found} opened read-only, but version "
+                        f"{schema.VERSION} is needed; open it once for writing to bring it up to date"
+                    )
+            else:
+                schema.migrate(connection, str(path))
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    @classmethod
+    def open_or_create(cls, path: Path | str) -> Pool:
+        """Open the pool at ``path``, or make an empty one."""
+        return cls.open(path) if Path(path).exists() else cls.create(path)
+
+    def close(self) -> None:
+        """Close the file; further use is an error."""
+        self.connection.close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # -- asking ----------------------------------------------------------------------------
+
+    def sql(self, query: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Run SQL on the pool and return DuckDB's result."""
+        with pool_errors(self.path):
+            return self.connection.execute(query, parameters or [])
+
+    def scalar(self, query: str, parameters: list[Any] | None = None) -> Any:
+        """Return the first value of the first row."""
+        row = self.sql(query, parameters).fetchone()
+        return None if row is None else row[0]
+
+    def count(self) -> int:
+        """Return the number of samples."""
+        return self.scalar("SELECT count(*) FROM samples")
+
+    def columns(self) -> dict[str, str]:
+        """Return name and DuckDB type of every column of ``samples``."""
+        return {row[0]: row[1] for row in self.sql("DESCRIBE samples").fetchall()}
+
+    def uids(self, where: str = "true") -> UidArray:
+        """Return the sorted uids of the samples for which the SQL predicate holds."""
+        arrays = self.sql(
+            f"SELECT {HALVES} FROM samples WHERE {where} ORDER BY uid"
+        ).fetchnumpy()
+        return from_halves(_plain(arrays["high"]), _plain(arrays["low"]))
+
+    def digest(self) -> str:
+        """Return the SHA-256 over the sorted uids: the name of this set of candidates."""
+        return digest_of_uids(self.uids())
+
+    def source_paths(self) -> dict[int, Path]:
+        """Return where each source's files lie."""
+        rows = self.sql("SELECT id, path FROM sources").fetchall()
+        return {number: self.path.parent / path for number, path in rows}
+
+    def info(self) -> dict[str, Any]:
+        """Return counts, columns, sources, scores and what was set aside, as plain values."""
+        return {
+            "path": str(self.path),
+            "schema_version": schema.VERSION,
+            "samples": self.count(),
+            "digest": self.digest(),
+            "columns": self.columns(),
+            "sources": self._rows(
+                "SELECT id, kind, path, options, samples, duplicates, set_aside FROM sources "
+                "ORDER BY id"
+            ),
+            "set_aside": self._rows(
+                "SELECT source, reason, count(*) AS count, min(item) AS example FROM set_aside "
+                "GROUP BY ALL ORDER BY source, count DESC, reason"
+            ),
+            "scores": self._rows("SELECT name, parameters, digest FROM scores ORDER BY name, digest"),
+        }
+
+    def _rows(self, query: str) -> list[dict[str, Any]]:
+        cursor = self.sql(query)
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    # -- adding ----------------------------------------------------------------------------
+
+    def add(self, source: Source) -> AddReport:
+        """Bring a source's samples in; what is there already stays as it is.
+
+        Batches are committed as they come: after a crash the same call goes on where it
+        stopped. A sample that cannot be used is set aside under a reason and listed in the
+        table ``set_aside``; it never stops the run.
+        """
+        from .sources.base import RecordSource, SqlSource
+
+        report = AddReport(f"{source.kind} {source.path}")
+        number = self._register(source)
+        self.sql("DELETE FROM set_aside WHERE source = ?", [number])
+        if isinstance(source, SqlSource):
+            with self._transaction():
+                aside = source.load(self.connection, number)
+                self._note_set_aside(number, aside, report)
+                self._insert(number, report)
+        elif isinstance(source, RecordSource):
+            with Progress(f"adding {source.kind}", source.estimate()) as progress:
+                for batch in _batched(source.records(), BATCH):
+                    with self._transaction():
+                        self._add_batch(number, batch, report)
+                    progress.advance(len(batch))
+        else:
+            raise TypeError(f"{source!r} is neither a RecordSource nor an SqlSource")
+        self.sql(
+            "UPDATE sources SET samples = (SELECT count(*) FROM samples WHERE source = $1), "
+            "duplicates = $2, set_aside = $3 WHERE id = $1",
+            [number, report.duplicates, sum(report.set_aside.values())],
+        )
+        return report
+
+    def _register(self, source: Source) -> int:
+        path = Path(source.path).resolve()
+        home = self.path.parent.resolve()
+        stored = str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
+        options = json.dumps(source.options(), sort_keys=True)
+        with self._transaction():
+            found = self.scalar(
+                "SELECT id FROM sources WHERE kind = ? AND path = ? AND options = ?",
+                [source.kind, stored, options],
+            )
+            if found is not None:
+                return found
+            number = self.scalar("SELECT coalesce(max(id), 0) + 1 FROM sources")
+            self.sql(
+                "INSERT INTO sources VALUES (?, ?, ?, ?, ?, 0, 0, 0)",
+                [number, source.kind, stored, options, datetime.now(UTC).replace(tzinfo=None)],
+            )
+        return number
+
+    def _add_batch(
+        self, number: int, batch: list[Record | SetAside], report: AddReport
+    ) -> None:
+        from .sources.base import Record, SetAside
+
+        self._note_set_aside(number, [item for item in batch if isinstance(item, SetAside)], report)
+        records = [item for item in batch if isinstance(item, Record)]
+        if not records:
+            return
+        table = _to_arrow(records)
+        self.connection.register("incoming_arrow", table)
+        self.sql(
+            "CREATE OR REPLACE TEMP TABLE incoming AS "
+            "SELECT ('0x' || uid)::UHUGEINT AS uid, * EXCLUDE (uid) FROM incoming_arrow"
+        )
+        self.connection.unregister("incoming_arrow")
+        self._insert(number, report)
+
+    def _insert(self, number: int, report: AddReport) -> None:
+        """Move the temporary table ``incoming`` into ``samples``: the first of each uid wins."""
+        known = self.columns()
+        incoming = {row[0]: row[1] for row in self.sql("DESCRIBE incoming").fetchall()}
+        casts = []
+        for name, kind in incoming.items():
+            if name not in known:
+                self.sql(f"ALTER TABLE samples ADD COLUMN {quote(name)} {kind}")
+                known[name] = kind
+            if name not in ("uid", "source"):
+                casts.append(f"TRY_CAST(i.{quote(name)} AS {known[name]}) AS {quote(name)}")
+        total = self.scalar("SELECT count(*) FROM incoming")
+        unchanged = self.scalar(
+            "SELECT count(*) FROM incoming i JOIN samples s USING (uid) WHERE s.source = ? "
+            "AND s.url IS NOT DISTINCT FROM i.url AND s.shard IS NOT DISTINCT FROM i.shard "
+            'AND s."offset" IS NOT DISTINCT FROM i."offset"',
+            [number],
+        )
+        added = self.scalar(
+            f"INSERT INTO samples BY NAME SELECT i.uid, {number} AS source, {', '.join(casts)} "
+            "FROM incoming i ANTI JOIN samples s USING (uid) "
+            "QUALIFY row_number() OVER (PARTITION BY i.uid ORDER BY i.rowid) = 1"
+        )
+        self.sql("DROP TABLE incoming")
+        report.added += added
+        report.unchanged += unchanged
+        report.duplicates += total - added - unchanged
+
+    def _note_set_aside(self, number: int, items: list[SetAside], report: AddReport) -> None:
+        if not items:
+            return
+        self.connection.executemany(
+            "INSERT INTO set_aside VALUES (?, ?, ?, ?)",
+            [[number, item.item, item.reason, item.detail] for item in items],
+        )
+        for item in items:
+            report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self.sql("BEGIN")
+        try:
+            yield
+            self.sql("COMMIT")
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                self.connection.execute("ROLLBACK")
+            raise
+
+    # -- scores ----------------------------------------------------------------------------
+
+    def score_table(self, name: str, digest: str, parameters: dict[str, Any]) -> str:
+        """Return the table of the immutable score ``name``/``digest``, made empty if new.
+
+        Its rows are (uid UHUGEINT, value); samples without a row are not scored yet.
+        """
+        found = self.scalar(
+            "SELECT values_table FROM scores WHERE name = ? AND digest = ?", [name, digest]
+        )
+        if found is not None:
+            return found
+        with self._transaction():
+            number = self.scalar("SELECT count(*) + 1 FROM scores")
+            table = f"score_values_{number}"
+            self.sql(f"CREATE TABLE {table} (uid UHUGEINT, value {parameters['type']})")
+            self.sql(
+                "INSERT INTO scores VALUES (?, ?, ?, ?, ?)",
+                [name, json.dumps(parameters, sort_keys=True), digest, table,
+                 datetime.now(UTC).replace(tzinfo=None)],
+            )  # fmt: skip
+        return table
+
+    def write_scores(self, table: str, uids: UidArray, values: list[Any]) -> None:
+        """Append the scores of a batch, shapes (n,) and n, in one transaction."""
+        arrow = pa.table({"high": uids["f0"], "low": uids["f1"], "value": values})
+        self.connection.register("scored_arrow", arrow)
+        with self._transaction():
+            self.sql(
+                f"INSERT INTO {table} SELECT (high::UHUGEINT << 64) + low::UHUGEINT, value "
+                "FROM scored_arrow"
+            )
+        self.connection.unregister("scored_arrow")
+
+
+def query(path: Path | str, statement: str) -> duckdb.DuckDBPyConnection:
+    """Run a stranger's SQL on a pool: read-only, and without access to files or the network."""
+    path = Path(path)
+    with Pool.open(path, read_only=True) as pool:
+        pass
+    with pool_errors(path):
+        pool = Pool.open(path, read_only=True)
+        pool.connection.execute("SET enable_external_access = false")
+        pool.connection.execute("SET lock_configuration = true")
+        try:
+            return pool.connection.execute(statement)
+        except duckdb.Error as error:
+            raise UsageError(f"{path}: {_one_line(error)}") from error
+
+
+def quote(identifier: str) -> str:
+    """Quote an SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextlib.contextmanager
+def pool_errors(path: Path) -> Iterator[None]:
+    """Turn DuckDB's failures about a pool file into one clear line."""
+    try:
+        yield
+    except duckdb.IOException as error:
+        text = str(error)
+        if "lock" in text:
+            holder = re.search(r"PID (\d+)", text)
+            who = f"process {holder[1]}" if holder else "another process"
+            raise StorageError(f"{path}: held by {who}; wait for it or stop it") from error
+        if "No space left" in text or "could not write" in text.lower():
+            raise StorageError(
+                f"{path}: the disk is full; free some space and run the same command again"
+            ) from error
+        raise DataError(f"{path}: {_one_line(error)}") from error
+    except duckdb.Error as error:
+        raise DataError(f"{path}: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip()
+
+
+def _plain(array: Any) -> np.ndarray:
+    return np.ma.getdata(array)
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _to_arrow(records: list[Record]) -> pa.Table:
+    columns: dict[str, pa.Array] = {
+        "uid": pa.array([r.uid for r in records], pa.string()),
+        "url": pa.array([r.url for r in records], pa.string()),
+        "text": pa.array([r.text for r in records], pa.string()),
+        "width": pa.array([r.width for r in records], pa.int32()),
+        "height": pa.array([r.height for r in records], pa.int32()),
+        "sha256": pa.array([r.sha256 for r in records], pa.string()),
+        "shard": pa.array([r.shard for r in records], pa.string()),
+        "offset": pa.array([r.offset for r in records], pa.int64()),
+        "length": pa.array([r.length for r in records], pa.int64()),
+    }
+    names = sorted({name for record in records for name in record.extra})
+    for name in names:
+        values = [record.extra.get(name) for record in records]
+        if all(value is None for value in values):
+            continue
+        columns[name] = _extra_array(values)
+    return pa.table(columns)
+
+
+def _extra_array(values: list[Any]) -> pa.Array:
+    """Type a column of a stranger's JSON values: all alike, or all text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int}:
+        with contextlib.suppress(OverflowError, pa.ArrowInvalid):
+            return pa.array(values, pa.int64())
+    elif kinds <= {int, float}:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    elif kinds <= {bool}:
+        return pa.array(values, pa.bool_())
+    return pa.array([None if v is None else str(v) for v in values], pa.string())

@@ -1,0 +1,90 @@
+"""The tables of a pool file and how older pools become current ones.
+
+``samples`` holds what is known of each candidate. An image that is at hand lies at bytes
+[``offset``, ``offset + length``) of the file ``shard``; what a source knows besides becomes
+columns of its own. ``scores`` catalogues immutable score columns, each with the digest of
+what produced it; their values stand in tables of their own (``score_values_N``).
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from ..errors import DataError
+
+VERSION = 1
+TRUTH = "truth"
+"""A column of this name holds planted defects; no filter can read it."""
+
+CORE_COLUMNS = {
+    "uid": "UHUGEINT",
+    "url": "VARCHAR",
+    "text": "VARCHAR",
+    "width": "INTEGER",
+    "height": "INTEGER",
+    "sha256": "VARCHAR",
+    "source": "INTEGER",
+    "shard": "VARCHAR",
+    "offset": "BIGINT",
+    "length": "BIGINT",
+}
+
+_CREATE = f"""
+CREATE TABLE pool (key VARCHAR PRIMARY KEY, value VARCHAR);
+CREATE TABLE samples ({", ".join(f'"{name}" {kind}' for name, kind in CORE_COLUMNS.items())});
+CREATE TABLE sources (id INTEGER, kind VARCHAR, path VARCHAR, options JSON, added TIMESTAMP,
+    samples BIGINT, duplicates BIGINT, set_aside BIGINT);
+CREATE TABLE set_aside (source INTEGER, item VARCHAR, reason VARCHAR, detail VARCHAR);
+CREATE TABLE features (name VARCHAR, model VARCHAR, weights VARCHAR, preprocessing VARCHAR,
+    dimension INTEGER, dtype VARCHAR, file VARCHAR);
+CREATE TABLE scores (name VARCHAR, parameters JSON, digest VARCHAR, values_table VARCHAR,
+    created TIMESTAMP);
+CREATE TABLE fetches (uid UHUGEINT, state VARCHAR, reason VARCHAR, attempts INTEGER,
+    updated TIMESTAMP);
+CREATE TABLE runs (started TIMESTAMP, command VARCHAR, parameters JSON, version VARCHAR);
+"""
+
+MIGRATIONS: dict[int, str] = {}
+"""``MIGRATIONS[n]`` is the SQL that takes a pool of version n to version n + 1."""
+
+
+def create(connection: duckdb.DuckDBPyConnection) -> None:
+    """Lay out an empty pool."""
+    connection.execute("BEGIN")
+    connection.execute(_CREATE)
+    connection.execute("INSERT INTO pool VALUES ('schema_version', ?)", [str(VERSION)])
+    connection.execute("COMMIT")
+
+
+def version_of(connection: duckdb.DuckDBPyConnection, path: str) -> int:
+    """Return the schema version of an open pool, or raise DataError if it is no pool."""
+    try:
+        row = connection.execute("SELECT value FROM pool WHERE key = 'schema_version'").fetchone()
+    except duckdb.Error:
+        row = None
+    if row is None or not row[0].isdigit():
+        raise DataError(f"{path}: a DuckDB file, but not a datacomp pool")
+    return int(row[0])
+
+
+def migrate(
+    connection: duckdb.DuckDBPyConnection,
+    path: str,
+    migrations: dict[int, str] | None = None,
+    target: int = VERSION,
+) -> None:
+    """Bring a pool to the current version, one step per transaction."""
+    steps = MIGRATIONS if migrations is None else migrations
+    found = version_of(connection, path)
+    if found > target:
+        raise DataError(
+            f"{path}: pool of schema version {found}, but this datacomp knows up to {target}; "
+            "update datacomp"
+        )
+    for step in range(found, target):
+        connection.execute("BEGIN")
+        connection.execute(steps[step])
+        connection.execute(
+            "UPDATE pool SET value = ? WHERE key = 'schema_version'", [str(step + 1)]
+        )
+        connection.execute("COMMIT")

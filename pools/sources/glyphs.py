@@ -1,0 +1,270 @@
+"""The embedded pool: every character of several real fonts, spoiled as a crawl would be.
+
+Each mapped character is drawn at least once; common ones more often, in several fonts and
+sizes. A seeded share of the samples is spoiled, and the truth about each stands in the column
+``truth``, which no filter can read, so that a filter's precision and recall can be shown.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ...durable import atomic_path, digest, write_json
+from ...errors import DataError, UsageError
+from ...progress import Progress
+from .. import tar
+from ..lettering import POOL_FONTS, Font, characters, describe, draw, to_png
+from ..uids import uid_of_bytes
+from .base import Record, SetAside
+from .webdataset import WebDatasetSource
+
+VERSION = 1
+PER_SHARD = 2000
+
+DEFECTS = {
+    "mismatched": 0.44,
+    "foreign": 0.14,
+    "boilerplate": 0.16,
+    "tiny": 0.08,
+    "extreme_aspect": 0.08,
+    "near_duplicate": 0.05,
+    "duplicate": 0.05,
+}
+"""What a spoiled sample suffers, as shares of the spoiled ones."""
+
+_STYLES = ("a drawing of {what}", "a picture of {what}", "{what} in {style} type",
+           "{what} printed in a {style} typeface", "this is {what}")  # fmt: skip
+
+_BOILERPLATE = (
+    "IMG_{n:04d}.jpg", "DSC{n:05d}", "click here to see the full size image",
+    "image not available at this time", "free download, high resolution vector clip art",
+    "photo {n} of our holiday gallery", "buy now at the best price with free shipping",
+    "sign up to our newsletter and get ten percent off", "stock photo, royalty free image",
+    "loading, please wait a moment", "share this page with your friends", "untitled document",
+)  # fmt: skip
+
+_FOREIGN = {
+    "de": ("ein Zeichen, gedruckt in einer {s} Schrift", "das Bild zeigt den Buchstaben oder das "
+           "Symbol {c}", "Zeichnung eines Schriftzeichens auf hellem Grund"),
+    "fr": ("un caractère imprimé dans une police {s}", "cette image montre la lettre ou le "
+           "symbole {c}", "dessin d'un caractère typographique sur fond clair"),
+    "es": ("un carácter impreso en una fuente {s}", "esta imagen muestra la letra o el símbolo "
+           "{c}", "dibujo de un carácter tipográfico sobre fondo claro"),
+    "it": ("un carattere stampato con un font {s}", "questa immagine mostra la lettera o il "
+           "simbolo {c}", "disegno di un carattere tipografico su sfondo chiaro"),
+    "pl": ("znak wydrukowany czcionką {s}", "ten obrazek przedstawia literę lub symbol {c}",
+           "rysunek znaku typograficznego na jasnym tle"),
+    "ru": ("символ, напечатанный шрифтом {s}", "на этой картинке изображена буква или знак {c}",
+           "рисунок типографского знака на светлом фоне"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Glyph:
+    """One planned sample: what is drawn, how, and the caption it deserves."""
+
+    character: str
+    font: Font
+    side: int
+    fill: float
+    shift: tuple[float, float]
+    angle: float
+    ink: int
+    paper: int
+    caption: str
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GlyphSource(WebDatasetSource):
+    """Characters of real fonts as images. ``path`` is the folder the tars are drawn into."""
+
+    kind: ClassVar[str] = "glyphs"
+    verify: bool = False
+    samples: int = 20_000
+    seed: int = 0
+    spoiled: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UsageError(f"source glyphs: samples is {self.samples}, expected at least 1")
+        if not 0 <= self.spoiled <= 1:
+            raise UsageError(f"source glyphs: spoiled is {self.spoiled}, expected 0 to 1")
+
+    def estimate(self) -> int | None:
+        """Return the number of samples asked for."""
+        return self.samples
+
+    def records(self) -> Iterator[Record | SetAside]:
+        """Draw what is not drawn yet, then read the tars."""
+        self.render()
+        yield from super().records()
+
+    def render(self) -> None:
+        """Draw the tars into ``path``; a rerun draws only the missing ones."""
+        identity = {"kind": self.kind, "version": VERSION, "samples": self.samples,
+                    "seed": self.seed, "spoiled": self.spoiled}  # fmt: skip
+        marker = self.path / "glyphs.json"
+        if marker.exists():
+            if json.loads(marker.read_bytes()) != identity:
+                raise DataError(
+                    f"{self.path}: holds glyphs drawn with other settings; "
+                    "choose another folder or remove this one"
+                )
+        else:
+            write_json(marker, identity)
+        shards = range(math.ceil(self.samples / PER_SHARD))
+        missing = [shard for shard in shards if not self._shard(shard).exists()]
+        if not missing:
+            return
+        plan = plan_glyphs(self.samples, self.seed)
+        with Progress("drawing glyphs", len(missing) * PER_SHARD) as progress:
+            for shard in missing:
+                with atomic_path(self._shard(shard)) as partial, partial.open("wb") as file:
+                    writer = tar.TarWriter(file)
+                    first = shard * PER_SHARD
+                    for index in range(first, min(first + PER_SHARD, self.samples)):
+                        self._write(writer, index, plan)
+                        progress.advance()
+                    writer.close()
+
+    def _shard(self, number: int):  # noqa: ANN202
+        return self.path / f"{number:05d}.tar"
+
+    def _write(self, writer: tar.TarWriter, index: int, plan: list[_Glyph]) -> None:
+        image, caption, truth = spoil(index, plan, self.seed, self.spoiled)
+        key = f"{index // PER_SHARD:05d}{index % PER_SHARD:04d}"
+        glyph = plan[index]
+        values = {
+            "uid": uid_of_bytes(image, caption.encode()),
+            "url": f"glyph://{glyph.font.file}/{ord(glyph.character):04x}/{index}",
+            "font": glyph.font.file.removesuffix(".ttf"),
+            "truth": truth,
+        }
+        writer.add(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
+        writer.add(f"{key}.png", image)
+        writer.add(f"{key}.txt", caption.encode())
+
+
+def plan_glyphs(samples: int, seed: int) -> list[_Glyph]:
+    """Plan what is drawn: every character once, then common ones again in other fonts."""
+    fonts_of: dict[str, list[Font]] = {}
+    for font in POOL_FONTS:
+        for character in characters(font):
+            fonts_of.setdefault(character, []).append(font)
+    known = sorted(fonts_of)
+    rng = np.random.default_rng([seed, VERSION])
+    weights = np.array([_commonness(character) for character in known], float)
+    drawn = [known[i] for i in rng.permutation(len(known))[:samples]]
+    extra = samples - len(drawn)
+    drawn += [known[i] for i in rng.choice(len(known), extra, p=weights / weights.sum())]
+    drawn = [drawn[i] for i in rng.permutation(samples)]
+    return [_plan_one(i, character, fonts_of[character], seed) for i, character in enumerate(drawn)]
+
+
+def _commonness(character: str) -> float:
+    code = ord(character)
+    if character.isascii() and character.isdigit():
+        return 60.0
+    if character.isascii() and character.isalpha():
+        return 40.0
+    if 0x391 <= code <= 0x3C9:  # Greek
+        return 12.0
+    if code < 0x80 or 0x410 <= code <= 0x44F:  # ASCII punctuation, Cyrillic
+        return 8.0
+    if 0x2190 <= code <= 0x22FF or 0x25A0 <= code <= 0x26FF:  # arrows, mathematics, shapes
+        return 6.0
+    return 1.0
+
+
+def _plan_one(index: int, character: str, fonts: list[Font], seed: int) -> _Glyph:
+    rng = np.random.default_rng([seed, VERSION, index])
+    font = fonts[int(rng.integers(len(fonts)))]
+    light, dark = int(rng.integers(200, 256)), int(rng.integers(0, 90))
+    ink, paper = (light, dark) if rng.random() < 0.3 else (dark, light)
+    what = describe(character)
+    captions = [style.format(what=what, style=font.style) for style in _STYLES]
+    first = int(rng.choice(len(captions), p=[0.3, 0.25, 0.2, 0.1, 0.15]))
+    return _Glyph(
+        character, font,
+        side=int(rng.integers(40, 81)),
+        fill=float(rng.uniform(0.55, 0.9)),
+        shift=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6))),
+        angle=float(rng.uniform(-8, 8)) if rng.random() < 0.5 else 0.0,
+        ink=ink, paper=paper, caption=captions[first],
+        others=tuple(c for i, c in enumerate(captions) if i != first),
+    )  # fmt: skip
+
+
+def _render(glyph: _Glyph) -> bytes:
+    image = draw(glyph.character, glyph.font, glyph.side, fill=glyph.fill, shift=glyph.shift,
+                 angle=glyph.angle, ink=glyph.ink, paper=glyph.paper)  # fmt: skip
+    if image is None:  # a mapped character without ink is a blank page, as some crawls bring
+        from PIL import Image
+
+        image = Image.new("L", (glyph.side, glyph.side), glyph.paper)
+    return to_png(image)
+
+
+def spoil(index: int, plan: list[_Glyph], seed: int, share: float) -> tuple[bytes, str, str]:
+    """Return image bytes, caption and truth of a sample: ``"clean"`` or the defect's name."""
+    from PIL import Image
+
+    rng = np.random.default_rng([seed, VERSION, index, 1])
+    glyph = plan[index]
+    if rng.random() >= share:
+        return _render(glyph), glyph.caption, "clean"
+    defect = str(rng.choice(list(DEFECTS), p=list(DEFECTS.values())))
+    other = plan[int(rng.integers(len(plan)))]
+    if defect == "mismatched":
+        if other.character == glyph.character:
+            return _render(glyph), glyph.caption, "clean"
+        return _render(glyph), other.caption, defect
+    if defect == "foreign":
+        sentences = _FOREIGN[str(rng.choice(list(_FOREIGN)))]
+        sentence = sentences[int(rng.integers(len(sentences)))]
+        name = glyph.font.file.split("-")[0].removesuffix(".ttf")
+        return _render(glyph), sentence.format(c=glyph.character, s=name), defect
+    if defect == "boilerplate":
+        text = _BOILERPLATE[int(rng.integers(len(_BOILERPLATE)))]
+        return _render(glyph), text.format(n=int(rng.integers(1, 9999))), defect
+    image = Image.open(io.BytesIO(_render(glyph)))
+    if defect == "tiny":
+        side = int(rng.integers(5, 12))
+        small = image.resize((side, side), Image.Resampling.BILINEAR)
+        return to_png(small), glyph.caption, defect
+    if defect == "extreme_aspect":
+        wide, tall = int(rng.integers(5, 9)), 1
+        if rng.random() < 0.5:
+            wide, tall = tall, wide
+        page = Image.new("L", (glyph.side * wide, glyph.side * tall), glyph.paper)
+        spare = (page.width - glyph.side, page.height - glyph.side)
+        page.paste(image, tuple(int(rng.integers(s + 1)) for s in spare))
+        return to_png(page), glyph.caption, defect
+    twin = _render(other)
+    caption = other.others[int(rng.integers(len(other.others)))]
+    if defect == "near_duplicate":
+        picture = Image.open(io.BytesIO(twin))
+        grey = np.asarray(picture).astype(int) + rng.integers(-3, 4, (picture.height, picture.width))
+        twin = to_png(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
+    return twin, caption, defect
+
+
+def suite_digest() -> str:
+    """Return the digest of what the pool is drawn from, for fingerprints."""
+    fonts = [(font.file, hashlib.sha256(_font_bytes(font)).hexdigest()) for font in POOL_FONTS]
+    return digest({"version": VERSION, "fonts": fonts})
+
+
+def _font_bytes(font: Font) -> bytes:
+    from ..lettering import font_path
+
+    return font_path(font).read_bytes()

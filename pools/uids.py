@@ -1,0 +1,131 @@
+"""128-bit sample uids and DataComp's subset file format.
+
+A uid is written as 32 lower-case hex digits. In numpy it is a record of dtype ``u8,u8``: the
+high half ``f0`` and the low half ``f1``. A subset file is a ``.npy`` (version 1.0) of such
+records in lexicographic order; a uid that stands there k times is to be seen k times.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..durable import atomic_path
+from ..errors import DataError, MissingError
+
+UID_DTYPE = np.dtype("<u8,<u8")
+UidArray = NDArray[np.void]
+
+_HEX_UID = re.compile(r"[0-9a-f]{32}")
+
+
+def uid_of_bytes(image: bytes, caption: bytes) -> str:
+    """Return the uid of a sample that comes with its bytes: SHA-256(image, 0x00, caption)[:16]."""
+    return hashlib.sha256(image + b"\0" + caption).hexdigest()[:32]
+
+
+def uid_of_url(url: str, caption: str) -> str:
+    """Return the uid of a sample known by its URL: SHA-256(url, 0x00, caption)[:16]."""
+    return hashlib.sha256(url.encode() + b"\0" + caption.encode()).hexdigest()[:32]
+
+
+def is_uid(text: object) -> bool:
+    """Tell whether ``text`` is a uid: 32 lower-case hex digits."""
+    return isinstance(text, str) and _HEX_UID.fullmatch(text) is not None
+
+
+def from_hex(uids: list[str]) -> UidArray:
+    """Turn hex uids into records, shape (n,), in the order given."""
+    out = np.empty(len(uids), UID_DTYPE)
+    raw = np.frombuffer(bytes.fromhex("".join(uids)), ">u8").reshape(-1, 2)
+    out["f0"], out["f1"] = raw[:, 0], raw[:, 1]
+    return out
+
+
+def to_hex(uids: UidArray) -> list[str]:
+    """Turn records into hex uids, in the order given."""
+    raw = np.empty((len(uids), 2), ">u8")
+    raw[:, 0], raw[:, 1] = uids["f0"], uids["f1"]
+    text = raw.tobytes().hex()
+    return [text[i : i + 32] for i in range(0, len(text), 32)]
+
+
+def from_halves(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> UidArray:
+    """Join two arrays of uint64 halves, shape (n,), into records."""
+    out = np.empty(len(high), UID_DTYPE)
+    out["f0"], out["f1"] = high, low
+    return out
+
+
+def sort_uids(uids: UidArray) -> UidArray:
+    """Return the records in lexicographic order, repetitions kept."""
+    return uids[np.lexsort((uids["f1"], uids["f0"]))]
+
+
+def is_sorted(uids: UidArray) -> bool:
+    """Tell whether the records are in lexicographic order (equal neighbours allowed)."""
+    high, low = uids["f0"], uids["f1"]
+    above = high[1:] > high[:-1]
+    return bool(np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))))
+
+
+def unique_uids(uids: UidArray) -> UidArray:
+    """Return sorted records without repetitions."""
+    ordered = sort_uids(uids)
+    if len(ordered) < 2:
+        return ordered
+    keep = np.ones(len(ordered), bool)
+    keep[1:] = (ordered["f0"][1:] != ordered["f0"][:-1]) | (ordered["f1"][1:] != ordered["f1"][:-1])
+    return ordered[keep]
+
+
+def digest_of_uids(ordered: UidArray) -> str:
+    """Return the SHA-256 over sorted records: the name of a set of samples.
+
+    It equals the SHA-256 of the payload of the set's ``.npy``.
+    """
+    return hashlib.sha256(np.ascontiguousarray(ordered).tobytes()).hexdigest()
+
+
+def save_subset(path: Path | str, uids: UidArray) -> None:
+    """Write records as a DataComp subset file, sorted, atomically."""
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.lib.format.write_array(file, sort_uids(uids), version=(1, 0), allow_pickle=False)
+
+
+def load_subset(path: Path | str) -> UidArray:
+    """Read a DataComp subset file; refuse anything that is not sorted ``u8,u8`` records.
+
+    An unsorted file makes the original tools select the wrong images without a word, so it is
+    an error here. Raises MissingError or DataError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingError(f"{path}: no such subset file; make one with 'datacomp filter run'")
+    try:
+        array = np.load(path, mmap_mode="r" if os.path.getsize(path) > 1 << 26 else None)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a readable .npy subset: {_first_line(error)}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path}: an .npz archive, but a subset is a single .npy array")
+    if array.dtype != UID_DTYPE or array.ndim != 1:
+        raise DataError(
+            f"{path}: dtype {array.dtype.str if array.dtype.names is None else array.dtype}, "
+            f"shape {array.shape}, but a subset has dtype 'u8,u8' (little-endian), shape (n,)"
+        )
+    if not is_sorted(array):
+        raise DataError(
+            f"{path}: the uids are not sorted; a subset must be in lexicographic order "
+            "(sort it with numpy's array.sort() and save it again)"
+        )
+    return array
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
