@@ -1,0 +1,67 @@
+"""What the commands share: options, output for people and for machines, examples in help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ...errors import UsageError
+
+SET_ASIDE = 3
+"""Exit code of a command that finished, but set samples aside."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command: its examples, one a line."""
+    return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
+
+
+def emit_json(value: Any) -> None:
+    """Print a value as one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def emit_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
+    """Print rows in aligned columns, numbers to the right."""
+    cells = [[str(value) for value in row] for row in rows]
+    widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(header)]
+    numeric = [
+        all(isinstance(row[i], int | float) or row[i] in ("", "-") for row in rows)
+        for i in range(len(header))
+    ]
+    for line in [list(header), ["-" * width for width in widths], *cells]:
+        parts = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Turn ``NAME=VALUE`` options into values: numbers and booleans are recognised."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found or not name:
+            raise UsageError(f"--option {pair!r}: expected NAME=VALUE")
+        options[name.strip()] = parse_value(value.strip())
+    return options
+
+
+def parse_value(text: str) -> Any:
+    """Read ``true``, ``false``, integers and floats; everything else is text."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,1 @@
+"""WebDataset shards: index them, build the shards of a subset, check them."""

@@ -1,0 +1,1 @@
+"""How a dataset reaches people: what it consists of, file by file, with digests."""

@@ -1,0 +1,1 @@
+"""What a dataset is worth: scales, training, tasks, metrics, results."""
