@@ -121,10 +121,15 @@ class Pool:
         with pool_errors(self.path):
             return self.connection.execute(query, parameters or [])
 
+    def table(self, query: str) -> pa.Table:
+        """Run SQL on the pool and return an Arrow table."""
+        with pool_errors(self.path):
+            return self.connection.sql(query).to_arrow_table()
+
     def scalar(self, query: str, parameters: list[Any] | None = None) -> Any:
         """Return the first value of the first row."""
-        row = self.sql(query, parameters).fetchone()
-        return None if row is None else row[0]
+        rows = self.sql(query, parameters).fetchall()
+        return rows[0][0] if rows else None
 
     def count(self) -> int:
         """Return the number of samples."""

@@ -45,7 +45,7 @@ def iterate(
         f"{wanted} FROM samples s SEMI JOIN ({_relation(relation)}) r USING (uid)) "
         "ORDER BY _source, _shard, _offset, high, low"
     )
-    table = pool.sql(query).to_arrow_table()
+    table = pool.table(query)
     roots = pool.source_paths()
     with _Files(roots) as files:
         for batch in table.to_batches(max_chunksize=batch_size):

@@ -59,12 +59,12 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
 def version_of(connection: duckdb.DuckDBPyConnection, path: str) -> int:
     """Return the schema version of an open pool, or raise DataError if it is no pool."""
     try:
-        row = connection.execute("SELECT value FROM pool WHERE key = 'schema_version'").fetchone()
+        rows = connection.execute("SELECT value FROM pool WHERE key = 'schema_version'").fetchall()
     except duckdb.Error:
-        row = None
-    if row is None or not row[0].isdigit():
+        rows = []
+    if not rows or not rows[0][0].isdigit():
         raise DataError(f"{path}: a DuckDB file, but not a datacomp pool")
-    return int(row[0])
+    return int(rows[0][0])
 
 
 def migrate(

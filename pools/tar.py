@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +26,9 @@ MAX_NAME = 4096
 
 _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
+_EXTENDED = (b"x", b"g", b"L", b"K")
+_ZEROS = b"\0" * BLOCK
+_OCTAL = re.compile(rb"[0-7]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +62,23 @@ def padded(size: int) -> int:
 
 
 def split_key(name: str) -> tuple[str, str]:
-    """Split a member's name into key and lower-case extension, as WebDataset does."""
+    """Split a member's name into key and lower-case extension, as WebDataset does.
+
+    A hidden file (``.DS_Store``, ``._cat.jpg``) has no extension, since it has no key.
+    """
     folder, slash, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
+    if not stem:
+        return name, ""
     return folder + slash + stem, extension.lower()
 
 
 def check_name(name: str, where: str) -> str:
     """Return a member's name if it stays inside its root, else raise UnsafeInputError."""
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\0" in name or "\\" in name or len(name) > MAX_NAME:
+    if not name:
+        raise UnsafeInputError(f"{where}: a member without a name; the tar is refused")
+    leaves = name.startswith("/") or ".." in name.split("/")
+    if leaves or "\0" in name or "\\" in name or len(name) > MAX_NAME:
         raise UnsafeInputError(
             f"{where}: member {name[:80]!r} would leave its folder; the tar is refused"
         )
@@ -79,73 +91,138 @@ def scan(path: Path | str) -> Iterator[Member]:
     Raises DataError for a truncated or broken tar and UnsafeInputError for names that leave
     the root; links and devices are refused as unsafe too.
     """
-    path = Path(path)
-    with path.open("rb", buffering=BLOCK * 8) as file:
-        yield from _scan(file, os.fstat(file.fileno()).st_size, str(path))
-
-
-def _scan(file: BinaryIO, total: int, where: str) -> Iterator[Member]:
-    offset, start = 0, 0
-    long_name: str | None = None
-    long_size: int | None = None
-    while True:
-        file.seek(offset)
-        block = file.read(BLOCK)
-        if not block and offset == total and offset > 0:
-            return  # some writers leave out the end-of-archive blocks
-        if len(block) < BLOCK:
-            raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
-        if block == b"\0" * BLOCK:
-            return
-        _verify_checksum(block, offset, where)
-        size = long_size if long_size is not None else _number(block[124:136], offset, where)
-        kind = block[156:157]
-        data = offset + BLOCK
-        if kind in (b"x", b"g", b"L", b"K"):
-            size = _number(block[124:136], offset, where)
-            if size > MAX_EXTENDED_HEADER:
-                raise UnsafeInputError(f"{where}: extended header of {size:,} bytes at {offset}")
-            payload = file.read(size)
-            if len(payload) < size:
-                raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
-            if kind == b"L":
-                long_name = _text(payload, offset, where)
-            elif kind == b"x":
-                records = _pax(payload, offset, where)
-                if any(name.startswith("GNU.sparse") for name in records):
-                    raise UnsafeInputError(f"{where}: sparse member at byte {offset} is refused")
-                long_name = records.get("path", long_name)
-                if "size" in records:
-                    long_size = int(records["size"]) if records["size"].isdigit() else -1
-                    if long_size < 0:
-                        raise DataError(f"{where}: bad PAX size at byte {offset}")
-            offset = data + padded(size)
-            continue
-        name = long_name if long_name is not None else _ustar_name(block, offset, where)
-        long_name = long_size = None
-        if data + size > total:
-            raise DataError(
-                f"{where}: truncated at byte {total} inside {name[:80]!r}; fetch or build it again"
-            )
-        if kind in _REGULAR:
-            if size > MAX_MEMBER_BYTES:
-                raise UnsafeInputError(f"{where}: member {name[:80]!r} has {size:,} bytes")
-            yield Member(check_name(name.removeprefix("./"), where), start, data, size)
-        elif kind != _DIRECTORY:
-            raise UnsafeInputError(
-                f"{where}: member {name[:80]!r} is a link or device; the tar is refused"
-            )
-        offset = start = data + padded(size)
+    with Path(path).open("rb", buffering=0) as file:
+        yield from _scan(Window(file.fileno()), os.fstat(file.fileno()).st_size, str(path))
 
 
 def samples(path: Path | str) -> Iterator[TarSample]:
     """Yield the samples of a tar in order, reading headers only.
 
     A key whose members are not neighbours is refused (DataError): a sample must be one range.
+    Members without an extension and hidden files belong to no sample.
     """
+    yield from _group(scan(path), str(path))
+
+
+def samples_in(window: Window, where: str) -> Iterator[TarSample]:
+    """Yield the samples of an open tar as ``samples`` does, for callers that read data too."""
+    total = os.fstat(window.descriptor).st_size
+    yield from _group(_scan(window, total, where), where)
+
+
+def parse_sample(data: bytes, where: str) -> TarSample:
+    """Return the one sample that the byte range ``data`` of a tar holds; offsets count from 0.
+
+    Raises DataError when it is not exactly one sample.
+    """
+    found = list(_group(_scan(lambda at, size: data[at : at + size], len(data), where), where))
+    if len(found) != 1:
+        raise DataError(f"{where}: {len(found)} samples in a range that should hold one")
+    return found[0]
+
+
+class Window:
+    """Reads ranges of an open file through a small window.
+
+    Headers and the small members between two images are neighbours: one system call serves
+    them all.
+    """
+
+    def __init__(self, descriptor: int, size: int = 8 * BLOCK) -> None:
+        self.descriptor, self._size = descriptor, size
+        self._start, self._data = 0, b""
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        """Return the bytes at [offset, offset + size); fewer where the file ends."""
+        at = offset - self._start
+        if at < 0 or at + size > len(self._data):
+            self._data = os.pread(self.descriptor, max(size, self._size), offset)
+            self._start, at = offset, 0
+        return self._data[at : at + size]
+
+
+def _scan(read: Callable[[int, int], bytes], total: int, where: str) -> Iterator[Member]:
+    """Yield the members of ``total`` bytes of tar; ``read(offset, size)`` returns bytes of it."""
+    offset, start = 0, 0
+    extended = _Extended()
+    while True:
+        block = read(offset, BLOCK)
+        ended = not block and offset == total and offset > 0
+        if ended and not extended.pending:
+            return  # some writers leave out the end-of-archive blocks
+        if len(block) < BLOCK:
+            raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
+        if block == _ZEROS:
+            if extended.pending:
+                raise DataError(f"{where}: an extended header at byte {start} has no member")
+            return
+        _verify_checksum(block, offset, where)
+        kind = block[156:157]
+        size = _number(block[124:136], offset, where)
+        data = offset + BLOCK
+        if kind in _EXTENDED:
+            if size > MAX_EXTENDED_HEADER:
+                raise UnsafeInputError(f"{where}: extended header of {size:,} bytes at {offset}")
+            payload = read(data, size)
+            if len(payload) < size:
+                raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
+            extended.take(kind, payload, offset, where)
+            offset = data + padded(size)
+            continue
+        name = extended.name if extended.name is not None else _ustar_name(block, offset, where)
+        if extended.size is not None:
+            size = extended.size
+        extended = _Extended()
+        if data + size > total:
+            raise DataError(
+                f"{where}: truncated at byte {total} inside {name[:80]!r}; fetch or build it again"
+            )
+        name = check_name(name, where).removeprefix("./")
+        if kind == _DIRECTORY or (kind == b"\0" and name.endswith("/")):
+            if size:
+                raise UnsafeInputError(f"{where}: folder {name[:80]!r} with data is refused")
+        elif kind in _REGULAR:
+            if size > MAX_MEMBER_BYTES:
+                raise UnsafeInputError(f"{where}: member {name[:80]!r} has {size:,} bytes")
+            yield Member(check_name(name, where), start, data, size)
+        else:
+            raise UnsafeInputError(
+                f"{where}: member {name[:80]!r} is a link or device; the tar is refused"
+            )
+        offset = start = data + padded(size)
+
+
+@dataclass(slots=True)
+class _Extended:
+    """What PAX and GNU headers say about the member that follows them."""
+
+    name: str | None = None
+    size: int | None = None
+    pending: bool = False
+
+    def take(self, kind: bytes, payload: bytes, offset: int, where: str) -> None:
+        """Read the payload of one extended header."""
+        self.pending = self.pending or kind != b"g"
+        if kind == b"L":
+            self.name = _text(payload, offset, where)
+        elif kind in (b"x", b"g"):
+            records = _pax(payload, offset, where)
+            if any(name.startswith("GNU.sparse") for name in records):
+                raise UnsafeInputError(f"{where}: sparse member at byte {offset} is refused")
+            if kind == b"g" and not records.keys().isdisjoint(("path", "size")):
+                raise UnsafeInputError(
+                    f"{where}: global header at byte {offset} renames or resizes every member; "
+                    "the tar is refused"
+                )
+            self.name = records.get("path", self.name)
+            if "size" in records:
+                self.size = _pax_size(records["size"], offset, where)
+
+
+def _group(members: Iterator[Member], where: str) -> Iterator[TarSample]:
     seen: set[str] = set()
     current: TarSample | None = None
-    for member in scan(path):
+    for member in members:
         key, extension = split_key(member.name)
         if not extension:
             continue
@@ -154,13 +231,13 @@ def samples(path: Path | str) -> Iterator[TarSample]:
                 yield current
             if key in seen:
                 raise DataError(
-                    f"{path}: members of {key[:80]!r} are interleaved with other samples; "
+                    f"{where}: members of {key[:80]!r} are interleaved with other samples; "
                     "repack the tar so that they are neighbours"
                 )
             seen.add(key)
             current = TarSample(key, member.start, member.end)
         if extension in current.members:
-            raise DataError(f"{path}: member {member.name[:80]!r} stands there twice")
+            raise DataError(f"{where}: member {member.name[:80]!r} stands there twice")
         current.members[extension] = member
         current.end = member.end
     if current is not None:
@@ -197,11 +274,11 @@ class TarWriter:
 
 def ustar_header(name: str, size: int) -> bytes:
     """Return the 512-byte ustar header of a regular file, owner and time fixed."""
-    encoded = name.encode()
+    encoded = check_name(name, "tar writer").encode()
     prefix = b""
     if len(encoded) > 100:
         cut = encoded.rfind(b"/", 0, 156)
-        if cut <= 0 or len(encoded) - cut - 1 > 100:
+        if cut <= 0 or not 0 < len(encoded) - cut - 1 <= 100:
             raise DataError(f"name too long for a tar header: {name[:80]!r}")
         prefix, encoded = encoded[:cut], encoded[cut + 1 :]
     if size >= 8**11:
@@ -211,8 +288,7 @@ def ustar_header(name: str, size: int) -> bytes:
         + b"00000000000\0" + b" " * 8 + b"0" + b"\0" * 100 + b"ustar\0" + b"00"
         + b"bigdata".ljust(32, b"\0") * 2 + b"0000000\0" * 2 + prefix.ljust(155, b"\0")
     ).ljust(BLOCK, b"\0")  # fmt: skip
-    checksum = sum(fields)
-    return fields[:148] + b"%06o\0 " % checksum + fields[156:]
+    return fields[:148] + b"%06o\0 " % _byte_sum(fields) + fields[156:]
 
 
 def tar_bytes(files: list[tuple[str, bytes]]) -> bytes:
@@ -225,22 +301,29 @@ def tar_bytes(files: list[tuple[str, bytes]]) -> bytes:
     return buffer.getvalue()
 
 
+def _byte_sum(block: bytes) -> int:
+    """Add up the 512 bytes of a header.
+
+    The low half of an Adler-32 is 1 + the sum of the bytes modulo 65521, which is exact for up
+    to 256 bytes and several times faster than ``sum``.
+    """
+    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
+
+
 def _verify_checksum(block: bytes, offset: int, where: str) -> None:
     recorded = _number(block[148:156], offset, where)
-    if recorded != sum(block) - sum(block[148:156]) + 8 * 32:
+    if recorded != _byte_sum(block[:148] + b" " * 8 + block[156:]):
         raise DataError(f"{where}: not a tar header at byte {offset}; the file is damaged")
 
 
 def _number(raw: bytes, offset: int, where: str) -> int:
-    if raw[0] & 0x80:
+    """Read a header's number: octal digits, or base 256 behind the byte 0x80."""
+    if raw[0] == 0x80:
         return int.from_bytes(raw[1:], "big")
-    try:
-        value = int(raw.rstrip(b" \0") or b"0", 8)
-    except ValueError:
-        value = -1
-    if value < 0:
+    digits = raw.partition(b"\0")[0].strip(b" ")
+    if digits and not _OCTAL.fullmatch(digits):
         raise DataError(f"{where}: not a tar header at byte {offset}; the file is damaged")
-    return value
+    return int(digits or b"0", 8)
 
 
 def _text(raw: bytes, offset: int, where: str) -> str:
@@ -257,15 +340,25 @@ def _ustar_name(block: bytes, offset: int, where: str) -> str:
 
 
 def _pax(payload: bytes, offset: int, where: str) -> dict[str, str]:
+    """Split a PAX payload into its records: ``LENGTH NAME=VALUE\\n``, one after the other."""
     records: dict[str, str] = {}
     position = 0
     while position < len(payload) and payload[position] != 0:
         space = payload.find(b" ", position, position + 12)
-        length = payload[position:space] if space > 0 else b""
-        if not length.isdigit() or not space - position < int(length) <= len(payload) - position:
+        digits = payload[position:space] if space > 0 else b""
+        end = position + int(digits) if digits.isdigit() else 0
+        if not space + 1 < end <= len(payload) or payload[end - 1] != ord("\n"):
             raise DataError(f"{where}: broken PAX header at byte {offset}")
-        record = payload[space + 1 : position + int(length) - 1]
-        name, _, value = record.partition(b"=")
-        records[_text(name, offset, where)] = _text(value, offset, where)
-        position += int(length)
+        name, _, value = payload[space + 1 : end - 1].partition(b"=")
+        try:
+            records[name.decode()] = value.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: a name at byte {offset} is not UTF-8") from None
+        position = end
     return records
+
+
+def _pax_size(text: str, offset: int, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise DataError(f"{where}: bad PAX size at byte {offset}")
+    return int(text)

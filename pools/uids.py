@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from ..errors import DataError, MissingError
 
 UID_DTYPE = np.dtype("<u8,<u8")
 UidArray = NDArray[np.void]
+
+MAPPED_FROM_BYTES = 1 << 26
+"""Subset files larger than this are mapped, not read."""
 
 _HEX_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -108,23 +112,45 @@ def load_subset(path: Path | str) -> UidArray:
     if not path.is_file():
         raise MissingError(f"{path}: no such subset file; make one with 'datacomp filter run'")
     try:
-        array = np.load(path, mmap_mode="r" if os.path.getsize(path) > 1 << 26 else None)
+        with path.open("rb") as file:
+            shape, dtype, offset = _npy_header(file)
+            size = os.fstat(file.fileno()).st_size
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path}: not a readable .npy subset: {_first_line(error)}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: an .npz archive, but a subset is a single .npy array")
-    if array.dtype != UID_DTYPE or array.ndim != 1:
+    if dtype != UID_DTYPE or len(shape) != 1:
         raise DataError(
-            f"{path}: dtype {array.dtype.str if array.dtype.names is None else array.dtype}, "
-            f"shape {array.shape}, but a subset has dtype 'u8,u8' (little-endian), shape (n,)"
+            f"{path}: dtype {dtype.str if dtype.names is None else dtype}, "
+            f"shape {shape}, but a subset has dtype 'u8,u8' (little-endian), shape (n,)"
         )
+    if size != offset + shape[0] * UID_DTYPE.itemsize:
+        raise DataError(
+            f"{path}: {size:,} bytes, but its header promises {shape[0]:,} uids "
+            f"({offset + shape[0] * UID_DTYPE.itemsize:,} bytes); make or copy it again"
+        )
+    array: UidArray
+    if size > MAPPED_FROM_BYTES:
+        array = np.memmap(path, UID_DTYPE, "r", offset, shape)
+    else:
+        array = np.fromfile(path, UID_DTYPE, shape[0], offset=offset)
     if not is_sorted(array):
         raise DataError(
             f"{path}: the uids are not sorted; a subset must be in lexicographic order "
             "(sort it with numpy's array.sort() and save it again)"
         )
     return array
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Return shape, dtype and where the data starts; nothing is allocated or unpickled."""
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f".npy version {version[0]}.{version[1]} is not known")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype, file.tell()
 
 
 def _first_line(error: BaseException) -> str:

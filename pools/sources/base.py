@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import duckdb
 
+from ...durable import digest
 from ...errors import UsageError, suggest
 
 MAX_CAPTION_BYTES = 1 << 20
@@ -76,6 +77,15 @@ class Source(ABC):
     def options(self) -> dict[str, Any]:
         """Return the options as plain values."""
         return {name: getattr(self, name) for name in self.option_names()}
+
+    def signature(self) -> str:
+        """Return a digest of the files' names, sizes and times: it changes when they do."""
+        if not self.path.is_dir():
+            files = [self.path] if self.path.is_file() else []
+        else:
+            files = sorted(path for path in self.path.rglob("*") if path.is_file())
+        stats = [(str(path.relative_to(self.path)), path.stat()) for path in files]
+        return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
 def _accepted(default: Any) -> tuple[type, ...]:

@@ -7,7 +7,6 @@ sizes. A seeded share of the samples is spoiled, and the truth about each stands
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -17,11 +16,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ...durable import atomic_path, digest, write_json
+from ...durable import atomic_path, digest, sha256_file, write_json
 from ...errors import DataError, UsageError
 from ...progress import Progress
 from .. import tar
-from ..lettering import POOL_FONTS, Font, characters, describe, draw, to_png
+from ..lettering import POOL_FONTS, Font, characters, describe, draw, font_path, to_png
 from ..uids import uid_of_bytes
 from .base import Record, SetAside
 from .webdataset import WebDatasetSource
@@ -103,6 +102,11 @@ class GlyphSource(WebDatasetSource):
         """Return the number of samples asked for."""
         return self.samples
 
+    def signature(self) -> str:
+        """Return a digest of what is drawn: the fonts' outlines and the way of drawing."""
+        fonts = [[font.file, sha256_file(font_path(font))] for font in POOL_FONTS]
+        return digest({"version": VERSION, "fonts": fonts})
+
     def records(self) -> Iterator[Record | SetAside]:
         """Draw what is not drawn yet, then read the tars."""
         self.render()
@@ -171,35 +175,32 @@ def plan_glyphs(samples: int, seed: int) -> list[_Glyph]:
 
 
 def _commonness(character: str) -> float:
+    """Return how often a character is met, relative to a rare one: a long tail, as in a crawl."""
     code = ord(character)
-    if character.isascii() and character.isdigit():
-        return 60.0
-    if character.isascii() and character.isalpha():
-        return 40.0
+    if character.isascii() and character.isalnum():
+        return 300.0 if character.isdigit() else 200.0
     if 0x391 <= code <= 0x3C9:  # Greek
-        return 12.0
+        return 40.0
     if code < 0x80 or 0x410 <= code <= 0x44F:  # ASCII punctuation, Cyrillic
-        return 8.0
+        return 20.0
     if 0x2190 <= code <= 0x22FF or 0x25A0 <= code <= 0x26FF:  # arrows, mathematics, shapes
-        return 6.0
+        return 5.0
     return 1.0
 
 
 def _plan_one(index: int, character: str, fonts: list[Font], seed: int) -> _Glyph:
     rng = np.random.default_rng([seed, VERSION, index])
     font = fonts[int(rng.integers(len(fonts)))]
-    light, dark = int(rng.integers(200, 256)), int(rng.integers(0, 90))
-    ink, paper = (light, dark) if rng.random() < 0.3 else (dark, light)
     what = describe(character)
     captions = [style.format(what=what, style=font.style) for style in _STYLES]
     first = int(rng.choice(len(captions), p=[0.3, 0.25, 0.2, 0.1, 0.15]))
     return _Glyph(
         character, font,
         side=int(rng.integers(40, 81)),
-        fill=float(rng.uniform(0.55, 0.9)),
-        shift=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6))),
-        angle=float(rng.uniform(-8, 8)) if rng.random() < 0.5 else 0.0,
-        ink=ink, paper=paper, caption=captions[first],
+        fill=float(rng.uniform(0.6, 0.85)),
+        shift=(float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.3, 0.3))),
+        angle=float(rng.uniform(-8, 8)) if rng.random() < 0.25 else 0.0,
+        ink=int(rng.integers(0, 60)), paper=int(rng.integers(220, 256)), caption=captions[first],
         others=tuple(c for i, c in enumerate(captions) if i != first),
     )  # fmt: skip
 
@@ -256,15 +257,3 @@ def spoil(index: int, plan: list[_Glyph], seed: int, share: float) -> tuple[byte
         grey = np.asarray(picture).astype(int) + rng.integers(-3, 4, (picture.height, picture.width))
         twin = to_png(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
     return twin, caption, defect
-
-
-def suite_digest() -> str:
-    """Return the digest of what the pool is drawn from, for fingerprints."""
-    fonts = [(font.file, hashlib.sha256(_font_bytes(font)).hexdigest()) for font in POOL_FONTS]
-    return digest({"version": VERSION, "fonts": fonts})
-
-
-def _font_bytes(font: Font) -> bytes:
-    from ..lettering import font_path
-
-    return font_path(font).read_bytes()

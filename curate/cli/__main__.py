@@ -1,0 +1,5 @@
+"""``python -m datacomp.curate.cli``, for torchrun."""
+
+from . import main
+
+main()

@@ -1,0 +1,149 @@
+"""``datacomp evaluate`` and ``datacomp evalsets``: measure models, list and build test sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...errors import UsageError
+from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+
+
+@click.command(
+    epilog=examples(
+        "datacomp evaluate runs/baseline --data evalsets",
+        "datacomp evaluate runs/baseline --data evalsets --suite datacomp --tasks 'vtab/*,mnist'",
+        "datacomp evaluate --model ViT-B-32 --checkpoint b32.pt --data evalsets -o b32.jsonl",
+    )
+)
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--model", metavar="NAME_OR_CONFIG.json", help="Architecture, instead of a run.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Its weights.")
+@click.option("--data", required=True, type=click.Path(path_type=Path),
+              help="Folder of evaluation sets (wds_..._test).")  # fmt: skip
+@click.option("--tasks", metavar="GLOB,...", help="Only tasks whose keys match.")
+@click.option("--suite", help="All tasks of a suite: demo or datacomp. "
+              "Without it, those whose folders lie in the data.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
+@click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path),
+              help="Results file; by default eval_results.jsonl in the run, "
+              "or beside the checkpoint.")  # fmt: skip
+@json_option
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    *,
+    run: Path | None,
+    model: str | None,
+    checkpoint: Path | None,
+    data: Path,
+    tasks: str | None,
+    suite: str | None,
+    device: str,
+    precision: str,
+    workers: int | None,
+    batch_size: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Evaluate a RUN, or a --model with a --checkpoint, zero-shot.
+
+    Each result is appended to the results file at once; run the same command again to go on
+    where it stopped. Exit code 1 if a task failed, 3 if samples were set aside.
+    """
+    from ...evaluate.harness import evaluate as evaluate_model
+    from ...evaluate.models import RESULTS, resolve_model
+    from ...evaluate.tasks import select_tasks
+
+    if (run is None) == (model is None) or (model is None) != (checkpoint is None):
+        raise UsageError("give a RUN, or --model and --checkpoint")
+    spec = resolve_model(run if run is not None else model or "", checkpoint)
+    patterns = [pattern.strip() for pattern in (tasks or "").split(",") if pattern.strip()]
+    if output is None:
+        output = (run if run is not None else spec.checkpoint.parent) / RESULTS
+    evaluation = evaluate_model(
+        spec, data, select_tasks(patterns, suite, data), output,
+        device=device, precision=precision, workers=workers, batch_size=batch_size,
+    )  # fmt: skip
+    if as_json:
+        emit_json(
+            {
+                "output": str(output),
+                "results": [result.to_dict() for result in evaluation.results],
+                "skipped": evaluation.skipped,
+                "failed": evaluation.failed,
+            }
+        )
+    else:
+        emit_table(
+            [
+                (
+                    result.key,
+                    "-" if result.value is None else f"{result.value:.4f}",
+                    "{:.4f} to {:.4f}".format(*result.interval) if result.interval else "-",
+                    result.provenance.get("n", "-"),
+                    result.set_aside,
+                    "done before" if result.key in evaluation.skipped else "",
+                )
+                for result in evaluation.results
+            ],
+            ("task", "score", "95 % interval", "samples", "set aside", ""),
+        )
+        for key, reason in evaluation.failed.items():
+            click.echo(f"{key} failed: {reason}")
+    ctx.exit(1 if evaluation.failed else SET_ASIDE if evaluation.set_aside else 0)
+
+
+@click.group()
+def evalsets() -> None:
+    """List the tasks, build the demo suite."""
+
+
+@evalsets.command(
+    "list", epilog=examples("datacomp evalsets list", "datacomp evalsets list --json")
+)
+@click.option("--suite", help="Only this suite: demo or datacomp.")
+@json_option
+def list_(suite: str | None, as_json: bool) -> None:
+    """List every task: size, classes, main metric, chance level."""
+    from ...evaluate.tasks import folder_name, select_tasks
+
+    tasks = select_tasks(suite=suite)
+    if as_json:
+        emit_json([{**task.model_dump(), "folder": folder_name(task.key)} for task in tasks])
+        return
+    emit_table(
+        [
+            (
+                task.key,
+                task.suite,
+                task.size,
+                task.classes or "-",
+                task.main_metric,
+                "-"
+                if task.chance is None
+                else f"{task.chance:.4f}" + (" (models stay near it)" if task.near_chance else ""),
+            )
+            for task in tasks
+        ],
+        ("task", "suite", "images", "classes", "main metric", "chance"),
+    )
+
+
+@evalsets.command(epilog=examples("datacomp evalsets demo evalsets"))
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@json_option
+def demo(folder: Path, as_json: bool) -> None:
+    """Build the demo suite in DIR: digits, letters and symbols, with no network."""
+    from ...evaluate.demo_suite import build_demo_suite
+
+    built = build_demo_suite(folder)
+    if as_json:
+        emit_json({"folder": str(folder), "tasks": built})
+        return
+    for key, path in built.items():
+        click.echo(f"{key}: {path}")

@@ -1,0 +1,118 @@
+"""``datacomp results``: what runs scored, with intervals and averages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import emit_json, emit_table, examples, json_option
+
+if TYPE_CHECKING:
+    from ...evaluate.results import GroupScore, Result
+    from ...evaluate.tasks import Suite
+
+Runs = Mapping[str, Mapping[str, "Result"]]
+
+
+@click.group()
+def results() -> None:
+    """Show results of runs."""
+
+
+@results.command(
+    epilog=examples(
+        "datacomp results show runs/baseline",
+        "datacomp results show runs/baseline runs/filtered --json",
+    )
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--partial", is_flag=True, help="Average what is there where tasks are missing.")
+@json_option
+def show(runs: tuple[Path, ...], partial: bool, as_json: bool) -> None:
+    """Show the scores of runs (directories or results files) side by side."""
+    from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.tasks import load_suites
+
+    found = {str(run): read_results(run) for run in runs}
+    check_comparable(found)
+    suites = [
+        suite
+        for suite in load_suites().values()
+        if any(key in run for run in found.values() for key in suite.groups["Average"])
+    ]
+    groups = {
+        run: {suite.name: _groups(scores, suite, partial) for suite in suites}
+        for run, scores in found.items()
+    }
+    if as_json:
+        emit_json(
+            {
+                run: {
+                    "results": [result.to_dict() for result in scores.values()],
+                    "groups": {
+                        suite: {name: _plain(score) for name, score in per_suite.items()}
+                        for suite, per_suite in groups[run].items()
+                    },
+                }
+                for run, scores in found.items()
+            }
+        )
+        return
+    keys = list(dict.fromkeys(key for scores in found.values() for key in scores))
+    header = ["task", *(_label(Path(run)) for run in found)]
+    emit_table([[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
+    for suite in suites:
+        click.echo(f"\nSuite {suite.name}, version {suite.version}")
+        rows = [
+            [name, *(_mean(groups[run][suite.name][name], partial) for run in found)]
+            for name in suite.groups
+        ]
+        emit_table(rows, ["group", *header[1:]])
+
+
+def _groups(scores: Mapping[str, Result], suite: Suite, partial: bool) -> dict[str, GroupScore]:
+    """Return every group's score; an incomplete one has no value unless ``partial``."""
+    from dataclasses import replace
+
+    from ...evaluate.results import group_score
+
+    found = {name: group_score(scores, suite, name, partial=True) for name in suite.groups}
+    return {
+        name: score if partial or not score.missing
+        else replace(score, value=None, standard_error=None)
+        for name, score in found.items()
+    }  # fmt: skip
+
+
+def _label(run: Path) -> str:
+    """Return the run's name; a results file inside a run goes by the run."""
+    run = run.absolute()
+    return run.parent.name if run.name == "eval_results.jsonl" else run.name
+
+
+def _plain(score: GroupScore) -> dict[str, Any]:
+    return {
+        "value": score.value,
+        "standard_error": score.standard_error,
+        "tasks": len(score.keys),
+        "missing": list(score.missing),
+    }
+
+
+def _score(result: Result | None) -> str:
+    if result is None or result.value is None:
+        return "-"
+    interval = " ({:.3f} to {:.3f})".format(*result.interval) if result.interval else ""
+    return f"{result.value:.4f}{interval}"
+
+
+def _mean(score: GroupScore, partial: bool) -> str:
+    if not score.missing:
+        return f"{score.value:.4f}"
+    have = len(score.keys) - len(score.missing)
+    if partial and score.value is not None:
+        return f"{score.value:.4f} ({have} of {len(score.keys)} tasks)"
+    return f"- ({have} of {len(score.keys)} tasks)"

@@ -1,0 +1,83 @@
+"""``datacomp train``: CLIP on shards with a fixed recipe."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from .common import emit_json, emit_table, examples, json_option
+
+
+@click.command(
+    epilog=examples(
+        "datacomp train shards -o runs/mine --scale small",
+        "datacomp train shards -o runs/seed1 --scale demo --seed 1 --workers 0",
+        "torchrun --nproc_per_node 4 -m datacomp.curate.cli train shards -o runs/mine --scale medium",
+        "datacomp train --list-scales",
+    )
+)
+@click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="SHARDS...")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--scale", default="small", show_default=True,
+              help="Recipe: demo, debug, small, medium, large or xlarge.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--samples-seen", type=int, help="Override the scale's budget of samples seen.")
+@click.option("--weight", "weights", type=float, multiple=True,
+              help="Sampling weight of each SHARDS folder, in order.")  # fmt: skip
+@click.option("--workers", default=2, show_default=True, help="Loader processes per process.")
+@click.option("--threads", type=int, help="CPU threads of each process (default: torch's).")
+@click.option("--precision", help="fp32, amp, amp_bf16, bf16 or fp16 (default: amp on a GPU).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--accumulation", default=1, show_default=True, help="Gradient accumulation steps.")
+@click.option("--grad-clip-norm", type=float, help="Clip gradients to this norm.")
+@click.option("--list-scales", is_flag=True, help="List the recipes and stop.")
+@json_option
+def train(
+    data: tuple[Path, ...],
+    output: Path | None,
+    scale: str,
+    seed: int,
+    samples_seen: int | None,
+    weights: tuple[float, ...],
+    workers: int,
+    threads: int | None,
+    precision: str | None,
+    device: str,
+    accumulation: int,
+    grad_clip_norm: float | None,
+    list_scales: bool,
+    as_json: bool,
+) -> None:
+    """Train CLIP on SHARDS (folders of WebDataset tars) with a scale's fixed recipe.
+
+    Calls open_clip's own trainer. An interrupted run goes on from its last checkpoint when the
+    same command is given again; it refuses data that changed. Under torchrun the global batch
+    of the scale is split over the processes.
+    """
+    from ...evaluate.scales import SCALES, get_scale
+
+    if list_scales:
+        scales = [recipe.to_dict() for recipe in SCALES.values()]
+        if as_json:
+            emit_json(scales)
+        else:
+            keys = ["name", "model", "samples_seen", "batch_size", "learning_rate", "warmup"]
+            emit_table([[recipe[key] for key in keys] for recipe in scales], keys)
+        return
+    if not data or output is None:
+        raise click.UsageError("give SHARDS and --output (or --list-scales)")
+    from ...evaluate.training import train as train_run
+
+    info = train_run(
+        list(data), output, get_scale(scale, samples_seen), seed=seed, workers=workers,
+        threads=threads, precision=precision, device=device, accumulation=accumulation,
+        weights=list(weights) or None, grad_clip_norm=grad_clip_norm,
+    )  # fmt: skip
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        emit_json(info)
+    else:
+        click.echo(f"{output / info['checkpoint']}: {info['seconds']:.0f} s")

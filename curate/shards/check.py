@@ -1,0 +1,298 @@
+"""Check a folder of shards: every image decodes, every count is right, every digest fits.
+
+Nothing is repaired and nothing is skipped: what is wrong is listed as (kind, shard, key).
+
+* of a tar: ``broken``, ``unsafe``;
+* of a sample: ``no_image``, ``json_broken`` and the like (the reason codes of the index),
+  ``image_broken``, ``image_unsafe``, ``duplicate_uid``, ``unexpected_uid``, ``missing_uid`` (the
+  last three against ``sample_ids.npy``; without one every uid may stand there once);
+* of the folder: ``missing_shard`` (a hole in the numbering), ``stats_missing``, ``unreadable``,
+  ``count`` (stats, ``meta.json`` or the index say another number), ``index``;
+* of a file in ``manifest.json``: ``file_missing``, ``size``, ``digest``, ``unlisted``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...distribution import manifest as manifests
+from ...errors import DataError, UnsafeInputError
+from ...pools import tar
+from ...pools.images import EXTENSIONS, verify
+from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
+from ...progress import Progress
+from ..subset import Lookup, multiplicities, tally
+from .index import PARQUET, identify, load_index, tar_names, uid_records
+from .parallel import default_workers, map_ordered
+
+MAX_JSON_BYTES = 1 << 20
+MANIFEST_KINDS = {"missing": "file_missing", "unsafe": "unsafe"}
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing that is wrong; ``key`` is empty where it is not about one sample."""
+
+    shard: str
+    key: str
+    kind: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.shard}/{self.key}" if self.key else self.shard
+        return f"{self.kind}: {where}{': ' if self.detail else ''}{self.detail}"
+
+
+@dataclass
+class CheckReport:
+    """What was checked and what is wrong, sorted by shard and key."""
+
+    path: str
+    shards: int = 0
+    samples: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def kinds(self) -> dict[str, int]:
+        """Return how many problems there are of each kind."""
+        counts: dict[str, int] = {}
+        for problem in self.problems:
+            counts[problem.kind] = counts.get(problem.kind, 0) + 1
+        return dict(sorted(counts.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "sound": self.sound, "kinds": self.kinds()}
+
+
+def check_shards(directory: Path | str, workers: int | None = None) -> CheckReport:
+    """Read every sample of every tar in a folder; raises only if there is nothing to check."""
+    directory = Path(directory)
+    workers = workers or default_workers()
+    paths = [directory / name for name in tar_names(directory)]
+    shards: list[_Shard] = []
+    with Progress("checking", len(paths), "shards") as progress:
+        for shard in map_ordered(_check_tar, paths, min(workers, len(paths))):
+            shards.append(shard)
+            progress.advance()
+    report = CheckReport(str(directory), len(shards), sum(shard.samples for shard in shards))
+    problems = [problem for shard in shards for problem in shard.problems]
+    problems += _numbering([shard.name for shard in shards])
+    for shard in shards:
+        problems += _stats(directory, shard)
+    problems += _meta(directory, report)
+    problems += _uids(directory, shards)
+    problems += _index(directory, shards)
+    problems += _manifest(directory, shards, workers)
+    report.problems = sorted(problems)
+    return report
+
+
+# -- one tar, in a worker --------------------------------------------------------------------
+
+
+@dataclass
+class _Shard:
+    """A tar: how many samples, and uid and offset of those that can be used, shape (n,)."""
+
+    name: str
+    samples: int
+    uids: UidArray
+    offsets: NDArray[np.int64]
+    problems: list[Problem]
+
+
+def _check_tar(path: Path) -> _Shard:
+    uids: list[str] = []
+    offsets: list[int] = []
+    problems: list[Problem] = []
+    samples = 0
+    with path.open("rb", buffering=0) as file:
+        window = tar.Window(file.fileno())
+        try:
+            for sample in tar.samples_in(window, str(path)):
+                samples += 1
+                try:
+                    uids.append(identify(window, sample))
+                    offsets.append(sample.start)
+                    _verify_image(window, sample)
+                except UnsafeInputError as error:
+                    problems.append(Problem(path.name, sample.key, "image_unsafe", str(error)))
+                except DataError as error:
+                    problems.append(Problem(path.name, sample.key, "image_broken", str(error)))
+                except ValueError as error:
+                    problems.append(Problem(path.name, sample.key, str(error)))
+        except DataError as error:
+            kind = "unsafe" if isinstance(error, UnsafeInputError) else "broken"
+            problems.append(Problem(path.name, "", kind, str(error)))
+    records = from_hex(uids) if uids else np.empty(0, UID_DTYPE)
+    return _Shard(path.name, samples, records, np.array(offsets, np.int64), problems)
+
+
+def _verify_image(window: tar.Window, sample: tar.TarSample) -> None:
+    image = next(sample.members[e] for e in EXTENSIONS if e in sample.members)
+    verify(os.pread(window.descriptor, image.size, image.data))
+
+
+# -- the folder ------------------------------------------------------------------------------
+
+
+def _numbering(names: list[str]) -> Iterator[Problem]:
+    """Numbered shards are read as {00000000..N}: a hole would stop or mislead a reader."""
+    stems = [name.removesuffix(".tar") for name in names]
+    if not all(stem.isascii() and stem.isdigit() for stem in stems):
+        return
+    numbers = sorted({int(stem) for stem in stems})
+    width = len(stems[0])
+    for before, after in zip([-1, *numbers], numbers, strict=False):
+        if after - before > 1:
+            first, last = f"{before + 1:0{width}d}.tar", f"{after - 1:0{width}d}.tar"
+            detail = "a hole in the numbering" + (f", up to {last}" if last != first else "")
+            yield Problem(first, "", "missing_shard", detail)
+
+
+def _stats(directory: Path, shard: _Shard) -> Iterator[Problem]:
+    path = directory / f"{shard.name.removesuffix('.tar')}_stats.json"
+    if not path.is_file():
+        yield Problem(shard.name, "", "stats_missing", f"there is no {path.name}")
+        return
+    promised = _json(path).get("successes")
+    if promised != shard.samples:
+        detail = f"{shard.samples} samples, but {path.name} says {promised!r}"
+        yield Problem(shard.name, "", "count", detail)
+
+
+def _meta(directory: Path, report: CheckReport) -> Iterator[Problem]:
+    path = directory / "meta.json"
+    if not path.is_file():
+        return
+    meta = _json(path)
+    found = {"output_shard_count": report.shards, "output_count": report.samples}
+    for name, count in found.items():
+        if meta.get(name) != count:
+            detail = f"{name} is {meta.get(name)!r}, but there are {count}"
+            yield Problem(path.name, "", "count", detail)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a small JSON object, empty for anything else."""
+    try:
+        value = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_JSON_BYTES else None
+    except (ValueError, RecursionError, OSError):
+        value = None
+    return value if isinstance(value, dict) else {}
+
+
+def _uids(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
+    """Compare the uids found with those of ``sample_ids.npy``, less those of ``missing.txt``."""
+    found = np.concatenate([shard.uids for shard in shards])
+    ordered = sort_uids(found)
+    expected = multiplicities(ordered)[0]
+    path = directory / "sample_ids.npy"
+    if path.is_file():
+        try:
+            expected = load_subset(path)
+        except DataError as error:
+            yield Problem(path.name, "", "unreadable", str(error))
+    uids, here, wanted = tally(ordered, expected)
+    lacking, surplus = here < wanted, here > wanted
+    known = _known_missing(directory) if lacking.any() else set()
+    for uid, count, want in zip(
+        to_hex(uids[lacking]), here[lacking].tolist(), wanted[lacking].tolist(), strict=True
+    ):
+        if uid not in known:
+            yield Problem(path.name, uid, "missing_uid", f"{count} times instead of {want}")
+    lookup = Lookup(uids[surplus])
+    want_of = wanted[surplus].tolist()
+    seen = [0] * len(want_of)
+    for shard in shards:
+        places = lookup.find(shard.uids)
+        rows = np.flatnonzero(places >= 0)
+        keys = _keys_at(directory / shard.name, shard.offsets[rows].tolist())
+        for uid, key, place in zip(
+            to_hex(shard.uids[rows]), keys, places[rows].tolist(), strict=True
+        ):
+            seen[place] += 1
+            if seen[place] > want_of[place]:
+                kind = "duplicate_uid" if want_of[place] else "unexpected_uid"
+                yield Problem(shard.name, key, kind, f"uid {uid}")
+
+
+def _known_missing(directory: Path) -> set[str]:
+    path = directory / "missing.txt"
+    if not path.is_file():
+        return set()
+    return {line.split(" ")[0] for line in path.read_text(errors="replace").splitlines()}
+
+
+def _keys_at(path: Path, offsets: list[int]) -> list[str]:
+    """Return the keys of the samples that start at some offsets, in ascending order."""
+    if not offsets:
+        return []
+    wanted = set(offsets)
+    keys: list[str] = []
+    for sample in tar.samples(path):
+        if sample.start in wanted:
+            keys.append(sample.key)
+            if len(keys) == len(offsets):
+                break
+    return keys
+
+
+def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
+    """Compare uids and offsets with the index, if there is one."""
+    if not (directory / PARQUET).is_file():
+        return
+    index = load_index(directory)
+    if index is None:
+        detail = "does not fit the tars as they are; run 'datacomp shards index' again"
+        yield Problem(PARQUET, "", "index", detail)
+        return
+    for record, shard in zip(index.shards, shards, strict=True):
+        if record.rows + record.dropped != len(shard.uids):
+            detail = f"{len(shard.uids)} samples, but the index has {record.rows + record.dropped}"
+            yield Problem(shard.name, "", "count", detail)
+    if any(record.dropped for record in index.shards):
+        return
+    tables = list(index.tables())
+    uids = [uid_records(table["uid"], PARQUET) for table in tables]
+    offsets = [table["offset"].to_numpy() for table in tables]
+    same = np.array_equal(
+        np.concatenate([np.empty(0, UID_DTYPE), *uids]),
+        np.concatenate([shard.uids for shard in shards]),
+    ) and np.array_equal(
+        np.concatenate([np.empty(0, np.int64), *offsets]),
+        np.concatenate([shard.offsets for shard in shards]),
+    )
+    if not same:
+        yield Problem(PARQUET, "", "index", "names other samples or places than the tars hold")
+
+
+def _manifest(directory: Path, shards: list[_Shard], workers: int) -> Iterator[Problem]:
+    path = directory / manifests.NAME
+    if not path.is_file():
+        return
+    try:
+        manifest = manifests.load(path)
+    except DataError as error:
+        yield Problem(path.name, "", "unreadable", str(error))
+        return
+    for problem in manifests.verify(directory, manifest, workers):
+        kind = MANIFEST_KINDS.get(problem.kind, problem.kind)
+        yield Problem(problem.path, "", kind, problem.detail)
+    listed = {item["path"] for item in manifest["files"]}
+    for shard in shards:
+        if shard.name not in listed:
+            yield Problem(shard.name, "", "unlisted", "manifest.json does not name it")

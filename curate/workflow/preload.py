@@ -1,0 +1,12 @@
+"""Imported once by the fork server, so that every stage starts with the heavy libraries at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+with contextlib.suppress(ImportError):
+    if "wandb" not in sys.modules:
+        sys.modules["wandb"] = None  # pyright: ignore[reportArgumentType]  seconds to import, unused
+    import open_clip_train.main  # noqa: F401  pyright: ignore[reportUnusedImport]
+sys.modules.pop("wandb", None)

@@ -1,0 +1,202 @@
+"""The stages of a study, each a function of plain values that a process of its own can run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ...errors import IntegrityError, RunError, UsageError
+from ...filters import run_filters
+from ...pools.pool import Pool
+from ...pools.schema import TRUTH
+from ...pools.uids import UidArray, to_hex
+from .config import Study
+
+CLEAN = "clean"
+
+
+def make_pool(study: Study) -> dict[str, Any]:
+    """Fill the pool from its sources; a pool of other sources is made anew."""
+    sources = study.sources()
+    if study.pool_path.exists() and not _is_of(study):
+        study.pool_path.unlink()
+        study.pool_path.with_name(study.pool_path.name + ".wal").unlink(missing_ok=True)
+    reports = []
+    with Pool.open_or_create(study.pool_path) as pool:
+        for source in sources:
+            reports.append(pool.add(source).to_dict())
+        set_aside: dict[str, int] = {}
+        for report in reports:
+            for reason, count in report["set_aside"].items():
+                set_aside[reason] = set_aside.get(reason, 0) + count
+        if pool.count() == 0:
+            listed = ", ".join(f"{count} {reason}" for reason, count in set_aside.items())
+            raise RunError(f"the pool is empty: every sample was set aside ({listed})")
+        return {
+            "samples": pool.count(),
+            "digest": pool.digest(),
+            "columns": pool.columns(),
+            "set_aside": set_aside,
+            "defects": _defects(pool, "true"),
+            "note": reports,
+        }
+
+
+def _is_of(study: Study) -> bool:
+    """Tell whether every source the pool knows is one of the study's."""
+    wanted = {(source.kind, str(source.path.resolve())) for source in study.sources()}
+    with Pool.open(study.pool_path) as pool:
+        rows = pool.sql("SELECT kind, path FROM sources").fetchall()
+        known = {(kind, str((pool.path.parent / path).resolve())) for kind, path in rows}
+    return known <= wanted
+
+
+def make_evalsets(study: Study) -> dict[str, Any]:
+    """Build the demo suite's evaluation sets."""
+    from ...evaluate.demo_suite import build_demo_suite
+
+    return {"folders": build_demo_suite(study.eval_data)}
+
+
+def select(study: Study, name: str) -> dict[str, Any]:
+    """Run a dataset's filters and write its subset with sidecar and reasons."""
+    from ..subset import write_subset
+
+    dataset = study.get_dataset(name)
+    path = study.subset_path(name)
+    with Pool.open(study.pool_path) as pool:
+        chosen = run_filters(
+            pool, study.filters_of(dataset), dataset.combine, path.with_suffix(".reasons.parquet")
+        )
+        if not len(chosen.uids):
+            raise RunError("the filters keep no sample; loosen them")
+        labels = [labelled(study, spec) for spec in study.filters_of(dataset)]
+        funnel = [
+            {**step, "filter": label} for step, label in zip(chosen.funnel(), labels, strict=True)
+        ]
+        sidecar = write_subset(
+            path,
+            chosen.uids,
+            {
+                "pool": {"digest": pool.digest(), "samples": pool.count()},
+                "pipeline": {"filters": labels, "combine": dataset.combine,
+                             "scores": chosen.scores},
+                "funnel": funnel,
+            },
+        )  # fmt: skip
+        return {
+            "digest": sidecar["digest"],
+            "size": len(chosen.uids),
+            "share": len(chosen.uids) / pool.count(),
+            "filters": labels,
+            "combine": dataset.combine,
+            "funnel": funnel,
+            **_judge(pool, chosen.uids),
+        }
+
+
+def labelled(study: Study, spec: Any) -> str:
+    """Return a filter's label with paths inside the output folder made relative to it."""
+    return spec.label().replace(f"{study.output}/", "")
+
+
+def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
+    """Hold a selection against the planted truth, if the pool has one."""
+    if TRUTH not in pool.columns():
+        return {"precision": None, "recall": None, "kept_defects": None}
+    import pyarrow as pa
+
+    pool.connection.register("chosen_arrow", pa.table({"uid": to_hex(uids)}))
+    kept = _defects(pool, "uid IN (SELECT ('0x' || uid)::UHUGEINT FROM chosen_arrow)")
+    pool.connection.unregister("chosen_arrow")
+    everything = _defects(pool, "true")
+    assert kept is not None and everything is not None
+    clean, all_clean = kept.get(CLEAN, 0), everything.get(CLEAN, 0)
+    return {
+        "precision": clean / len(uids),
+        "recall": clean / all_clean if all_clean else None,
+        "kept_defects": kept,
+    }
+
+
+def _defects(pool: Pool, where: str) -> dict[str, int] | None:
+    if TRUTH not in pool.columns():
+        return None
+    return dict(
+        pool.sql(
+            f"SELECT {TRUTH}, count(*) AS n FROM samples WHERE {where} AND {TRUTH} IS NOT NULL "
+            f"GROUP BY {TRUTH} ORDER BY n DESC, {TRUTH}"
+        ).fetchall()
+    )
+
+
+def build(study: Study, name: str) -> dict[str, Any]:
+    """Build a dataset's shards; shards of another subset or size are replaced."""
+    from ..shards.build import build_shards
+
+    out = study.shards_dir(name)
+
+    def attempt() -> dict[str, Any]:
+        report = build_shards(
+            study.pool_path, study.subset_path(name), out, shard_size=study.shards.size, workers=1
+        )
+        return {"digest": report.digest, "samples": report.samples, "shards": report.shards}
+
+    try:
+        return attempt()
+    except UsageError:
+        _remove(study, out)
+        return attempt()
+
+
+def train(study: Study, name: str, seed: int) -> dict[str, Any]:
+    """Train one run; a run begun on other data or settings is replaced."""
+    from ...evaluate.training import train as train_run
+
+    out = study.run_dir(name, seed)
+
+    def attempt() -> dict[str, Any]:
+        info = train_run(
+            [study.shards_dir(name)], out, study.train.resolved(), seed=seed,
+            workers=study.train.workers, threads=study.train.threads,
+            precision=study.train.precision, device=study.train.device,
+            accumulation=study.train.accumulation,
+        )  # fmt: skip
+        return {"checkpoint_sha256": info["checkpoint_sha256"], "seconds": info["seconds"]}
+
+    try:
+        return attempt()
+    except (IntegrityError, UsageError):
+        if not (out / "info.json").exists():
+            raise
+        _remove(study, out)
+        return attempt()
+
+
+def evaluate(study: Study, name: str, seed: int, keys: list[str]) -> dict[str, Any]:
+    """Evaluate one run on the study's tasks."""
+    import torch
+
+    from ...evaluate.harness import evaluate as evaluate_model
+    from ...evaluate.models import load_run
+    from ...evaluate.tasks import load_tasks
+
+    if study.train.threads is not None:
+        torch.set_num_threads(study.train.threads)
+    run = load_run(study.run_dir(name, seed))
+    known = load_tasks()
+    found = evaluate_model(
+        run.spec, study.eval_data, [known[key] for key in keys], run.results,
+        device=study.train.device, workers=study.train.threads,
+    )  # fmt: skip
+    if found.failed:
+        key, reason = next(iter(found.failed.items()))
+        more = f" (and {len(found.failed) - 1} more tasks)" if len(found.failed) > 1 else ""
+        raise RunError(f"{key} failed: {reason}{more}")
+    return {"values": {result.key: result.value for result in found.results}}
+
+
+def _remove(study: Study, folder: Path) -> None:
+    if folder.resolve().is_relative_to(study.output.resolve()):
+        shutil.rmtree(folder)

@@ -1,0 +1,211 @@
+"""Run a study: pool, filters, shards, training, evaluation, report, each skipped when done."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...durable import write_json
+from ...errors import ConfigError, MissingError, UsageError, suggest
+from ...evaluate.tasks import Task as EvaluationTask
+from ...evaluate.tasks import select_tasks
+from ...progress import say
+from . import stages
+from .config import Study
+from .scheduler import Record, Scheduler, Task, exclusive_folder
+from .summary import summarise
+
+STAGES = ("pool", "evalsets", "filter", "shards", "train", "evaluate", "report")
+RESULTS, REPORT = "results.json", "report.html"
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """Where a study's outputs are, and its results (None when only some stages ran)."""
+
+    output: Path
+    results: dict[str, Any] | None
+    set_aside: int
+
+    @property
+    def page(self) -> Path:
+        """The report page."""
+        return self.output / REPORT
+
+
+def run_study(study: Study, start: str | None = None, only: str | None = None) -> StudyReport:
+    """Run what is not done yet; ``start`` redoes that stage and all after it, ``only`` just it."""
+    for stage in (start, only):
+        if stage is not None and stage not in STAGES:
+            raise UsageError(
+                f"unknown stage {stage!r}{suggest(stage, list(STAGES))}; "
+                f"there are: {', '.join(STAGES)}"
+            )
+    from ...evaluate.training import require_extra
+
+    require_extra()
+    evaluation = evaluation_tasks(study)
+    tasks = plan(study, evaluation)
+    with exclusive_folder(study.output):
+        scheduler = Scheduler(study.output / "stages", study.train.parallel)
+        if only is not None:
+            tasks = _only(scheduler, tasks, only)
+        again = _again(tasks, start or only)
+        records = scheduler.run(tasks, again)
+        aside = sum(records["pool"].result["set_aside"].values()) if "pool" in records else 0
+        if only not in (None, "report"):
+            return StudyReport(study.output, None, aside)
+        results = write_outputs(study, evaluation, records)
+    return StudyReport(study.output, results, aside)
+
+
+def write_outputs(
+    study: Study, evaluation: list[EvaluationTask], records: dict[str, Record]
+) -> dict[str, Any]:
+    """Write ``results.json`` and ``report.html`` and return the results."""
+    from ...pools.pool import Pool
+    from ..report import collect_sheets, write_report
+
+    results = summarise(study, evaluation, records)
+    write_json(study.output / RESULTS, results)
+    say("writing the report", 1)
+    files = [
+        (d.name, study.subset_path(d.name),
+         study.subset_path(d.name).with_suffix(".reasons.parquet"))
+        for d in study.dataset
+    ]  # fmt: skip
+    with Pool.open(study.pool_path, read_only=True) as pool:
+        sheets = collect_sheets(pool, files)
+    write_report(study.output / REPORT, results, sheets)
+    return results
+
+
+def evaluation_tasks(study: Study) -> list[EvaluationTask]:
+    """Return the tasks the study evaluates; data that must be there is looked for now."""
+    chosen = select_tasks(study.evaluate.tasks, study.evaluate.suite)
+    if study.evaluate.data is not None and not study.eval_data.is_dir():
+        raise MissingError(f"{study.eval_data}: no such folder of evaluation sets (evaluate.data)")
+    if study.evaluate.data is None and study.evaluate.suite != "demo":
+        raise ConfigError(
+            f"evaluate.data is missing: suite {study.evaluate.suite!r} needs the folder of its "
+            "evaluation sets"
+        )
+    return chosen
+
+
+def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
+    """Return every stage of every dataset with what it needs, in the order of the file."""
+    tasks = [_pool_task(study)]
+    makes_sets = study.evaluate.data is None
+    if makes_sets:
+        tasks.append(Task("evalsets", "evalsets", stages.make_evalsets, (study,),
+                          outputs=(study.eval_data,)))  # fmt: skip
+    keys = [task.key for task in evaluation]
+    versions = [[task.key, task.version] for task in evaluation]
+    recipe = study.train.resolved().to_dict()
+    train = study.train.model_dump(exclude={"scale", "seeds", "parallel", "samples_seen"})
+    for dataset in study.dataset:
+        name = dataset.name
+        first = study.train.seeds[0]
+        needed = [f"train-{other}-seed{first}" for other in study.runs_needed(dataset)]
+        filters = [stages.labelled(study, spec) for spec in study.filters_of(dataset)]
+        tasks.append(Task(
+            f"filter-{name}", "filter", stages.select, (study, name), ("pool", *needed),
+            settings={"filters": filters, "combine": dataset.combine,
+                      "files": _plugin_files(study, dataset)},
+            outputs=(study.subset_path(name),), exclusive="pool",
+        ))  # fmt: skip
+        tasks.append(Task(
+            f"shards-{name}", "shards", stages.build, (study, name), (f"filter-{name}",),
+            settings={"size": study.shards.size},
+            outputs=(study.shards_dir(name) / "manifest.json",), exclusive="pool",
+        ))  # fmt: skip
+        for seed in study.train.seeds:
+            run = study.run_dir(name, seed)
+            tasks.append(Task(
+                f"train-{name}-seed{seed}", "train", stages.train, (study, name, seed),
+                (f"shards-{name}",), settings={"scale": recipe, **train},
+                outputs=(run / "info.json",),
+            ))  # fmt: skip
+            tasks.append(Task(
+                f"evaluate-{name}-seed{seed}", "evaluate", stages.evaluate,
+                (study, name, seed, keys),
+                (f"train-{name}-seed{seed}", *(("evalsets",) if makes_sets else ())),
+                settings={"tasks": versions, "data": study.evaluate.data},
+                outputs=(run / "eval_results.jsonl",),
+            ))  # fmt: skip
+    return tasks
+
+
+def _pool_task(study: Study) -> Task:
+    sources = [
+        {"kind": s.kind, "options": s.options(), "signature": s.signature()}
+        for s in study.sources()
+    ]
+    return Task(
+        "pool", "pool", stages.make_pool, (study,), settings={"sources": sources},
+        outputs=(study.pool_path,), exclusive="pool",
+    )  # fmt: skip
+
+
+def _plugin_files(study: Study, dataset: Any) -> list[str]:
+    """Return the digests of the user's own filter files, so that an edit runs them again."""
+    from ...durable import sha256_file
+
+    files = [spec.use.rpartition(":")[0] for spec in study.filters_of(dataset) if ".py:" in spec.use]
+    return [sha256_file(file) for file in files if os.path.isfile(file)]
+
+
+def _again(tasks: list[Task], start: str | None) -> frozenset[str]:
+    if start is None:
+        return frozenset()
+    first = STAGES.index(start)
+    return frozenset(task.key for task in tasks if STAGES.index(task.stage) >= first)
+
+
+def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
+    """Keep the tasks of one stage, and the done ones they need; refuse if those are not done.
+
+    The report is no task: it needs all of them.
+    """
+    by_key = {task.key: task for task in tasks}
+    keep: set[str] = set()
+
+    def need(key: str) -> None:
+        for other in by_key[key].needs:
+            if other not in keep:
+                keep.add(other)
+                need(other)
+
+    for task in tasks:
+        if only in (task.stage, "report"):
+            keep.add(task.key)
+            need(task.key)
+    done: dict[str, Record] = {}
+    for task in tasks:
+        if task.key not in keep or task.stage == only:
+            continue
+        record = scheduler.is_done(task, done) if set(task.needs) <= set(done) else None
+        if record is None:
+            raise UsageError(
+                f"--only {only}: {task.key} is not done yet; run without --only, or "
+                f"--only {task.stage} first"
+            )
+        done[task.key] = record
+    return [task for task in tasks if task.key in keep]
+
+
+def describe_plan(study: Study) -> list[tuple[str, str]]:
+    """Return (task, state) of every stage, for ``--dry-run``: done already, or to run."""
+    scheduler = Scheduler(study.output / "stages", study.train.parallel)
+    done: dict[str, Record] = {}
+    lines = []
+    for task in plan(study, evaluation_tasks(study)):
+        ready = set(task.needs) <= set(done)
+        record = scheduler.is_done(task, done) if ready else None
+        if record is not None:
+            done[task.key] = record
+        lines.append((task.key, "done already" if record is not None else "to run"))
+    return [*lines, ("report", "to run")]

@@ -1,0 +1,129 @@
+"""What every family of tasks shares: one model, decoding ahead of it, classifiers kept."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..durable import digest
+from ..errors import DataError
+from ..pools.clip_model import ClipModel
+from ..progress import Progress
+from .evalsets import EvalSet, Flawed, Sample
+
+if TYPE_CHECKING:
+    import torch
+
+    from .metrics import Uncertainty
+
+CLASSES_AT_ONCE = 64
+NAMED_SET_ASIDE = 100
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a family measured on a task: metrics, the main metric's uncertainty, samples used."""
+
+    metrics: dict[str, float | None]
+    uncertainty: Uncertainty
+    n: int
+
+
+@dataclass
+class SetAside:
+    """The samples of a task that could not be used: all are counted, the first are named."""
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def add(self, key: str, reason: str) -> None:
+        """Count one sample."""
+        self.count += 1
+        if len(self.named) < NAMED_SET_ASIDE:
+            self.named.append(f"{key}: {reason}")
+
+
+class Embedder:
+    """Embeds tasks with one model: images decoded in threads, each classifier built once.
+
+    Order and content of the results do not depend on ``workers``.
+    """
+
+    def __init__(self, model: ClipModel, workers: int, batch_size: int) -> None:
+        self.model, self.workers, self.batch_size = model, workers, batch_size
+        self._classifiers: dict[str, np.ndarray] = {}
+
+    def images(
+        self, evalset: EvalSet, aside: SetAside
+    ) -> Iterator[tuple[list[Sample], np.ndarray]]:
+        """Yield batches of samples with their embeddings, float32 (n, d)."""
+        samples: list[Sample] = []
+        tensors: list[torch.Tensor] = []
+        task = evalset.task
+        with Progress(f"evaluating {task.key}", task.size, "images") as progress:
+            for sample, tensor in self._decoded(evalset.samples()):
+                progress.advance()
+                if isinstance(sample, Flawed):
+                    aside.add(sample.key, sample.reason)
+                    continue
+                if isinstance(tensor, DataError):
+                    aside.add(sample.key, str(tensor))
+                    continue
+                samples.append(sample)
+                tensors.append(tensor)
+                if len(samples) == self.batch_size:
+                    yield samples, self.model.encode_tensors(tensors)
+                    samples, tensors = [], []
+            if samples:
+                yield samples, self.model.encode_tensors(tensors)
+
+    def _decoded(self, samples: Iterable[Sample | Flawed]) -> Iterator[tuple]:
+        ahead: deque[tuple[Sample | Flawed, Future | None]] = deque()
+        with ThreadPoolExecutor(self.workers, "decode") as pool:
+            try:
+                for sample in samples:
+                    flawed = isinstance(sample, Flawed)
+                    work = None if flawed else pool.submit(self._prepare, sample.image)
+                    ahead.append((sample, work))
+                    if len(ahead) > self.batch_size + self.workers:
+                        done, work = ahead.popleft()
+                        yield done, work and work.result()
+                while ahead:
+                    done, work = ahead.popleft()
+                    yield done, work and work.result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _prepare(self, data: bytes) -> torch.Tensor | DataError:
+        try:
+            return self.model.prepare(data)
+        except DataError as error:
+            return error
+
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """Return the embeddings of texts, float32 (n, d)."""
+        return self.model.encode_texts(texts)
+
+    def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:
+        """Return the zero-shot classifier, float32 (d, classes); tasks that share it, share it.
+
+        Every template is filled with each class name; the embeddings are normalised, averaged
+        and normalised again. Only ``{c}`` is replaced; other braces are text.
+        """
+        key = digest([classnames, templates])
+        if key not in self._classifiers:
+            parts: list[np.ndarray] = []
+            for start in range(0, len(classnames), CLASSES_AT_ONCE):
+                names = classnames[start : start + CLASSES_AT_ONCE]
+                texts = [template.replace("{c}", name) for name in names for template in templates]
+                embedded = self.texts(texts).reshape(len(names), len(templates), -1)
+                parts.append(embedded.mean(axis=1))
+            weights = np.concatenate(parts)
+            norms = np.linalg.norm(weights, axis=1, keepdims=True)
+            self._classifiers[key] = (weights / np.maximum(norms, 1e-12)).T
+        return self._classifiers[key]

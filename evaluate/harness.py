@@ -1,0 +1,176 @@
+"""The evaluation: one process, one model, task after task, each result durable at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..durable import append_line
+from ..errors import DatacompError, DataError, StorageError, UsageError
+from ..progress import say, warn
+from .classification import evaluate_classification
+from .embedding import Embedder, Outcome, SetAside
+from .evalsets import EvalSet, open_evalset
+from .models import ModelSpec
+from .results import Result, read_results
+from .retrieval import evaluate_retrieval
+from .tasks import Task, load_suites
+
+FAMILIES = {
+    "classification": evaluate_classification,
+    "retrieval": evaluate_retrieval,
+}
+
+
+@dataclass
+class Evaluation:
+    """What came of it: all results asked for, what was done before, what failed and why."""
+
+    results: list[Result] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def set_aside(self) -> int:
+        """Return how many samples were set aside over all tasks."""
+        return sum(result.set_aside for result in self.results)
+
+
+def evaluate(
+    model: ModelSpec,
+    data: Path,
+    tasks: Sequence[Task],
+    output: Path,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    workers: int | None = None,
+    batch_size: int = 64,
+) -> Evaluation:
+    """Evaluate ``tasks`` and append each result to ``output`` as one line of JSON.
+
+    A task that ``output`` already holds for the same model, data and version is skipped; a
+    task that fails is named in ``failed`` and does not stop the others. Raises DataError
+    when ``output`` holds another model's results, and the model's own errors.
+    """
+    workers = workers if workers is not None else min(8, os.cpu_count() or 1)
+    if workers < 1 or batch_size < 1:
+        raise UsageError("workers and batch size are at least 1")
+    identity = model.identity(precision)
+    done = _results_of(output, identity)
+    evaluation = Evaluation()
+    todo: list[tuple[EvalSet, dict[str, Any]]] = []
+    for task in tasks:
+        try:
+            evalset = open_evalset(data, task)
+            provenance = _provenance(task, evalset.digest(), identity)
+        except (DatacompError, OSError) as error:
+            _fail(evaluation, task, error)
+            continue
+        earlier = done.get(task.key)
+        if earlier is not None and _same(earlier.provenance, provenance):
+            say(f"{task.key}: done before", level=1)
+            evaluation.results.append(earlier)
+            evaluation.skipped.append(task.key)
+        else:
+            todo.append((evalset, provenance))
+    if todo:
+        embedder = Embedder(model.load(device, precision), workers, batch_size)
+        for evalset, provenance in todo:
+            _evaluate_one(evalset, provenance, embedder, output, evaluation)
+    order = {task.key: position for position, task in enumerate(tasks)}
+    evaluation.results.sort(key=lambda result: order[result.key])
+    return evaluation
+
+
+def _evaluate_one(
+    evalset: EvalSet,
+    provenance: dict[str, Any],
+    embedder: Embedder,
+    output: Path,
+    evaluation: Evaluation,
+) -> None:
+    task, aside = evalset.task, SetAside()
+    try:
+        outcome = FAMILIES[task.family](evalset, embedder, aside)
+    except StorageError:
+        raise
+    except (DatacompError, OSError) as error:
+        _fail(evaluation, task, error)
+        return
+    result = _result(task, outcome, aside, provenance)
+    append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
+    if aside.count:
+        warn(f"{task.key}: {aside.count:,} samples set aside, first {aside.named[0]}")
+    if outcome.n + aside.count != task.size:
+        warn(f"{task.key}: {outcome.n + aside.count:,} samples, the task has {task.size:,}")
+    evaluation.results.append(result)
+
+
+def _fail(evaluation: Evaluation, task: Task, error: Exception) -> None:
+    evaluation.failed[task.key] = str(error)
+    warn(f"{task.key} failed: {error}")
+
+
+def _provenance(task: Task, data_digest: str, identity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "suite": task.suite,
+        "suite_version": load_suites()[task.suite].version,
+        "task_version": task.version,
+        "data": data_digest,
+        "model": identity["model"],
+        "model_config": identity["config"],
+        "checkpoint": identity["weights_sha256"],
+        "precision": identity["precision"],
+        "image_size": identity["image_size"],
+        "datacomp": __version__,
+    }
+
+
+def _result(task: Task, outcome: Outcome, aside: SetAside, provenance: dict[str, Any]) -> Result:
+    return Result(
+        key=task.key,
+        dataset=task.name,
+        metrics={**outcome.metrics, "main_metric": outcome.metrics[task.main_metric]},
+        provenance={
+            **provenance,
+            "n": outcome.n,
+            "set_aside": aside.count,
+            "set_aside_samples": aside.named,
+        },
+        uncertainty=outcome.uncertainty.to_dict(),
+    )
+
+
+_MODEL_KEYS = ("checkpoint", "model_config", "precision")
+_TASK_KEYS = ("data", "task_version")
+
+
+def _same(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
+    return all(earlier.get(key) == now[key] for key in (*_MODEL_KEYS, *_TASK_KEYS))
+
+
+def _results_of(output: Path, identity: dict[str, Any]) -> dict[str, Result]:
+    """Return the results ``output`` holds; refuse to mix them with another model's."""
+    if not output.exists():
+        return {}
+    now = {
+        "checkpoint": identity["weights_sha256"],
+        "model_config": identity["config"],
+        "precision": identity["precision"],
+    }
+    results = read_results(output)
+    for result in results.values():
+        for key, what in zip(_MODEL_KEYS, ("checkpoint", "model", "precision"), strict=True):
+            if result.provenance.get(key) != now[key]:
+                raise DataError(
+                    f"{output}: {result.key} was evaluated with another {what} "
+                    f"({str(result.provenance.get(key, 'unknown'))[:16]}, "
+                    f"now {str(now[key])[:16]}); choose another file with --output"
+                )
+    return results

@@ -1,0 +1,246 @@
+"""Results on disk and what may be concluded from them.
+
+A line of ``eval_results.jsonl`` is ``{"key", "dataset", "metrics"}`` as DataComp writes it,
+plus ``provenance`` and ``uncertainty``. DataComp's own files are read too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, MissingError, UsageError, suggest
+from .tasks import Suite, load_tasks
+
+RESULTS = "eval_results.jsonl"
+MAX_LINE_BYTES = 1 << 20
+
+# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom.
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,
+      2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064,
+      2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+_NORMAL = 1.960
+
+
+@dataclass(frozen=True)
+class Result:
+    """One task's result for one model."""
+
+    key: str
+    dataset: str
+    metrics: dict[str, float | None]
+    provenance: dict[str, Any] = field(default_factory=dict)
+    uncertainty: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float | None:
+        """Return the main metric, None where the task has none."""
+        return self.metrics.get("main_metric")
+
+    @property
+    def standard_error(self) -> float | None:
+        """Return the main metric's standard error over test samples, None if not recorded."""
+        error = self.uncertainty.get("standard_error")
+        return float(error) if isinstance(error, int | float) else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return the main metric's 95 % interval, None if not recorded."""
+        found = self.uncertainty.get("interval")
+        return (float(found[0]), float(found[1])) if found else None
+
+    @property
+    def set_aside(self) -> int:
+        """Return how many of the task's samples could not be used."""
+        return int(self.provenance.get("set_aside", 0))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the line of the results file."""
+        return {
+            "key": self.key,
+            "dataset": self.dataset,
+            "metrics": self.metrics,
+            "provenance": self.provenance,
+            "uncertainty": self.uncertainty,
+        }
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """Read a results file, or that of a run's directory; the last line of a task counts.
+
+    A torn last line, as a killed writer leaves it, is not there yet. Raises MissingError
+    without the file and DataError, naming the line, for what is no result.
+    """
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise MissingError(f"no results at {file}; run 'datacomp evaluate' first")
+    results: dict[str, Result] = {}
+    with file.open("rb") as lines:
+        number = 0
+        while line := lines.readline(MAX_LINE_BYTES):
+            number += 1
+            if not line.endswith(b"\n"):
+                if len(line) == MAX_LINE_BYTES:
+                    raise DataError(f"{file}: line {number}: over {MAX_LINE_BYTES:,} bytes")
+                break
+            if line.strip():
+                result = _parse(line, f"{file}: line {number}")
+                results[result.key] = result
+    return results
+
+
+def _parse(line: bytes, where: str) -> Result:
+    try:
+        # DataComp's own files hold bare NaN where a group is empty, which is not JSON.
+        found = json.loads(line, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: not JSON; the file is damaged") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: expected an object")
+    key, dataset, metrics = (found.get(name) for name in ("key", "dataset", "metrics"))
+    if not isinstance(key, str) or not isinstance(dataset, str) or not isinstance(metrics, dict):
+        raise DataError(f"{where}: expected key, dataset and metrics")
+    for name, value in metrics.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise DataError(f"{where}: metric {name[:80]!r} is not a number")
+    extra = [found.get(name) or {} for name in ("provenance", "uncertainty")]
+    for name, value in zip(("provenance", "uncertainty"), extra, strict=True):
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: {name} is not an object")
+    interval = extra[1].get("interval")
+    if interval is not None and not (
+        isinstance(interval, list)
+        and len(interval) == 2
+        and all(isinstance(bound, int | float) for bound in interval)
+    ):
+        raise DataError(f"{where}: interval is not two numbers")
+    if not isinstance(extra[0].get("set_aside", 0), int):
+        raise DataError(f"{where}: set_aside is not a number")
+    return Result(key, dataset, metrics, *extra)
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The mean main metric of a group; ``missing`` tasks are not in it."""
+
+    value: float | None
+    standard_error: float | None
+    keys: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def group_score(
+    results: Mapping[str, Result], suite: Suite, group: str = "Average", partial: bool = False
+) -> GroupScore:
+    """Average the main metrics of a suite's group, every task counting the same.
+
+    Refuses with MissingError, naming them, when tasks are missing, unless ``partial``; then
+    the mean is over those present (None without any). Raises DataError for a result of
+    another version of its task: such numbers do not belong together.
+    """
+    if group not in suite.groups:
+        raise UsageError(
+            f"suite {suite.name} has no group {group!r}{suggest(group, list(suite.groups))}; "
+            f"there are: {', '.join(suite.groups)}"
+        )
+    keys = suite.groups[group]
+    have = {key: results[key] for key in keys if key in results and results[key].value is not None}
+    missing = tuple(key for key in keys if key not in have)
+    if missing and not partial:
+        raise MissingError(
+            f"{group} of suite {suite.name} needs {len(keys)} tasks, {len(missing)} missing: "
+            f"{', '.join(missing)}; ask for a partial average to leave them out"
+        )
+    tasks = load_tasks()
+    for key, result in have.items():
+        version = result.provenance.get("task_version")
+        if version is not None and key in tasks and version != tasks[key].version:
+            raise DataError(
+                f"{key} was evaluated as version {version} of the task, the list has version "
+                f"{tasks[key].version}; evaluate it again"
+            )
+    values = [result.value for result in have.values() if result.value is not None]
+    errors = [result.standard_error for result in have.values()]
+    known = [error for error in errors if error is not None]
+    complete = bool(errors) and len(known) == len(errors)
+    return GroupScore(
+        value=statistics.fmean(values) if values else None,
+        standard_error=math.hypot(*known) / len(known) if complete else None,
+        keys=keys,
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What several seeds say: mean, its standard error, their number and their spread.
+
+    ``deviation`` is the sample standard deviation over seeds, None for a single seed.
+    """
+
+    mean: float
+    standard_error: float | None
+    n: int
+    deviation: float | None
+
+
+def combine(values: Sequence[float], standard_error: float | None = None) -> Estimate:
+    """Combine the scores of one dataset's seeds.
+
+    With two seeds or more the standard error is their sample standard deviation / sqrt(n).
+    With one it is ``standard_error``, the uncertainty from the test samples alone: it knows
+    nothing of how training varies.
+    """
+    if not values:
+        raise UsageError("no scores to combine")
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return Estimate(mean, standard_error, 1, None)
+    deviation = statistics.stdev(values)
+    return Estimate(mean, deviation / math.sqrt(len(values)), len(values), deviation)
+
+
+def is_tie(a: Estimate, b: Estimate) -> bool:
+    """Tell whether two datasets' scores are too close to call (Welch's t test at 5 %).
+
+    A tie when ``|a.mean - b.mean| <= t * sqrt(a.standard_error**2 + b.standard_error**2)``;
+    t is Student's 97.5 % quantile at Welch's degrees of freedom: 1.96 for many seeds, 2.78
+    for three each, 4.30 for two each; a single seed counts with 1.96. Raises UsageError for
+    an estimate without a standard error.
+    """
+    errors = [estimate.standard_error for estimate in (a, b)]
+    if errors[0] is None or errors[1] is None:
+        raise UsageError("a single score without uncertainty cannot be compared")
+    variances = [error * error for error in errors if error is not None]
+    total = sum(variances)
+    spent = sum(v * v / (e.n - 1) for v, e in zip(variances, (a, b), strict=True) if e.n > 1)
+    freedom = total * total / spent if spent > 0 else math.inf
+    return abs(a.mean - b.mean) <= t_quantile(freedom) * math.sqrt(total)
+
+
+def t_quantile(freedom: float) -> float:
+    """Return Student's 97.5 % quantile, degrees of freedom rounded down (the careful side)."""
+    if freedom >= len(_T) + 1:
+        return _NORMAL if freedom > 200 else _T[-1]
+    return _T[max(int(freedom + 1e-9), 1) - 1]
+
+
+def check_comparable(runs: Mapping[str, Mapping[str, Result]]) -> None:
+    """Raise DataError if two runs evaluated a task on different data or versions of it."""
+    seen: dict[str, tuple[str, Any]] = {}
+    for run, results in runs.items():
+        for key, result in results.items():
+            mark = [result.provenance.get(name) for name in ("data", "task_version")]
+            if mark == [None, None]:
+                continue  # a line of DataComp's own does not say
+            first, expected = seen.setdefault(key, (run, mark))
+            if mark != expected:
+                raise DataError(
+                    f"{key}: {run} was evaluated on other data than {first}; "
+                    "evaluate both on the same evaluation sets"
+                )

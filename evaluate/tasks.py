@@ -1,0 +1,204 @@
+"""The task list: every task the evaluation knows, as data that is checked when it is read."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ..errors import ConfigError, UsageError, suggest
+
+MAIN_METRICS = {
+    "classification": ("acc1", "mean_per_class_recall"),
+    "retrieval": ("mean_recall@1",),
+}
+"""The metrics a task of each family can be judged by; their uncertainty is known."""
+
+TASKLIST = Path(__file__).parent / "tasklist.toml"
+_KEY = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)?")
+
+
+class Task(BaseModel):
+    """One task. ``chance`` is the main metric of guessing, ``size`` the number of images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    name: str = Field(min_length=1)
+    suite: str
+    family: Literal["classification", "retrieval"]
+    size: int = Field(gt=0)
+    main_metric: str
+    version: int = Field(ge=1)
+    classes: int | None = Field(default=None, ge=2)
+    chance: float | None = Field(default=None, gt=0, lt=1)
+    near_chance: bool = False
+    repeated_names: int = Field(default=0, ge=0)
+    blank_names: int = Field(default=0, ge=0)
+    tags: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Task:
+        if not _KEY.fullmatch(self.key):
+            raise ValueError("key: expected lower-case letters, digits, _, - and at most one /")
+        if self.main_metric not in MAIN_METRICS[self.family]:
+            accepted = ", ".join(MAIN_METRICS[self.family])
+            raise ValueError(
+                f"main_metric is {self.main_metric!r}, for {self.family} there are: {accepted}"
+            )
+        if (self.classes is None) != (self.family == "retrieval"):
+            raise ValueError("classes: a classification task has them, a retrieval task has not")
+        return self
+
+
+class Suite(BaseModel):
+    """A named set of tasks with the groups whose main metrics are averaged.
+
+    ``groups`` name task keys; those of ``not_yet`` belong to a published average but have no
+    task here, so such an average is only complete with results from elsewhere.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    version: int = Field(ge=1)
+    not_yet: tuple[str, ...] = ()
+    groups: dict[str, tuple[str, ...]]
+
+
+@functools.cache
+def load_tasks(path: Path = TASKLIST) -> dict[str, Task]:
+    """Return all tasks by key, in the order of the file.
+
+    Raises ConfigError naming file, task and key for anything that does not fit.
+    """
+    tables = _read(path).get("tasks", {})
+    tasks = {key: _parse(Task, {**_table(path, f"tasks.{key}", table), "key": key}, path, key)
+             for key, table in tables.items()}  # fmt: skip
+    suites = _suites(path)
+    folders: dict[str, str] = {}
+    names: dict[str, str] = {}
+    for key, task in tasks.items():
+        if task.suite not in suites:
+            raise ConfigError(
+                f"{path}: task {key}: suite is {task.suite!r}, there are: {', '.join(suites)}"
+            )
+        for seen, value, what in (
+            (folders, folder_name(key), "folder"),
+            (names, f"{task.suite}: {task.name}", "name"),
+        ):
+            if value in seen:
+                raise ConfigError(f"{path}: task {key}: {what} is already that of {seen[value]}")
+            seen[value] = key
+    for suite in suites.values():
+        _check_groups(path, suite, tasks)
+    return tasks
+
+
+@functools.cache
+def load_suites(path: Path = TASKLIST) -> dict[str, Suite]:
+    """Return the suites by name; their groups are checked against the tasks."""
+    load_tasks(path)
+    return _suites(path)
+
+
+def folder_name(key: str) -> str:
+    """Return the folder of a task's data, as DataComp and CLIP_benchmark name it.
+
+    >>> folder_name("vtab/dtd"), folder_name("fairness/geode")
+    ('wds_vtab-dtd_test', 'wds_geode_test')
+    """
+    for prefix in ("fairness/", "retrieval/"):
+        key = key.removeprefix(prefix)
+    return f"wds_{key.replace('/', '-')}_test"
+
+
+def select_tasks(
+    patterns: Sequence[str] = (), suite: str | None = None, data: Path | None = None
+) -> list[Task]:
+    """Return the tasks whose keys match any pattern (``vtab/*``), in the order of the list.
+
+    Without patterns these are all tasks of ``suite``; without both, those whose folders lie
+    in ``data``. Raises UsageError for what matches nothing.
+    """
+    tasks = list(load_tasks().values())
+    if suite is not None:
+        suites = load_suites()
+        if suite not in suites:
+            raise UsageError(
+                f"unknown suite {suite!r}{suggest(suite, list(suites))}; "
+                f"there are: {', '.join(suites)}"
+            )
+        tasks = [task for task in tasks if task.suite == suite]
+    if patterns:
+        keys = [task.key for task in tasks]
+        for pattern in patterns:
+            if not fnmatch.filter(keys, pattern):
+                raise UsageError(
+                    f"unknown task {pattern!r}{suggest(pattern, keys)}; "
+                    "see 'datacomp evalsets list'"
+                )
+        return [t for t in tasks if any(fnmatch.fnmatchcase(t.key, p) for p in patterns)]
+    if suite is None and data is not None:
+        tasks = [task for task in tasks if (data / folder_name(task.key)).is_dir()]
+        if not tasks:
+            raise UsageError(
+                f"{data} holds no task's folder (wds_..._test); "
+                "'datacomp evalsets demo DIR' builds the demo suite"
+            )
+    return tasks
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def _suites(path: Path) -> dict[str, Suite]:
+    tables = _read(path).get("suites", {})
+    return {
+        name: _parse(Suite, {**_table(path, f"suites.{name}", table), "name": name}, path, name)
+        for name, table in tables.items()
+    }
+
+
+def _table(path: Path, where: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path}: {where}: expected a table")
+    return table
+
+
+def _parse(kind: type[Any], values: dict[str, Any], path: Path, name: str) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        text = first["msg"].removeprefix("Value error, ")
+        what = "task" if kind is Task else "suite"
+        raise ConfigError(f"{path}: {what} {name}: {f'{key}: ' if key else ''}{text}") from None
+
+
+def _check_groups(path: Path, suite: Suite, tasks: dict[str, Task]) -> None:
+    own = [task.key for task in tasks.values() if task.suite == suite.name]
+    known = [*own, *suite.not_yet]
+    for group, keys in suite.groups.items():
+        for key in keys:
+            if key not in known:
+                raise ConfigError(
+                    f"{path}: suite {suite.name}: group {group!r} names {key!r}, "
+                    f"which is no task of it{suggest(key, known)}"
+                )
+    if not set(own) <= set(suite.groups.get("Average", ())):
+        left = next(key for key in own if key not in suite.groups.get("Average", ()))
+        raise ConfigError(f"{path}: suite {suite.name}: group 'Average' leaves out {left!r}")

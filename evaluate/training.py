@@ -1,0 +1,296 @@
+"""Train CLIP with open_clip's own trainer and a fixed recipe.
+
+The trainer is open_clip_train, unchanged; what is added around it is what DataComp's
+leaderboard needs: the recipe is fixed by the scale, the data are pinned by a fingerprint, the
+order of samples and the augmentation follow from the seed alone (so an interrupted run
+resumes into the same bytes), and the run is described by an ``info.json``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..durable import fsync_directory, sha256_file, write_bytes, write_json
+from ..errors import DataError, IntegrityError, MissingError, RunError, UsageError
+from ..progress import Progress, say
+from .data import TrainingData, open_training_data
+from .scales import CHECKPOINTS, Scale, model_config_path
+
+PRECISIONS = ("fp32", "amp", "amp_bf16", "bf16", "fp16")
+INFO = "info.json"
+
+
+def train(
+    data: list[Path],
+    output: Path,
+    scale: Scale,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    threads: int | None = None,
+    precision: str | None = None,
+    device: str = "auto",
+    accumulation: int = 1,
+    weights: list[float] | None = None,
+    grad_clip_norm: float | None = None,
+) -> dict[str, Any]:
+    """Train and return the run's info; a finished run is returned as it is, an interrupted resumed.
+
+    ``data`` are folders of WebDataset shards, ``weights`` their relative sampling weights,
+    ``workers`` the loader processes of each training process. Under torchrun every process
+    calls this. Raises IntegrityError when the run was begun on other data or settings.
+    """
+    require_extra()
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    per_device = _per_device_batch(scale, world, accumulation)
+    if weights is not None and len(weights) != len(data):
+        raise UsageError(f"{len(weights)} weights for {len(data)} folders of shards")
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    precision = precision or ("amp" if device.startswith("cuda") else "fp32")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision is {precision!r}, expected one of: {', '.join(PRECISIONS)}")
+    opened = [open_training_data(path) for path in data]
+    plan = {
+        "format": "datacomp-run",
+        "version": 1,
+        "scale": scale.to_dict(),
+        "model": scale.model,
+        "model_config": "model_config.json" if scale.model_config else None,
+        "data": [source.to_dict() for source in opened],
+        "data_weights": weights,
+        "seed": seed,
+        "precision": precision,
+        "device": device.split(":")[0],
+        "accumulation": accumulation,
+        "world_size": world,
+        "workers": workers,
+        "threads": threads,
+        "grad_clip_norm": grad_clip_norm,
+    }
+    done = _begun(output, plan)
+    if done is not None:
+        return done
+    started = time.monotonic()
+    arguments = trainer_arguments(
+        scale, output, seed=seed, workers=workers, precision=precision, device=device,
+        per_device=per_device, accumulation=accumulation, grad_clip_norm=grad_clip_norm,
+    )  # fmt: skip
+    if rank == 0:
+        write_json(output / INFO, {**plan, "status": "running"})
+        if scale.model_config:
+            config = model_config_path(scale)
+            assert config is not None
+            write_bytes(output / "model_config.json", config.read_bytes())
+    _run_trainer(arguments, opened, weights, scale, seed)
+    if rank != 0:
+        return plan
+    return _finish(output, plan, started)
+
+
+def require_extra() -> None:
+    """Raise MissingError, with the line that installs it, if the train extra is not there."""
+    import importlib.util
+
+    for module in ("torch", "open_clip", "open_clip_train", "webdataset"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingError(
+                f"training needs {module}, which is not installed: pip install 'datacomp[train]'"
+            )
+
+
+def trainer_arguments(
+    scale: Scale,
+    output: Path,
+    *,
+    seed: int,
+    workers: int,
+    precision: str,
+    device: str,
+    per_device: int,
+    accumulation: int,
+    grad_clip_norm: float | None = None,
+) -> list[str]:
+    """Return open_clip_train's arguments for a scale: DataComp's recipe, nothing else."""
+    arguments = [
+        "--dataset-type", "webdataset", "--train-data", "pinned",
+        "--train-num-samples", str(scale.samples_seen // CHECKPOINTS),
+        "--dataset-resampled",
+        "--epochs", str(CHECKPOINTS),
+        "--save-frequency", "1" if scale.keep_checkpoints else "0",
+        "--save-most-recent", "--resume", "latest",
+        "--logs", str(output.parent), "--name", output.name, "--report-to", "",
+        "--model", scale.model,
+        "--batch-size", str(per_device), "--accum-freq", str(accumulation),
+        "--lr", str(scale.learning_rate), "--warmup", str(scale.warmup),
+        "--wd", str(scale.weight_decay),
+        "--precision", precision, "--workers", str(workers), "--seed", str(seed),
+        "--device", device,
+        "--ddp-static-graph", "--local-loss", "--gather-with-grad",
+        "--log-every-n-steps", "50",
+    ]  # fmt: skip
+    if scale.beta2 is not None:
+        arguments += ["--beta2", str(scale.beta2)]
+    if scale.grad_checkpointing:
+        arguments.append("--grad-checkpointing")
+    if grad_clip_norm is not None:
+        arguments += ["--grad-clip-norm", str(grad_clip_norm)]
+    return arguments
+
+
+def _per_device_batch(scale: Scale, world: int, accumulation: int) -> int:
+    if accumulation < 1 or scale.batch_size % (world * accumulation):
+        raise UsageError(
+            f"scale {scale.name} has a global batch of {scale.batch_size:,}, which "
+            f"{world} processes x {accumulation} accumulation steps do not divide"
+        )
+    return scale.batch_size // (world * accumulation)
+
+
+def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the info of a finished run; refuse a run begun with other data or settings."""
+    path = output / INFO
+    if not path.exists():
+        if output.exists() and any(output.iterdir()):
+            raise UsageError(f"{output}: is not empty and holds no run; choose another folder")
+        return None
+    try:
+        info = json.loads(path.read_bytes())
+        before = [source["fingerprint"] for source in info["data"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not the description of a run: {error}") from error
+    now = [source["fingerprint"] for source in plan["data"]]
+    if before != now:
+        raise IntegrityError(
+            f"{output}: this run was begun on other data (fingerprint {before[0][:12]}, now "
+            f"{now[0][:12]}); restore the shards or train into another folder"
+        )
+    for key in plan:
+        if key != "data" and info.get(key) != plan[key]:
+            raise UsageError(
+                f"{output}: this run was begun with {key} = {info.get(key)!r}, now {plan[key]!r}; "
+                "train into another folder"
+            )
+    return info if info.get("status") == "done" else None
+
+
+def _run_trainer(
+    arguments: list[str],
+    data: list[TrainingData],
+    weights: list[float] | None,
+    scale: Scale,
+    seed: int,
+) -> None:
+    with _without_wandb():
+        import open_clip
+        from open_clip_train import main as trainer
+    config = model_config_path(scale)
+    if config is not None:
+        open_clip.add_model_config(config)
+    from .loader import seeded_epochs, training_loader
+
+    total = scale.samples_seen
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress("training", total))
+        stack.enter_context(_quiet_logging())
+        stack.enter_context(
+            _replaced(trainer, "get_data", training_loader(data, weights, seed, progress))
+        )
+        stack.enter_context(
+            _replaced(trainer, "train_one_epoch", seeded_epochs(trainer.train_one_epoch, seed))
+        )
+        code = trainer.main(arguments)
+    if code not in (None, 0):
+        raise RunError(f"open_clip's trainer stopped with {code}; its log is out.log in the run")
+
+
+def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any]:
+    checkpoint = output / "checkpoints" / f"epoch_{CHECKPOINTS}.pt"
+    if not checkpoint.is_file():
+        raise RunError(f"{output}: the trainer ended without {checkpoint.name}; see out.log there")
+    with checkpoint.open("rb+") as file:
+        os.fsync(file.fileno())
+    fsync_directory(checkpoint.parent)
+    info = {
+        **plan,
+        "status": "done",
+        "checkpoint": f"checkpoints/{checkpoint.name}",
+        "checkpoint_sha256": sha256_file(checkpoint),
+        "seconds": round(time.monotonic() - started, 1),
+        "versions": _versions(),
+    }
+    write_json(output / INFO, info)
+    (checkpoint.parent / "epoch_latest.pt").unlink(missing_ok=True)
+    say(f"trained {output} in {info['seconds']:.0f} s", 1)
+    return info
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    packages = ("torch", "torchvision", "open_clip_torch", "webdataset", "numpy", "pillow")
+    return {
+        "datacomp": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
+
+
+@contextlib.contextmanager
+def _without_wandb() -> Iterator[None]:
+    """Keep the trainer from importing wandb: it takes seconds and we report nowhere."""
+    if "wandb" in sys.modules:
+        yield
+        return
+    sys.modules["wandb"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        yield
+    finally:
+        del sys.modules["wandb"]
+
+
+@contextlib.contextmanager
+def _quiet_logging() -> Iterator[None]:
+    """Let the trainer log to its file only; its own console handler would drown the progress."""
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    original = logging.StreamHandler.emit
+
+    def emit(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
+        if isinstance(handler, logging.FileHandler) or record.levelno >= logging.ERROR:
+            original(handler, record)
+
+    logging.StreamHandler.emit = emit
+    try:
+        yield
+    finally:
+        logging.StreamHandler.emit = original
+        for handler in root.handlers:
+            if handler not in before[0] and isinstance(handler, logging.FileHandler):
+                handler.close()
+        root.handlers[:], root.level = before[0], before[1]
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+

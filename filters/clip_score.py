@@ -1,0 +1,170 @@
+"""Keep samples whose image and caption agree, as a CLIP model sees it.
+
+Source: Hessel et al., "CLIPScore" (arXiv 2104.08718), and DataComp's baseline *CLIP score*
+(arXiv 2304.14108). The score is a column of the pool, or is computed with any open_clip
+checkpoint. Selection keeps DataComp's semantics: the threshold is the element at (0-based)
+place int(n * fraction) of the scores in descending order, and everything at or above it stays,
+so at least n * fraction + 1 samples and all ties; comparisons are made in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from ..errors import DataError, MissingError
+from ..pools.images import decode
+from .contract import Batch, Decision, Filter, Scorer, View, sql_number
+
+
+class ClipScore(Filter):
+    """Keep the samples with the highest CLIP similarity of image and caption.
+
+    The score comes from ``column``, from CommonPool's column of ``arch``, or is computed with
+    ``checkpoint``: a weights file together with ``model``, or the folder of a run.
+    """
+
+    set_level = True
+
+    fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")
+    threshold: float | None = Field(None, description="keep scores at or above this instead")
+    arch: Literal["b32", "l14"] | None = Field(None, description="CommonPool's stored score")
+    column: str | None = Field(None, description="any score column of the pool")
+    checkpoint: str | None = Field(None, description="weights file, or folder of a run")
+    model: str | None = Field(None, description="open_clip architecture of the weights file")
+    model_config_file: str | None = Field(None, description="JSON of an architecture of one's own")
+    device: str = Field("auto", description="where to score: auto, cpu, cuda")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.fraction is not None and self.threshold is not None:
+            raise ValueError("give fraction or threshold, not both")
+        if sum(value is not None for value in (self.arch, self.column, self.checkpoint)) != 1:
+            raise ValueError("give one of arch, column or checkpoint: where the score comes from")
+        return self
+
+    def scorers(self) -> list[Scorer]:
+        """Score with the checkpoint, if one is given."""
+        return [] if self.checkpoint is None else [self._scorer()]
+
+    def decide(self, view: View) -> list[Decision]:
+        """Find the threshold over all candidates, then compare."""
+        if self.checkpoint is not None:
+            column = view.score(self._scorer())
+        elif self.arch is not None:
+            column = view.require(
+                f"clip_{self.arch}_similarity_score",
+                "CommonPool's metadata has it; else score with checkpoint=...",
+            )
+        else:
+            assert self.column is not None
+            column = view.require(self.column)
+        score = f"(CASE WHEN isnan({column}::FLOAT) THEN NULL ELSE {column}::FLOAT END)"
+        threshold = self.threshold
+        if threshold is None:
+            threshold = self._quantile(view, score)
+        decisions = [Decision("no_score", f"{score} IS NOT NULL")]
+        if threshold is not None:
+            decisions.append(
+                Decision("low_clip_score", f"{score} >= {sql_number(threshold)}::FLOAT")
+            )
+        return decisions
+
+    def _quantile(self, view: View, score: str) -> float | None:
+        fraction = 0.3 if self.fraction is None else self.fraction
+        known = view.scalar(f"SELECT count({score}) FROM {view.relation}")
+        if known == 0:
+            raise DataError("clip_score: no sample has a score")
+        # DataComp's own tool fails at fraction 1.0; keeping all is what it means.
+        place = int(known * fraction)
+        if place >= known:
+            return None
+        return view.scalar(
+            f"SELECT {score} AS score FROM {view.relation} WHERE {score} IS NOT NULL "
+            f"ORDER BY score DESC LIMIT 1 OFFSET {place}"
+        )
+
+    def _scorer(self) -> ClipScorer:
+        assert self.checkpoint is not None
+        return _scorer(self.checkpoint, self.model, self.model_config_file, self.device)
+
+
+class ClipScorer(Scorer):
+    """Computes the cosine of image and caption embeddings, float32."""
+
+    name = "clip_score"
+    columns = ("text",)
+    images = True
+    batch_size = 256
+
+    def __init__(self, model: str, checkpoint: Path, config: Path | None, device: str) -> None:
+        from ..pools.clip_model import model_identity
+
+        self._arguments = (model, checkpoint, config, device)
+        self._identity = model_identity(model, checkpoint, config)
+        self._clip: Any = None
+
+    def identity(self) -> dict[str, Any]:
+        """Name the model by architecture, weights and preprocessing."""
+        return self._identity
+
+    def score(self, batch: Batch) -> Sequence[float | None]:
+        """Return one similarity per sample; None where the image cannot be decoded."""
+        if self._clip is None:
+            from ..pools.clip_model import ClipModel
+
+            self._clip = ClipModel.load(*self._arguments)
+        texts = batch.columns["text"].to_pylist()
+        tensors, places = [], []
+        for place, data in enumerate(batch.images):
+            if data is None:
+                continue
+            try:
+                tensors.append(self._clip.prepare(decode(data)))
+            except DataError:
+                continue
+            places.append(place)
+        values: list[float | None] = [None] * len(texts)
+        if places:
+            images = self._clip.encode_tensors(tensors)
+            captions = self._clip.encode_texts([texts[place] for place in places])
+            similarities = np.einsum("nd,nd->n", images, captions).astype(np.float32)
+            for place, value in zip(places, similarities.tolist(), strict=True):
+                values[place] = value
+        return values
+
+
+@functools.lru_cache(maxsize=4)
+def _scorer(
+    checkpoint: str, model: str | None, config: str | None, device: str
+) -> ClipScorer:
+    path = Path(checkpoint)
+    if path.is_dir():
+        return _scorer_of_run(path, device)
+    if model is None:
+        raise DataError("clip_score: a checkpoint file needs model=ARCHITECTURE beside it")
+    return ClipScorer(model, path, None if config is None else Path(config), device)
+
+
+def _scorer_of_run(path: Path, device: str) -> ClipScorer:
+    """Read architecture and checkpoint from the ``info.json`` of a run."""
+    info_path = path / "info.json"
+    if not info_path.is_file():
+        raise MissingError(f"{path}: no info.json there; it is not the folder of a run")
+    try:
+        info = json.loads(info_path.read_bytes())
+        model, checkpoint, config = info["model"], info.get("checkpoint"), info["model_config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{info_path}: not the description of a run: {error}") from error
+    if info.get("status") != "done" or not isinstance(checkpoint, str):
+        raise MissingError(f"{path}: the run is not finished; run 'datacomp train' again first")
+    inside = [path / name for name in (checkpoint, config) if name is not None]
+    if not all(file.resolve().is_relative_to(path.resolve()) for file in inside):
+        raise DataError(f"{info_path}: names files outside the run")
+    return ClipScorer(model, inside[0], inside[1] if config is not None else None, device)

@@ -1,0 +1,135 @@
+"""What a filter is.
+
+A **filter** is a named rule with typed parameters. It consists of **scorers**, which turn a
+batch of samples into one immutable value each, written to the pool once; and **decisions**,
+which are SQL predicates with a reason code. Scores are dear, decisions are free: a whole
+funnel of decisions is one scan of the pool.
+
+    class Sharpness(Filter):
+        "Keep images whose edges are sharp."
+        min: float = 3.0
+
+        def scorers(self):
+            return [SharpnessScorer()]
+
+        def decide(self, view):
+            return [Decision("blurred", f"{view.score(SharpnessScorer())} >= {self.min}")]
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from ..durable import digest
+from ..errors import DataError
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Keep the samples for which an SQL predicate is true; the others drop out under ``reason``.
+
+    A predicate that is NULL drops the sample.
+    """
+
+    reason: str
+    predicate: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples as a scorer sees them: the columns it asked for and, if asked, the images."""
+
+    columns: pa.Table
+    images: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return self.columns.num_rows or len(self.images)
+
+
+class Scorer(ABC):
+    """Turns samples into one value each. Equal identities give equal values, for ever."""
+
+    name: str
+    type: str = "FLOAT"
+    columns: tuple[str, ...] = ()
+    images: bool = False
+    batch_size: int = 256
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what the values depend on: parameters, and the digest of any model."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Sequence[Any]:
+        """Return one value per sample; None where there cannot be one."""
+
+    def digest(self) -> str:
+        """Return the digest that names this score column."""
+        return digest({"name": self.name, "type": self.type, **self.identity()})
+
+
+class View(Protocol):
+    """What a filter may see of the pool: everything but the truth column."""
+
+    relation: str
+    """Name of an SQL relation with one row per candidate; put it after FROM."""
+
+    def has(self, column: str) -> bool:
+        """Tell whether the candidates have a column."""
+        ...
+
+    def require(self, column: str, hint: str = "") -> str:
+        """Return the quoted column, or raise MissingError with the columns there are."""
+        ...
+
+    def score(self, scorer: Scorer) -> str:
+        """Return the SQL of a scorer's value; the scorer must be among ``scorers()``."""
+        ...
+
+    def scalar(self, query: str) -> Any:
+        """Run a query and return its single value, for thresholds over all candidates."""
+        ...
+
+    def count(self) -> int:
+        """Return the number of candidates."""
+        ...
+
+
+class Filter(BaseModel):
+    """A rule with typed parameters (pydantic fields). Its docstring says rule and source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    set_level: ClassVar[bool] = False
+    """Whether the verdict on a sample depends on the others (top fraction, duplicates)."""
+
+    def scorers(self) -> list[Scorer]:
+        """Return the scorers whose values ``decide`` uses."""
+        return []
+
+    def decide(self, view: View) -> list[Decision]:
+        """Return the decisions, in the order in which reasons are given."""
+        raise NotImplementedError
+
+    @classmethod
+    def rule(cls) -> str:
+        """Return the first line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def sql_text(text: str) -> str:
+    """Quote a string for SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def sql_number(value: float) -> str:
+    """Write a number for SQL so that it reads back exactly."""
+    if value != value or value in (float("inf"), float("-inf")):
+        raise DataError(f"{value} is not a number a filter can compare with")
+    return repr(value)

@@ -1,0 +1,30 @@
+"""Remove exact copies."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from .contract import Decision, Filter, View
+
+
+class ExactDedup(Filter):
+    """Keep one sample of those whose image bytes (or caption, or both) are the same.
+
+    The sample of the smallest uid stays, so the result does not depend on order. Images are
+    compared by the SHA-256 of their bytes; a sample without one is kept.
+    """
+
+    set_level = True
+
+    by: Literal["image", "caption", "both"] = Field("image", description="what must be the same")
+
+    def decide(self, view: View) -> list[Decision]:
+        """Number the copies of each and keep the first."""
+        key = {"image": "sha256", "caption": "text", "both": "sha256, text"}[self.by]
+        first = f"row_number() OVER (PARTITION BY {key} ORDER BY uid) = 1"
+        if self.by == "caption":
+            return [Decision("duplicate", first)]
+        view.require("sha256")
+        return [Decision("duplicate", f"(sha256 IS NULL OR {first})")]

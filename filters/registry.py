@@ -1,0 +1,200 @@
+"""Find filters by name: built in, from installed packages, or from a file of one's own.
+
+Nothing is imported before it is asked for. Packages register filters as entry points of the
+group ``datacomp.filters``; ``path/to/file.py:Class`` names a class in a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import ValidationError
+
+from ..errors import MissingError, UsageError, suggest
+from .contract import Filter
+
+GROUP = "datacomp.filters"
+
+BUILT_IN = {
+    "no_filter": "basic:NoFilter",
+    "basic_filter": "basic:BasicFilter",
+    "caption_length": "basic:CaptionLength",
+    "image_size": "basic:ImageSize",
+    "language": "language:Language",
+    "random_subset": "sampling:RandomSubset",
+    "exact_dedup": "dedup:ExactDedup",
+    "clip_score": "clip_score:ClipScore",
+}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a filter, for people: name, type, default, meaning."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@functools.cache
+def _plugins() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        if entry.name in BUILT_IN or entry.name in found:
+            other = found[entry.name].value if entry.name in found else "a built-in filter"
+            raise UsageError(
+                f"filter {entry.name!r} of {entry.value} collides with {other}; "
+                "uninstall one of the packages"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def names() -> list[str]:
+    """Return the names of all registered filters: built in first, then plug-ins."""
+    return [*BUILT_IN, *sorted(_plugins())]
+
+
+def get(name: str) -> type[Filter]:
+    """Return the class of a filter by name or by ``file.py:Class``."""
+    if ".py:" in name:
+        return _from_file(name)
+    if name in BUILT_IN:
+        module, attribute = BUILT_IN[name].split(":")
+        return getattr(importlib.import_module(f".{module}", __package__), attribute)
+    plugins = _plugins()
+    if name not in plugins:
+        known = names()
+        raise UsageError(
+            f"unknown filter {name!r}{suggest(name, known)}; there are: {', '.join(known)}, "
+            "or your own as file.py:Class"
+        )
+    try:
+        found = plugins[name].load()
+    except Exception as error:
+        raise UsageError(f"filter {name!r} of {plugins[name].value}: {error}") from error
+    return _checked(found, plugins[name].value)
+
+
+def origin(name: str) -> str:
+    """Return where a filter is defined: ``built in``, a package's entry point, or file and line."""
+    if name in BUILT_IN:
+        return "built in"
+    found = get(name)
+    line = inspect.getsourcelines(found)[1]
+    if ".py:" in name:
+        return f"{name.rpartition(':')[0]}:{line}"
+    return f"{_plugins()[name].value} ({inspect.getsourcefile(found)}:{line})"
+
+
+def create(name: str, parameters: dict[str, Any]) -> Filter:
+    """Make a filter; a wrong parameter is a UsageError that says what is accepted."""
+    found = get(name)
+    try:
+        return found(**parameters)
+    except ValidationError as error:
+        raise UsageError(f"filter {name}: {explain(error, found)}") from None
+
+
+def explain(error: ValidationError, model: type[Filter]) -> str:
+    """Return the first complaint of pydantic in our words."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    known = parameters(model)
+    if first["type"] == "extra_forbidden":
+        listed = ", ".join(p.name for p in known)
+        accepted = f"it takes: {listed}" if known else "it takes none"
+        return f"unknown parameter {name!r}{suggest(name, [p.name for p in known])}; {accepted}"
+    if first["type"] == "missing":
+        return f"parameter {name} is required"
+    message = first["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    return f"parameter {name} is {first['input']!r}, expected: {_accepted(message)}"
+
+
+def _accepted(message: str) -> str:
+    return re.sub(r"^(Input should be|Value should have) ", "", message)
+
+
+def parameters(model: type[Filter]) -> list[Parameter]:
+    """Return the parameters of a filter, for lists and pages."""
+    return [
+        Parameter(name, _type_name(field.annotation), field.get_default(), field.description or "")
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, UnionType):
+        return " or ".join(_type_name(part) for part in get_args(annotation) if part is not type(None))
+    arguments = get_args(annotation)
+    if arguments:
+        return " | ".join(str(argument) for argument in arguments)
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _from_file(name: str) -> type[Filter]:
+    text, _, attribute = name.rpartition(":")
+    path = Path(text)
+    if not path.is_file():
+        raise MissingError(f"filter {name}: no such file {text}")
+    unique = f"_datacomp_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    module = sys.modules.get(unique)
+    if module is None:
+        spec = importlib.util.spec_from_file_location(unique, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[unique] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[unique]
+            line = _line_in(error, str(path))
+            raise UsageError(f"filter {name}: {path}:{line}: {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        classes = [
+            key for key, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, Filter) and value is not Filter
+        ]  # fmt: skip
+        raise UsageError(
+            f"filter {name}: no class {attribute!r} there{suggest(attribute, classes)}; "
+            f"filters in the file: {', '.join(classes) or 'none'}"
+        )
+    return _checked(getattr(module, attribute), name)
+
+
+def _checked(found: Any, where: str) -> type[Filter]:
+    if not (isinstance(found, type) and issubclass(found, Filter)):
+        raise UsageError(f"{where} is not a subclass of datacomp.filters.Filter")
+    return found
+
+
+def _line_in(error: BaseException, file: str) -> int:
+    """Return the line of ``file`` at which an exception arose, the innermost one."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return error.lineno
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == Path(file).resolve():
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def blame(error: BaseException, instance: Filter) -> str:
+    """Return ``file:line`` of the filter's own code at which an exception arose."""
+    file = inspect.getsourcefile(type(instance)) or "?"
+    return f"{file}:{_line_in(error, file)}"

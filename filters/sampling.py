@@ -1,0 +1,32 @@
+"""Random subsets, the control that every filter must beat."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from .contract import Decision, Filter, View
+
+
+class RandomSubset(Filter):
+    """Keep a random fraction of the samples, drawn by hashing uid and seed.
+
+    The draw does not depend on order, machine or number of workers, and a smaller fraction
+    with the same seed is a part of the larger one. DataComp's random-subset control
+    (arXiv 2304.14108, Table 25).
+    """
+
+    set_level = True
+
+    fraction: float = Field(..., gt=0, le=1, description="part of the samples to keep")
+    seed: int = Field(0, description="another seed draws another subset")
+
+    def decide(self, view: View) -> list[Decision]:
+        """Keep the round(n * fraction) samples of the smallest hash."""
+        keep = round(view.count() * self.fraction)
+        if keep == 0:
+            return [Decision("not_drawn", "false")]
+        draw = f"md5(printf('%032x', uid) || '/{self.seed}')"
+        limit = view.scalar(
+            f"SELECT {draw} AS draw FROM {view.relation} ORDER BY draw LIMIT 1 OFFSET {keep - 1}"
+        )
+        return [Decision("not_drawn", f"{draw} <= '{limit}'")]

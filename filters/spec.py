@@ -1,0 +1,63 @@
+"""Write a filter with its parameters as text: ``clip_score:arch=l14,fraction=0.3``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import UsageError
+from .contract import Filter
+from .registry import create
+
+
+@dataclass(frozen=True)
+class FilterSpec:
+    """Which filter with which parameters, before it is made."""
+
+    use: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def make(self) -> Filter:
+        """Make the filter; raises UsageError for an unknown name or parameter."""
+        return create(self.use, self.parameters)
+
+    def label(self) -> str:
+        """Return the text form."""
+        inside = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
+        return f"{self.use}:{inside}" if inside else self.use
+
+
+def parse(text: str) -> FilterSpec:
+    """Read the text form; ``file.py:Class:name=value`` names a class of one's own."""
+    head, rest = text, ""
+    start = text.find(".py:")
+    if start >= 0:
+        cut = text.find(":", start + 4)
+        if cut >= 0:
+            head, rest = text[:cut], text[cut + 1 :]
+    else:
+        head, _, rest = text.partition(":")
+    if not head.strip():
+        raise UsageError(f"filter {text!r}: expected NAME or NAME:parameter=value,...")
+    parameters: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        name, found, value = part.partition("=")
+        if not found or not name.strip():
+            raise UsageError(f"filter {text!r}: {part!r} is not parameter=value")
+        parameters[name.strip()] = _value(value.strip())
+    return FilterSpec(head.strip(), parameters)
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

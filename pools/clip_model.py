@@ -1,0 +1,417 @@
+"""CLIP models of open_clip: open an architecture and a checkpoint safely, embed images and texts.
+
+Filters score with it and the evaluation measures with it, so it stands on the ground floor.
+Weights are read as plain tensors only, and a checkpoint must fit its architecture exactly:
+nothing is resized, skipped or downloaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..durable import digest, sha256_file
+from ..errors import (
+    DatacompError,
+    DataError,
+    MissingError,
+    RunError,
+    UnsafeInputError,
+    UsageError,
+    suggest,
+)
+from . import images as image_files
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_NUMBER = 1_000_000
+_HUB = re.compile(r"(hf[-_]hub|local[-_]dir|https?):")
+
+
+@dataclass(frozen=True)
+class ClipModel:
+    """A loaded model. ``identity`` says which: model, config digest, weights, precision, size.
+
+    ``preprocess`` turns an RGB image into a float32 tensor (3, size, size), ``tokenizer`` a
+    list of texts into an int64 tensor (n, context length).
+    """
+
+    model: torch.nn.Module
+    preprocess: Any
+    tokenizer: Any
+    device: str
+    precision: str
+    image_size: int
+    identity: dict[str, Any]
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        checkpoint: Path,
+        model_config: Path | None = None,
+        device: str = "auto",
+        precision: str = "fp32",
+    ) -> ClipModel:
+        """Build ``model`` and fill it with the weights of ``checkpoint``.
+
+        ``model_config`` is an open_clip configuration for an architecture that open_clip does
+        not know by name. Raises MissingError without the train extra or the checkpoint,
+        UnsafeInputError for a checkpoint that carries code, DataError for one that does not
+        fit, UsageError for an unknown model, device or precision.
+        """
+        open_clip = import_open_clip()
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        identity = model_identity(model, checkpoint, model_config, precision)
+        device = resolve_device(device)
+        weights = read_checkpoint(checkpoint)
+        name = register_config(model, model_config)
+        network = _build(open_clip, name, model, device, precision)
+        _fill(network, weights, checkpoint, model)
+        network.eval()
+        with _as_data_error(model):
+            tokenizer = open_clip.get_tokenizer(name)
+        settings = dict(getattr(network.visual, "preprocess_cfg", {}))
+        preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        size = _side(settings.get("size", 224))
+        return cls(network, preprocess, tokenizer, device, precision, size, identity)
+
+    def prepare(self, image: Image | bytes) -> torch.Tensor:
+        """Decode and preprocess one image to a tensor (3, size, size); safe to call in threads.
+
+        Raises DataError for bytes that are no sound image, UnsafeInputError for one that is
+        too large, or so narrow that resizing it would make it too large.
+        """
+        if isinstance(image, bytes):
+            image = image_files.decode(image)
+        short, long = sorted(image.size)
+        resized = self.image_size**2 * long // max(short, 1)
+        if resized > image_files.MAX_PIXELS:
+            raise UnsafeInputError(f"{image.width} x {image.height} pixels: too narrow to resize")
+        return self.preprocess(image.convert("RGB"))
+
+    def encode_tensors(self, tensors: Sequence[torch.Tensor]) -> np.ndarray:
+        """Embed prepared images as one batch: float32 (n, d), each row of length one."""
+        import torch
+
+        batch = torch.stack(list(tensors)).to(self.device, self._dtype())
+        return self._encode(lambda: self.model.encode_image(batch))  # pyright: ignore[reportCallIssue]
+
+    def encode_images(self, images: Sequence[Image | bytes], batch_size: int = 64) -> np.ndarray:
+        """Embed images (PIL or encoded bytes): float32 (n, d), each row of length one.
+
+        A broken image raises DataError; who must go on without it decodes first.
+        """
+        parts = [
+            self.encode_tensors([self.prepare(image) for image in images[i : i + batch_size]])
+            for i in range(0, len(images), batch_size)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """Embed texts: float32 (n, d), each row of length one."""
+        parts: list[np.ndarray] = []
+        for i in range(0, len(texts), batch_size):
+            tokens = self.tokenizer(list(texts[i : i + batch_size])).to(self.device)
+            parts.append(
+                self._encode(lambda tokens=tokens: self.model.encode_text(tokens))  # pyright: ignore[reportCallIssue]
+            )
+        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    def _dtype(self) -> torch.dtype:
+        import torch
+
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[
+            self.precision
+        ]
+
+    def _encode(self, forward: Any) -> np.ndarray:
+        import torch
+
+        try:
+            with torch.inference_mode(), _exact(self.device):
+                features = forward().float()
+                features = torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise RunError("the device is out of memory; use a smaller --batch-size") from None
+        if not np.isfinite(features).all():
+            raise DataError(
+                f"model {self.identity['model']} gives embeddings that are not finite "
+                f"in {self.precision}; try --precision fp32"
+            )
+        return features
+
+
+def import_open_clip() -> Any:
+    """Return open_clip, or raise MissingError with the line that installs it."""
+    try:
+        import open_clip
+    except ImportError:
+        raise MissingError(
+            "models need open_clip, which is not installed: pip install 'datacomp[train]'"
+        ) from None
+    return open_clip
+
+
+def model_identity(
+    model: str, checkpoint: Path, model_config: Path | None = None, precision: str = "fp32"
+) -> dict[str, Any]:
+    """Return what names a model for good: model, config, weights_sha256, precision, image_size.
+
+    Costs one read of the checkpoint's bytes; nothing of it is interpreted.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {precision!r}{suggest(precision, list(PRECISIONS))}; "
+            f"there are: {', '.join(PRECISIONS)}"
+        )
+    config = read_config(model_config) if model_config else _builtin_config(model)
+    if not checkpoint.is_file():
+        raise MissingError(f"no checkpoint at {checkpoint}; train the model or give another path")
+    return {
+        "model": model,
+        "config": digest(config),
+        "weights_sha256": sha256_file(checkpoint),
+        "precision": precision,
+        "image_size": _side(config["vision_cfg"].get("image_size", 224)),
+    }
+
+
+def _side(size: Any) -> int:
+    return int(max(size) if isinstance(size, list | tuple) else size)
+
+
+def _builtin_config(model: str) -> dict[str, Any]:
+    open_clip = import_open_clip()
+    known = open_clip.list_models()
+    if model not in known:
+        raise UsageError(
+            f"unknown model {model!r}{suggest(model, known)}; open_clip knows {len(known)} by "
+            "name, another architecture needs its configuration as a .json file"
+        )
+    return open_clip.get_model_config(model)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read an open_clip model configuration; refuse what would download or open other files."""
+    if not path.is_file():
+        raise MissingError(f"no model configuration at {path}")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise UnsafeInputError(f"{path}: a model configuration of over {MAX_CONFIG_BYTES:,} bytes")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: not an open_clip model configuration (expected an object)")
+    for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
+        if not isinstance(config.get(key), kind):
+            raise DataError(f"{path}: not an open_clip model configuration (no usable {key!r})")
+    _check_values(config, path, "")
+    return config
+
+
+def _check_values(value: Any, path: Path, where: str) -> None:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == "bpe_path":
+                raise UnsafeInputError(f"{path}: {where}{key} would open another file")
+            if key in ("hf_model_name", "hf_tokenizer_name"):
+                raise UnsafeInputError(f"{path}: {where}{key} would need a download")
+            _check_values(item, path, f"{where}{key}.")
+    elif isinstance(value, list):
+        for item in value:
+            _check_values(item, path, where)
+    elif isinstance(value, str) and _HUB.match(value):
+        raise UnsafeInputError(f"{path}: {where[:-1]} {value[:80]!r} would need a download")
+    elif isinstance(value, int | float) and not abs(value) <= MAX_CONFIG_NUMBER:
+        raise UnsafeInputError(f"{path}: {where[:-1]} is {value}, at most {MAX_CONFIG_NUMBER:,}")
+
+
+def register_config(model: str, path: Path | None) -> str:
+    """Make a configuration known to open_clip in this process; return the name to build it by.
+
+    The name carries the digest, so two files of one name never stand for each other.
+    """
+    if path is None:
+        _builtin_config(model)
+        return model
+    open_clip = import_open_clip()
+    config = read_config(path)
+    name = f"{path.stem}-{digest(config)[:16]}"
+    if name not in open_clip.list_models():
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"{name}.json"
+            file.write_text(json.dumps(config))
+            open_clip.add_model_config(file)
+    return name
+
+
+def resolve_device(device: str) -> str:
+    """Return the device to use; ``auto`` is the GPU if there is one."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UsageError(f"unknown device {device!r}; there are: auto, cpu, cuda, cuda:N")
+    _, _, number = device.partition(":")
+    if device != "cpu" and (not has_gpu or int(number or 0) >= torch.cuda.device_count()):
+        raise UsageError(f"device {device} is not here; use --device cpu")
+    return device
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors by name, ``module.`` taken off; nothing in it is executed.
+
+    Reads safetensors, plain state dictionaries and open_clip training checkpoints. Raises
+    UnsafeInputError when the file would run code, DataError when it is no checkpoint.
+    """
+    import torch
+
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not state:
+        raise DataError(f"{path}: not a checkpoint (no state_dict of tensors in it)")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise DataError(f"{path}: not a checkpoint ({str(name)[:80]!r} is not a tensor)")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(
+                f"{path}: tensor {name!r} holds values that are not finite; the training diverged"
+            )
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{path}: not a safetensors file: {_first_line(error)}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    import pickle
+    import zipfile
+
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mapped = zipfile.is_zipfile(path)  # spares reading the optimiser's half of the file
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        found = re.search(r"(GLOBAL|global|class|function) ([\w.]+\.\w+)", text)
+        if found or "Unsupported" in text or "unsupported" in text:
+            what = f" ({found.group(2)})" if found else ""
+            raise UnsafeInputError(
+                f"{path}: refused, loading it would run code{what}; "
+                "export its tensors as safetensors where it comes from"
+            ) from None
+        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+        if "TorchScript" in str(error):
+            raise UnsafeInputError(
+                f"{path}: refused, a TorchScript archive carries code; "
+                "export its tensors as safetensors where it comes from"
+            ) from None
+        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def _as_data_error(model: str) -> Iterator[None]:
+    """Name the architecture in whatever open_clip raises about it, and keep its log quiet."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    except DatacompError:
+        raise
+    except ImportError as error:
+        raise MissingError(f"model {model} needs more: {_first_line(error)}") from None
+    except Exception as error:  # noqa: BLE001  a configuration can break any of its classes
+        raise DataError(
+            f"model {model} cannot be built: {type(error).__name__}: {_first_line(error)}"
+        ) from None
+    finally:
+        logging.disable(before)
+
+
+def _build(open_clip: Any, name: str, model: str, device: str, precision: str) -> torch.nn.Module:
+    import torch
+
+    state = torch.random.get_rng_state()
+    try:
+        with _as_data_error(model):
+            return open_clip.create_model(
+                name, device=device, precision=precision, load_weights=False,
+                pretrained_image=False, pretrained_text=False, output_dict=False,
+            )  # fmt: skip
+    finally:
+        torch.random.set_rng_state(state)  # the random start is thrown away: leave no trace
+
+
+def _fill(
+    network: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path, model: str
+) -> None:
+    from open_clip.model import convert_to_custom_text_state_dict
+
+    if "positional_embedding" in weights and not hasattr(network, "positional_embedding"):
+        weights = convert_to_custom_text_state_dict(weights)  # open_clip's format before 2022
+    wanted = network.state_dict()
+    for name, tensor in wanted.items():
+        found = weights.get(name)
+        if found is not None and found.numel() == tensor.numel() == 1:
+            weights[name] = found = found.reshape(tensor.shape)  # logit scale: scalar or (1,)
+        if found is None or found.shape != tensor.shape:
+            shape = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise DataError(
+                f"{path}: not a checkpoint of {model}: tensor {name!r} {shape}, "
+                f"the model has {tuple(tensor.shape)}"
+            )
+    extra = [name for name in weights if name not in wanted]
+    if extra:
+        raise DataError(
+            f"{path}: not a checkpoint of {model}: tensor {extra[0]!r} with shape "
+            f"{tuple(weights[extra[0]].shape)} is not in the model"
+        )
+    network.load_state_dict(weights)
+
+
+@contextlib.contextmanager
+def _exact(device: str) -> Iterator[None]:
+    """Keep a GPU from rounding fp32 convolutions to TF32 and from choosing kernels by timing."""
+    if device == "cpu":
+        yield
+        return
+    import torch
+
+    with torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    ):
+        yield

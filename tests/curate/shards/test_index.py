@@ -1,0 +1,279 @@
+"""The index: every sample once, unchanged tars unread, trouble counted or refused."""
+
+import io
+import json
+import os
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datacomp.curate.shards import index as module
+from datacomp.curate.shards.index import ensure_index, index_shards, load_index, uid_records
+from datacomp.errors import DataError, MissingError, UnsafeInputError
+from datacomp.pools.tar import END, tar_bytes
+from datacomp.pools.uids import to_hex, uid_of_bytes
+
+
+def rows(folder):
+    return pq.read_table(folder / "index.parquet").to_pylist()
+
+
+def touch_later(path):
+    """Move a file's time on, as a rewrite would."""
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+
+
+def test_every_sample_has_a_row_that_points_at_it(shards, make):
+    report = index_shards(shards, 1)
+    assert report.to_dict() == {
+        "path": str(shards / "index.parquet"),
+        "shards": 3,
+        "samples": 21,
+        "read": 3,
+        "unchanged": 0,
+        "duplicates": 0,
+        "duplicate_uids": [],
+        "set_aside": {},
+        "examples": [],
+    }
+    found = rows(shards)
+    assert sorted(row["uid"] for row in found) == sorted(make.uid_of(n) for n in range(21))
+    places = [(row["shard"], row["offset"]) for row in found]
+    assert places == sorted(places)
+    for row in found:
+        data = (shards / row["shard"]).read_bytes()[row["offset"] :][: row["length"]]
+        with tarfile.open(fileobj=io.BytesIO(data + END)) as file:
+            names = [info.name for info in file]
+            assert names == [f"{row['key']}.{e}" for e in ("jpg", "json", "txt")]
+            assert json.load(file.extractfile(names[1]))["uid"] == row["uid"]
+
+
+def test_the_columns_are_as_promised(shards):
+    index_shards(shards, 1)
+    schema = pq.read_schema(shards / "index.parquet")
+    assert schema.names == ["uid", "shard", "offset", "length", "key"]
+    assert [str(kind) for kind in schema.types] == ["string", "string", "int64", "int64", "string"]
+
+
+def test_workers_change_nothing(shards):
+    index_shards(shards, 1)
+    one = (shards / "index.parquet").read_bytes(), (shards / "index.json").read_bytes()
+    for name in ("index.parquet", "index.json"):
+        (shards / name).unlink()
+    index_shards(shards, 3)
+    assert one == ((shards / "index.parquet").read_bytes(), (shards / "index.json").read_bytes())
+
+
+def test_unchanged_tars_are_not_read_again(shards, make, monkeypatch):
+    monkeypatch.setattr(module, "ROW_GROUP", 5)  # so that rows of one tar stand in two groups
+    index_shards(shards, 1)
+    before = (shards / "index.parquet").read_bytes()
+    report = index_shards(shards, 1)
+    assert (report.read, report.unchanged, report.samples) == (0, 3, 21)
+    assert (shards / "index.parquet").read_bytes() == before
+
+    make.write_shard(shards, 1, make.members(100))
+    make.write_shard(shards, 3, make.members(101))
+    report = index_shards(shards, 1)
+    assert (report.read, report.unchanged, report.samples) == (2, 2, 16)
+    updated = (shards / "index.parquet").read_bytes()
+    (shards / "index.json").unlink()
+    assert index_shards(shards, 1).read == 4
+    assert (shards / "index.parquet").read_bytes() == updated
+
+
+def test_a_removed_tar_leaves_the_index(shards):
+    index_shards(shards, 1)
+    (shards / "00000001.tar").unlink()
+    report = index_shards(shards, 1)
+    assert (report.read, report.samples) == (0, 14)
+    assert {row["shard"] for row in rows(shards)} == {"00000000.tar", "00000002.tar"}
+
+
+def test_a_tar_with_another_time_is_read_again(shards):
+    index_shards(shards, 1)
+    touch_later(shards / "00000001.tar")
+    assert load_index(shards) is None
+    assert index_shards(shards, 1).read == 1
+
+
+@pytest.mark.parametrize("name", ["index.json", "index.parquet"])
+def test_a_damaged_index_is_made_anew(shards, name):
+    index_shards(shards, 1)
+    whole = (shards / name).read_bytes()
+    (shards / name).write_bytes(whole[:-3] + b"xyz")
+    assert load_index(shards) is None
+    assert index_shards(shards, 1).read == 3
+    assert (shards / name).read_bytes() == whole
+
+
+def test_ensure_index_makes_one_and_then_takes_it(shards):
+    first = ensure_index(shards, 1)
+    stamp = (shards / "index.parquet").stat().st_mtime_ns
+    assert first.samples == 21
+    assert ensure_index(shards, 1) == first == load_index(shards)
+    assert (shards / "index.parquet").stat().st_mtime_ns == stamp
+    assert sum(len(table) for table in first.tables()) == 21
+
+
+def test_a_sample_without_a_uid_gets_the_one_a_pool_would_give(tmp_path, make):
+    without = json.dumps({"caption": "other"}).encode()
+    bad = json.dumps({"uid": "NOT-A-UID"}).encode()
+    make.write_shard(
+        tmp_path, 0,
+        make.members(1, json=None) + make.members(2, json=without, txt=None)
+        + make.members(3, json=bad, txt=b"line\r\n"),
+    )  # fmt: skip
+    assert index_shards(tmp_path, 1).samples == 3
+    assert [row["uid"] for row in rows(tmp_path)] == [
+        uid_of_bytes(make.picture(1), b"caption 1"),
+        uid_of_bytes(make.picture(2), b"other"),
+        uid_of_bytes(make.picture(3), b"line"),
+    ]
+
+
+def test_a_pool_and_the_index_agree_on_uids(tmp_path, make):
+    from datacomp.pools import Pool
+    from datacomp.pools.sources import open_source
+
+    folder = tmp_path / "s"
+    make.write_shard(folder, 0, make.members(1, json=None) + make.members(2))
+    index_shards(folder, 1)
+    with Pool.create(tmp_path / "p.duckdb") as pool:
+        pool.add(open_source("webdataset", folder))
+        assert to_hex(pool.uids()) == sorted(row["uid"] for row in rows(folder))
+
+
+def test_unusable_samples_are_set_aside_and_named(tmp_path, make, run):
+    make.write_shard(
+        tmp_path, 0,
+        make.members(1) + make.members(2, jpg=None) + make.members(3, json=b"{")
+        + make.members(4, json=None, txt=None) + make.members(5, json=None, txt=b"\xff"),
+    )  # fmt: skip
+    report = index_shards(tmp_path, 1)
+    assert report.samples == 1
+    assert report.set_aside == {
+        "no_image": 1, "json_broken": 1, "no_caption": 1, "caption_not_utf8": 1,
+    }  # fmt: skip
+    assert report.examples[0] == "00000000.tar/000000002: no_image"
+    assert index_shards(tmp_path, 1).set_aside == report.set_aside  # also when not read again
+    code, out, err = run("shards", "index", tmp_path, "--workers", 1)
+    assert (code, err) == (3, "")
+    assert out.splitlines()[:2] == [
+        f"{tmp_path / 'index.parquet'}: 1 samples in 1 shards (0 read, 1 unchanged)",
+        "set aside: 1 caption_not_utf8",
+    ]
+
+
+def test_two_samples_with_one_uid_are_an_error(shards, make, run):
+    make.write_shard(shards, 3, make.members(4, key="again") + make.members(50))
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    assert str(caught.value) == (
+        f"{shards}: 1 sample has a uid that another one has already "
+        f"({make.uid_of(4)} again in 00000003.tar/again); --keep-going keeps the first of each"
+    )
+    assert not (shards / "index.parquet").exists()
+    code, out, err = run("shards", "index", shards, "--workers", 1)
+    assert (code, out, err) == (1, "", f"error: {caught.value}\n")
+
+
+def test_keep_going_keeps_the_first_of_two(shards, make, run):
+    make.write_shard(shards, 3, make.members(4, key="again") + make.members(50))
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.samples, report.duplicates) == (22, 1)
+    assert report.duplicate_uids == [make.uid_of(4)]
+    assert "again" not in {row["key"] for row in rows(shards)}
+    code, out, _ = run("shards", "index", shards, "--keep-going", "--json", "--workers", 1)
+    assert code == 3
+    assert json.loads(out)["duplicates"] == 1
+
+
+def test_the_second_of_two_returns_when_the_first_goes(shards, make):
+    make.write_shard(shards, 3, make.members(4, key="again") + make.members(50))
+    index_shards(shards, 1, keep_going=True)
+    (shards / "00000000.tar").unlink()
+    report = index_shards(shards, 1)
+    assert (report.read, report.duplicates, report.samples) == (1, 0, 16)
+    assert "again" in {row["key"] for row in rows(shards)}
+
+
+def test_a_truncated_tar_is_an_error(shards):
+    path = shards / "00000001.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DataError, match=f"^{path}: truncated at byte 5000"):
+        index_shards(shards, 1)
+    assert not (shards / "index.parquet").exists()
+
+
+def test_keep_going_keeps_the_whole_samples_of_a_truncated_tar(shards):
+    path = shards / "00000001.tar"
+    path.write_bytes(path.read_bytes()[:-1500])
+    for read in (3, 1):  # a broken tar is read, and counted, every time
+        report = index_shards(shards, 1, keep_going=True)
+        assert (report.samples, report.read) == (20, read)
+        assert report.set_aside == {"shard_broken": 1}
+        assert report.examples[0].startswith(f"{path}: truncated at byte ")
+    with pytest.raises(DataError, match="truncated"):
+        index_shards(shards, 1)
+
+
+@pytest.mark.parametrize("name", ["../evil.jpg", "/evil.jpg"])
+def test_a_tar_that_leaves_its_folder_is_refused_whole(shards, make, name):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as file:
+        for member, data in [*make.members(70), (name, b"x")]:
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    (shards / "00000003.tar").write_bytes(buffer.getvalue())
+    with pytest.raises(UnsafeInputError, match="would leave its folder; the tar is refused"):
+        index_shards(shards, 2)
+    assert index_shards(shards, 1, keep_going=True).samples == 21
+
+
+def test_a_folder_without_tars(tmp_path):
+    with pytest.raises(DataError) as caught:
+        index_shards(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: no .tar files found"
+    with pytest.raises(MissingError) as caught:
+        index_shards(tmp_path / "none")
+    assert str(caught.value) == f"{tmp_path / 'none'}: no such folder"
+
+
+def test_hidden_tars_are_not_shards(shards):
+    (shards / ".00000009.tar").write_bytes(b"half")
+    assert index_shards(shards, 1).shards == 3
+
+
+def test_a_tar_with_a_line_break_in_its_name_is_refused(shards):
+    (shards / "a\nb.tar").write_bytes(tar_bytes([]))
+    with pytest.raises(UnsafeInputError, match=r"tar name 'a\\nb.tar' is not printable; rename it"):
+        index_shards(shards, 1)
+
+
+def test_a_tar_of_no_samples_has_no_rows(tmp_path):
+    (tmp_path / "0.tar").write_bytes(tar_bytes([]))
+    assert index_shards(tmp_path, 1).samples == 0
+    assert rows(tmp_path) == []
+    assert index_shards(tmp_path, 1).unchanged == 1
+
+
+def test_uid_records_reads_slices_and_refuses_what_is_no_uid(make):
+    text = [make.uid_of(n) for n in range(5)]
+    column = pa.chunked_array([text[:2], text[2:]])
+    assert to_hex(uid_records(column, "w")) == text
+    assert to_hex(uid_records(pa.array(text).slice(1, 3), "w")) == text[1:4]
+    assert len(uid_records(pa.array([], pa.string()), "w")) == 0
+    for bad in (["x" * 32], ["0" * 31, "0" * 33], [None], ["0" * 30 + "é"], ["0" * 30 + "  "] * 16):
+        with pytest.raises(DataError) as caught:
+            uid_records(pa.array(bad), "w")
+        assert str(caught.value) == "w: its uids are not 32 hex digits each; index again"
+
+
+def test_repeated_rows_are_all_but_the_first():
+    array = np.array([(1, 1), (0, 5), (1, 1), (1, 2), (1, 1)], "u8,u8")
+    assert module._repeated(array).tolist() == [2, 4]

@@ -1,0 +1,307 @@
+"""Subset algebra against Counters, sidecars, and the commands."""
+
+import json
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+from datacomp import __version__
+from datacomp.curate import subset
+from datacomp.curate.cli import main
+from datacomp.errors import DataError, IntegrityError, UsageError
+from datacomp.pools import uids
+from hypothesis import given
+from hypothesis import strategies as st
+
+# Few values, so that subsets overlap, repeat and share high halves.
+halves = st.one_of(st.integers(0, 2), st.integers(0, 2**64 - 1))
+multisets = st.lists(st.tuples(halves, halves), max_size=25)
+
+POOL = {"digest": "d" * 64, "samples": 9}
+
+
+def records(values):
+    return uids.sort_uids(np.array(values, uids.UID_DTYPE))
+
+
+def hexes(*numbers):
+    return [f"{number:032x}" for number in numbers]
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(name, numbers, **provenance):
+        path = tmp_path / name
+        subset.write_subset(path, uids.from_hex(hexes(*numbers)), provenance)
+        return path
+
+    return save
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line; return exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["datacomp", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return run
+
+
+# -- algebra ---------------------------------------------------------------------------------
+
+
+@given(multisets, multisets)
+def test_union_takes_the_larger_multiplicity(a, b):
+    found = subset.union(records(a), records(b)).tolist()
+    assert found == sorted((Counter(a) | Counter(b)).elements())
+
+
+@given(multisets, multisets)
+def test_intersect_takes_the_smaller_multiplicity(a, b):
+    found = subset.intersect(records(a), records(b)).tolist()
+    assert found == sorted((Counter(a) & Counter(b)).elements())
+
+
+@given(multisets, multisets)
+def test_minus_removes_a_uid_wholly(a, b):
+    found = subset.minus(records(a), records(b)).tolist()
+    assert found == sorted(uid for uid in a if uid not in set(b))
+
+
+@given(multisets, multisets)
+def test_diff_is_minus_both_ways_and_intersect(a, b):
+    found = subset.diff(records(a), records(b))
+    assert found.only_a.tolist() == sorted(uid for uid in a if uid not in set(b))
+    assert found.only_b.tolist() == sorted(uid for uid in b if uid not in set(a))
+    assert found.both.tolist() == sorted((Counter(a) & Counter(b)).elements())
+
+
+@given(st.sets(st.tuples(halves, halves)), st.sets(st.tuples(halves, halves)))
+def test_without_repetitions_they_are_the_operations_on_sets(a, b):
+    ours, theirs = records(list(a)), records(list(b))
+    assert set(subset.union(ours, theirs).tolist()) == a | b
+    assert set(subset.intersect(ours, theirs).tolist()) == a & b
+    assert set(subset.minus(ours, theirs).tolist()) == a - b
+
+
+@given(multisets, multisets)
+def test_tally_counts_both(a, b):
+    keys, in_a, in_b = subset.tally(records(a), records(b))
+    assert keys.tolist() == sorted(set(a) | set(b))
+    assert in_a.tolist() == [Counter(a)[uid] for uid in keys.tolist()]
+    assert in_b.tolist() == [Counter(b)[uid] for uid in keys.tolist()]
+
+
+@given(multisets)
+def test_multiplicities_count_each_uid(a):
+    keys, counts = subset.multiplicities(records(a))
+    assert dict(zip(keys.tolist(), counts.tolist(), strict=True)) == Counter(a)
+
+
+@given(st.sets(st.tuples(halves, halves)), multisets)
+def test_lookup_finds_what_is_there(haystack, needles):
+    ordered = sorted(haystack)
+    found = subset.Lookup(records(ordered)).find(np.array(needles, uids.UID_DTYPE))
+    assert found.tolist() == [ordered.index(uid) if uid in haystack else -1 for uid in needles]
+
+
+def test_results_are_files_that_load_again(tmp_path):
+    a, b = records([(1, 1), (1, 1), (2, 0)]), records([(1, 1), (0, 5)])
+    for name, result in [("u", subset.union(a, b)), ("i", subset.intersect(a, b))]:
+        uids.save_subset(tmp_path / name, result)
+        assert uids.load_subset(tmp_path / name).tolist() == result.tolist()
+
+
+# -- sidecars --------------------------------------------------------------------------------
+
+
+def test_write_subset_sorts_and_leaves_a_sidecar(tmp_path):
+    path = tmp_path / "s.npy"
+    provenance = {"pool": POOL, "pipeline": [{"use": "clip_score"}], "funnel": [9, 2]}
+    written = subset.write_subset(path, uids.from_hex(hexes(7, 3)), provenance)
+    assert uids.to_hex(uids.load_subset(path)) == hexes(3, 7)
+    assert json.loads((tmp_path / "s.json").read_text()) == written
+    assert written == {
+        "format": "datacomp-subset",
+        "version": 1,
+        "count": 2,
+        "digest": uids.digest_of_uids(uids.from_hex(hexes(3, 7))),
+        "pool": POOL,
+        "pipeline": [{"use": "clip_score"}],
+        "funnel": [9, 2],
+        "inputs": None,
+        "datacomp": __version__,
+    }
+    assert subset.read_sidecar(path) == written
+
+
+def test_the_same_subset_gives_the_same_bytes(tmp_path):
+    for folder in ("a", "b"):
+        subset.write_subset(tmp_path / folder / "s.npy", uids.from_hex(hexes(2, 1)), {"pool": POOL})
+    for name in ("s.npy", "s.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_provenance_has_known_keys_only(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        subset.write_subset(tmp_path / "s.npy", uids.from_hex([]), {"pol": None})
+    assert str(caught.value) == (
+        "provenance has unknown keys ['pol']; known: pool, pipeline, funnel, inputs"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_must_end_in_npy(tmp_path):
+    path = tmp_path / "s.json"
+    with pytest.raises(UsageError) as caught:
+        subset.write_subset(path, uids.from_hex([]), {})
+    assert str(caught.value) == f"{path}: the name of a subset file must end in .npy"
+
+
+def test_a_subset_needs_no_sidecar(tmp_path):
+    uids.save_subset(tmp_path / "s.npy", uids.from_hex(hexes(1)))
+    assert subset.read_sidecar(tmp_path / "s.npy") is None
+    assert subset.info(tmp_path / "s.npy").sidecar is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a readable sidecar: Expecting property name"),
+        ("[" * 100_000, "not a readable sidecar: "),
+        ("[]", "not the sidecar of a subset; move it away or rename the subset"),
+        ('{"format": "x"}', "not the sidecar of a subset; move it away or rename the subset"),
+        (
+            '{"format": "datacomp-subset", "version": 2}',
+            "sidecar of version 2, but this datacomp knows 1; update datacomp",
+        ),
+    ],
+)
+def test_a_broken_sidecar_is_refused(tmp_path, text, message):
+    uids.save_subset(tmp_path / "s.npy", uids.from_hex(hexes(1)))
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(DataError) as caught:
+        subset.read_sidecar(tmp_path / "s.npy")
+    assert str(caught.value).startswith(f"{tmp_path / 's.json'}: {message}")
+
+
+def test_a_sidecar_of_other_uids_is_refused(save):
+    path = save("s.npy", [1, 2])
+    uids.save_subset(path, uids.from_hex(hexes(1)))
+    with pytest.raises(IntegrityError) as caught:
+        subset.info(path)
+    assert str(caught.value) == (
+        f"{path.with_suffix('.json')}: describes other uids than s.npy holds; "
+        "make the subset again or remove the sidecar"
+    )
+    with pytest.raises(IntegrityError, match="describes other uids"):
+        subset.combine("union", [path], path.with_name("out.npy"))
+
+
+def test_info(save):
+    found = subset.info(save("s.npy", [5, 1, 1, 1, 9], pool=POOL))
+    assert (found.count, found.unique) == (5, 3)
+    assert found.multiplicities == {1: 2, 3: 1}
+    assert [found.first, found.last] == hexes(1, 9)
+    assert found.sidecar is not None
+    assert found.digest == found.sidecar["digest"]
+
+
+def test_info_of_an_empty_subset(save):
+    found = subset.info(save("s.npy", []))
+    assert (found.count, found.unique, found.first, found.last) == (0, 0, None, None)
+    assert found.multiplicities == {}
+
+
+# -- algebra on files ------------------------------------------------------------------------
+
+
+def test_combine_names_its_inputs_and_keeps_their_pool(save, tmp_path):
+    a, b = save("a.npy", [1, 2], pool=POOL), save("b.npy", [2, 3], pool=POOL)
+    sidecar = subset.combine("union", [a, b], tmp_path / "u.npy")
+    assert uids.to_hex(uids.load_subset(tmp_path / "u.npy")) == hexes(1, 2, 3)
+    assert sidecar["pool"] == POOL
+    assert sidecar["pipeline"] == [{"use": "subset union"}]
+    assert sidecar["inputs"] == [
+        {"file": p.name, "digest": uids.digest_of_uids(uids.load_subset(p)), "count": 2}
+        for p in (a, b)
+    ]
+
+
+def test_combine_of_different_pools_names_none(save, tmp_path):
+    a, b = save("a.npy", [1], pool=POOL), save("b.npy", [2])
+    assert subset.combine("union", [a, b], tmp_path / "u.npy")["pool"] is None
+
+
+def test_combine_works_from_left_to_right(save, tmp_path):
+    files = [save("a.npy", [1, 2, 3, 4]), save("b.npy", [1]), save("c.npy", [4, 9])]
+    subset.combine("minus", files, tmp_path / "m.npy")
+    assert uids.to_hex(uids.load_subset(tmp_path / "m.npy")) == hexes(2, 3)
+
+
+def test_the_result_may_replace_an_input(save):
+    path = save("a.npy", [1])
+    subset.combine("union", [path, save("b.npy", [2])], path)
+    assert subset.info(path).count == 2
+
+
+# -- commands --------------------------------------------------------------------------------
+
+
+def test_command_info(run, save, tmp_path):
+    path = save("s.npy", [1, 1, 2], pool={"digest": "d" * 64, "samples": 1234})
+    code, out, err = run("subset", "info", path)
+    assert (code, err) == (0, "")
+    assert out == (
+        "uids          3\n"
+        "distinct      2\n"
+        "seen 2 times  1\n"
+        f"first         {hexes(1)[0]}\n"
+        f"last          {hexes(2)[0]}\n"
+        f"digest        {subset.info(path).digest}\n"
+        f"pool          {'d' * 64} (1,234 samples)\n"
+    )
+    code, out, _ = run("subset", "info", path, "--json")
+    assert code == 0
+    assert json.loads(out)["multiplicities"] == {"1": 1, "2": 1}
+
+
+@pytest.mark.parametrize(
+    ("operation", "numbers"), [("union", (1, 2, 3)), ("intersect", (2,)), ("minus", (1,))]
+)
+def test_command_algebra(run, save, tmp_path, operation, numbers):
+    out_path = tmp_path / "out.npy"
+    files = save("a.npy", [1, 2]), save("b.npy", [2, 3])
+    code, out, err = run("subset", operation, *files, "-o", out_path)
+    assert (code, out, err) == (0, f"{out_path}: {len(numbers)} uids\n", "")
+    assert uids.to_hex(uids.load_subset(out_path)) == hexes(*numbers)
+    code, out, _ = run("subset", operation, *files, "-o", out_path, "--json")
+    assert json.loads(out)["count"] == len(numbers)
+
+
+def test_command_diff(run, save, tmp_path):
+    a, b = save("a.npy", [1, 2, 3]), save("b.npy", [3, 4])
+    code, out, _ = run("subset", "diff", a, b, "--json", "-o", tmp_path / "d")
+    assert code == 0
+    assert json.loads(out) == {"only_a": 2, "only_b": 1, "both": 1}
+    found = {p.stem: subset.info(p).count for p in (tmp_path / "d").glob("*.npy")}
+    assert found == {"only_a": 2, "only_b": 1, "both": 1}
+    code, out, _ = run("subset", "diff", a, b)
+    rows = [line.rsplit(maxsplit=1) for line in out.splitlines()[2:]]
+    assert rows == [[f"only in {a}", "2"], [f"only in {b}", "1"], ["in both", "1"]]
+
+
+def test_command_refuses_an_unsorted_file(run, save, tmp_path):
+    path = tmp_path / "bad.npy"
+    np.save(path, np.array([(2, 0), (1, 0)], uids.UID_DTYPE))
+    code, out, err = run("subset", "union", path, save("b.npy", [1]), "-o", tmp_path / "o.npy")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path}: the uids are not sorted; ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "o.npy").exists()

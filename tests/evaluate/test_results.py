@@ -1,0 +1,210 @@
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from datacomp.errors import DataError, MissingError, UsageError
+from datacomp.evaluate.results import (
+    Estimate,
+    Result,
+    check_comparable,
+    combine,
+    group_score,
+    is_tie,
+    read_results,
+    t_quantile,
+)
+from datacomp.evaluate.tasks import load_suites
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def result(key: str, value: float | None, error: float | None = None, **provenance) -> Result:
+    uncertainty = {} if error is None else {"standard_error": error, "interval": [0.0, 1.0]}
+    return Result(key, key, {"main_metric": value}, provenance, uncertainty)
+
+
+def write(path: Path, *results: Result) -> Path:
+    path.write_text("".join(json.dumps(r.to_dict()) + "\n" for r in results))
+    return path
+
+
+def test_what_is_written_is_read(tmp_path):
+    first = result("mnist", 0.5, 0.01, set_aside=2)
+    path = write(tmp_path / "eval_results.jsonl", first, result("cifar10", 0.25))
+    assert read_results(path)["mnist"] == first
+    assert list(read_results(tmp_path)) == ["mnist", "cifar10"]  # a run's directory
+    assert (first.value, first.standard_error, first.interval, first.set_aside) == (
+        0.5, 0.01, (0.0, 1.0), 2,
+    )  # fmt: skip
+
+
+def test_the_last_line_of_a_task_counts(tmp_path):
+    path = write(tmp_path / "r.jsonl", result("mnist", 0.5), result("mnist", 0.75))
+    assert read_results(path)["mnist"].value == 0.75
+
+
+def test_a_torn_last_line_is_not_there_yet(tmp_path):
+    path = write(tmp_path / "r.jsonl", result("mnist", 0.5), result("cifar10", 0.75))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert list(read_results(path)) == ["mnist"]
+
+
+def test_datacomps_own_file_is_read_nan_and_all(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text(
+        '{"key": "wilds/fmow", "dataset": "FMoW", "metrics": {"acc1": 0.1, "acc_region:5": NaN, '
+        '"main_metric": 0.05}}\n'
+    )
+    found = read_results(path)["wilds/fmow"]
+    assert found.metrics == {"acc1": 0.1, "acc_region:5": None, "main_metric": 0.05}
+    assert (found.standard_error, found.interval, found.set_aside) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not JSON; the file is damaged"),
+        ("[]", "expected an object"),
+        ('{"key": "a"}', "expected key, dataset and metrics"),
+        ('{"key": "a", "dataset": "A", "metrics": {"m": "x"}}', "metric 'm' is not a number"),
+        ('{"key": "a", "dataset": "A", "metrics": {"m": true}}', "metric 'm' is not a number"),
+        ('{"key": "a", "dataset": "A", "metrics": {}, "provenance": 3}',
+         "provenance is not an object"),
+        ('{"key": "a", "dataset": "A", "metrics": {}, "uncertainty": {"interval": [1]}}',
+         "interval is not two numbers"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_result_is_named(tmp_path, line, message):
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps(result("mnist", 0.5).to_dict()) + f"\n{line}\n")
+    with pytest.raises(DataError, match=rf"^{re.escape(f'{path}: line 2: {message}')}$"):
+        read_results(path)
+
+
+def test_an_endless_line_is_refused(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b" " * (1 << 20) + b"\n")
+    with pytest.raises(DataError, match="line 1: over 1,048,576 bytes"):
+        read_results(path)
+
+
+def test_no_results(tmp_path):
+    with pytest.raises(MissingError, match=r"no results at .*; run 'datacomp evaluate' first"):
+        read_results(tmp_path)
+
+
+def test_groups_are_plain_means():
+    demo = load_suites()["demo"]
+    keys = demo.groups["Average"]
+    values = (0.1, 0.2, 0.3, 0.4, 0.5)
+    results = {k: result(k, v, 0.03) for k, v in zip(keys, values, strict=True)}
+    score = group_score(results, demo)
+    assert score.value == pytest.approx(0.3)
+    assert score.standard_error == pytest.approx(0.03 / math.sqrt(5))
+    assert score.missing == ()
+
+
+def test_an_incomplete_average_is_refused_by_name_unless_partial():
+    suite = load_suites()["datacomp"]
+    keys = suite.groups["Average"]
+    results = {key: result(key, 0.5) for key in keys if not key.startswith("wilds/")}
+    with pytest.raises(MissingError, match=re.escape(
+        "Average of suite datacomp needs 38 tasks, 3 missing: wilds/iwildcam, wilds/camelyon17, "
+        "wilds/fmow; ask for a partial average to leave them out"
+    )):  # fmt: skip
+        group_score(results, suite)
+    partial = group_score(results, suite, partial=True)
+    assert (partial.value, partial.standard_error, len(partial.missing)) == (0.5, None, 3)
+    assert group_score(results, suite, "ImageNet dist. shifts").value == 0.5
+
+
+def test_a_task_without_main_metric_is_missing():
+    demo = load_suites()["demo"]
+    results = {key: result(key, None) for key in demo.groups["Average"]}
+    assert group_score(results, demo, partial=True).value is None
+    with pytest.raises(MissingError, match="5 missing: demo/digits"):
+        group_score(results, demo)
+
+
+def test_results_of_an_older_task_version_are_not_averaged():
+    suite = load_suites()["datacomp"]
+    results = {"imagenet1k": result("imagenet1k", 0.5, task_version=0)}
+    with pytest.raises(DataError, match="imagenet1k was evaluated as version 0 of the task, the"):
+        group_score(results, suite, "ImageNet")
+
+
+def test_an_unknown_group_is_answered():
+    with pytest.raises(UsageError, match=r"has no group 'VTBA' \(did you mean 'VTAB'\?\)"):
+        group_score({}, load_suites()["datacomp"], "VTBA")
+
+
+def test_seeds_combine_to_mean_and_spread():
+    found = combine([0.4, 0.5, 0.6])
+    assert (found.mean, found.n) == (pytest.approx(0.5), 3)
+    assert found.deviation == pytest.approx(0.1)
+    assert found.standard_error == pytest.approx(0.1 / math.sqrt(3))
+    assert combine([0.4], 0.02) == Estimate(0.4, 0.02, 1, None)
+    with pytest.raises(UsageError, match="no scores to combine"):
+        combine([])
+
+
+def test_ties_by_hand():
+    # three seeds each, s = 0.01: 2.776 * sqrt(2 * 0.01**2 / 3) = 0.02267
+    low = combine([0.49, 0.50, 0.51])
+    assert is_tie(low, combine([0.512, 0.522, 0.532]))
+    assert not is_tie(low, combine([0.513, 0.523, 0.533]))
+    # one seed each, from the test samples: 1.96 * sqrt(2) * 0.01 = 0.02772
+    assert is_tie(Estimate(0.5, 0.01, 1, None), Estimate(0.527, 0.01, 1, None))
+    assert not is_tie(Estimate(0.5, 0.01, 1, None), Estimate(0.528, 0.01, 1, None))
+
+
+def test_scores_without_uncertainty_are_not_compared():
+    with pytest.raises(UsageError, match="a single score without uncertainty"):
+        is_tie(combine([0.5]), combine([0.6]))
+
+
+def test_no_spread_at_all_ties_only_equals():
+    assert is_tie(combine([0.5, 0.5]), combine([0.5, 0.5]))
+    assert not is_tie(combine([0.5, 0.5]), combine([0.6, 0.6]))
+
+
+scores = st.lists(st.floats(0, 1), min_size=2, max_size=6)
+
+
+@given(scores, scores)
+def test_a_tie_is_mutual_and_everything_ties_with_itself(first, second):
+    a, b = combine(first), combine(second)
+    assert is_tie(a, b) == is_tie(b, a)
+    assert is_tie(a, a)
+
+
+def test_ties_are_what_a_welch_test_says():
+    from scipy.stats import ttest_ind
+
+    checked = 0
+    for shift in range(40):
+        first, second = [0.50, 0.52, 0.55, 0.51], [0.5 + shift / 400, 0.53 + shift / 400, 0.56]
+        p = ttest_ind(first, second, equal_var=False).pvalue
+        if abs(p - 0.05) > 0.02:  # degrees of freedom are rounded down here
+            assert is_tie(combine(first), combine(second)) == (p > 0.05)
+            checked += 1
+    assert checked >= 30
+
+
+def test_t_quantiles():
+    from scipy.stats import t
+
+    for freedom in range(1, 31):
+        assert t_quantile(freedom) == pytest.approx(t.ppf(0.975, freedom), abs=6e-4)
+    assert (t_quantile(2.9), t_quantile(50), t_quantile(math.inf)) == (4.303, 2.042, 1.96)
+
+
+def test_runs_on_other_data_are_not_put_side_by_side():
+    one, two = (result("mnist", 0.5, data=data, task_version=1) for data in ("aa", "bb"))
+    check_comparable(
+        {"a": {"mnist": one}, "b": {"mnist": one}, "peer": {"mnist": result("mnist", 1)}}
+    )
+    with pytest.raises(DataError, match="mnist: b was evaluated on other data than a; evaluate bo"):
+        check_comparable({"a": {"mnist": one}, "b": {"mnist": two}})

@@ -1,0 +1,122 @@
+import re
+from pathlib import Path
+
+import pytest
+from datacomp.errors import ConfigError, UsageError
+from datacomp.evaluate.tasks import folder_name, load_suites, load_tasks, select_tasks
+
+SUITE = '[suites.s]\ntitle = "S"\nversion = 1\n[suites.s.groups]\nAverage = ["a"]\n'
+TASK = (
+    '[tasks.a]\nname = "A"\nsuite = "s"\nfamily = "classification"\nsize = 5\nclasses = 2\n'
+    'main_metric = "acc1"\nversion = 1\n'
+)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "tasklist.toml"
+    path.write_text(text)
+    return path
+
+
+def test_datacomps_forty_tasks_are_all_accounted_for():
+    tasks = [task for task in load_tasks().values() if task.suite == "datacomp"]
+    suite = load_suites()["datacomp"]
+    assert len(tasks) == 32
+    assert len(tasks) + len(suite.not_yet) == 40
+    assert len(suite.groups["Average"]) == 38
+    assert {name: len(keys) for name, keys in suite.groups.items()} == {
+        "ImageNet": 1, "ImageNet dist. shifts": 6, "VTAB": 13, "Retrieval": 3, "Average": 38,
+    }  # fmt: skip
+
+
+def test_the_total_of_test_images_is_the_published_one():
+    sizes = sum(task.size for task in load_tasks().values() if task.suite == "datacomp")
+    elsewhere = 3563 + 42791 + 85054 + 22108 + 3503 + 12488 + 10954 + 23703
+    assert sizes + elsewhere == 732_026
+
+
+def test_every_classification_task_knows_its_chance_level():
+    for task in load_tasks().values():
+        if task.family == "classification":
+            assert task.chance is not None, task.key
+
+
+def test_a_key_says_its_folder():
+    assert folder_name("vtab/dtd") == "wds_vtab-dtd_test"
+    assert folder_name("imagenet-a") == "wds_imagenet-a_test"
+    assert folder_name("fairness/dollar_street") == "wds_dollar_street_test"
+    assert folder_name("wilds/fmow") == "wds_wilds-fmow_test"
+    assert folder_name("demo/digits") == "wds_demo-digits_test"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('"acc1"', '"acc2"'), "task a: main_metric is 'acc2', for classification there are: "
+         "acc1, mean_per_class_recall"),
+        (("size = 5", "size = 0"), "task a: size: Input should be greater than 0"),
+        (("size = 5\n", ""), "task a: size: Field required"),
+        (("size = 5", "size = 5\nsise = 6"), "task a: sise: Extra inputs are not permitted"),
+        (("classes = 2\n", ""), "task a: classes: a classification task has them, a retrieval "
+         "task has not"),
+        (('suite = "s"', 'suite = "t"'), "task a: suite is 't', there are: s"),
+        (("[tasks.a]", "[tasks.'a b']"), "task a b: key: expected lower-case letters, digits, "
+         "_, - and at most one /"),
+        (("[tasks.a]", "[tasks.ab]"), "suite s: group 'Average' names 'a', which is no task of "
+         "it (did you mean 'ab'?)"),
+        (("size = 5", "size = "), "not TOML: Invalid value (at line 10, column 8)"),
+    ],
+)  # fmt: skip
+def test_a_wrong_task_list_is_refused_by_task_and_key(tmp_path, change, message):
+    path = write(tmp_path, SUITE + TASK.replace(*change))
+    with pytest.raises(ConfigError, match=rf"^{re.escape(f'{path}: {message}')}$"):
+        load_tasks(path)
+
+
+def test_two_tasks_may_not_share_a_folder(tmp_path):
+    other = TASK.replace("[tasks.a]", '[tasks."fairness/a"]').replace('"A"', '"B"')
+    with pytest.raises(ConfigError, match="task fairness/a: folder is already that of a"):
+        load_tasks(write(tmp_path, SUITE + TASK + other))
+
+
+def test_two_tasks_may_not_share_a_name(tmp_path):
+    with pytest.raises(ConfigError, match="task b: name is already that of a"):
+        load_tasks(write(tmp_path, SUITE + TASK + TASK.replace("tasks.a", "tasks.b")))
+
+
+def test_the_average_leaves_no_task_out(tmp_path):
+    other = TASK.replace("tasks.a", "tasks.b").replace('"A"', '"B"')
+    with pytest.raises(ConfigError, match="suite s: group 'Average' leaves out 'b'"):
+        load_tasks(write(tmp_path, SUITE + TASK + other))
+
+
+def test_tasks_are_selected_by_pattern_in_the_order_of_the_list():
+    keys = [task.key for task in select_tasks(["mnist", "vtab/clevr*"])]
+    assert keys == ["vtab/clevr_count_all", "vtab/clevr_closest_object_distance", "mnist"]
+    assert [t.key for t in select_tasks(suite="demo")][:2] == ["demo/digits", "demo/letters"]
+
+
+def test_without_a_choice_what_lies_in_the_folder_is_chosen(tmp_path):
+    (tmp_path / "wds_mnist_test").mkdir()
+    assert [task.key for task in select_tasks(data=tmp_path)] == ["mnist"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patterns": ["mnits"]}, "unknown task 'mnits' (did you mean 'mnist'?); "
+         "see 'datacomp evalsets list'"),
+        ({"patterns": ["mnist"], "suite": "demo"}, "unknown task 'mnist'; see"),
+        ({"patterns": ["x/*"]}, "unknown task 'x/*'; see"),
+        ({"suite": "dmeo"}, "unknown suite 'dmeo' (did you mean 'demo'?); there are: "
+         "datacomp, demo"),
+    ],
+)  # fmt: skip
+def test_unknown_names_are_answered_with_the_nearest(arguments, message):
+    with pytest.raises(UsageError, match="^" + re.escape(message)):
+        select_tasks(**arguments)
+
+
+def test_an_empty_folder_is_no_choice(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no task's folder \(wds_..._test\)"):
+        select_tasks(data=tmp_path)

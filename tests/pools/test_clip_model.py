@@ -1,0 +1,304 @@
+import io
+import json
+import logging
+import os
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
+from datacomp.pools.clip_model import ClipModel, model_identity, read_checkpoint, read_config
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
+    },
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def state():
+    import open_clip
+    import torch
+
+    torch.manual_seed(0)
+    return open_clip.CLIP(**CONFIG).state_dict()
+
+
+@pytest.fixture
+def config(tmp_path) -> Path:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path, state) -> Path:
+    import torch
+
+    path = tmp_path / "epoch_1.pt"
+    named = {f"module.{name}": tensor for name, tensor in state.items()}
+    torch.save({"epoch": 1, "name": "x", "state_dict": named, "optimizer": {"lr": 0.1}}, path)
+    return path
+
+
+@pytest.fixture
+def model(checkpoint, config) -> ClipModel:
+    return ClipModel.load("tiny", checkpoint, config, device="cpu")
+
+
+def picture(seed: int, width: int = 40, height: int = 30):
+    from PIL import Image
+
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def png(image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_embeddings_are_open_clips_own(model, state):
+    import open_clip
+    import torch
+
+    reference = open_clip.CLIP(**CONFIG)
+    reference.load_state_dict(state)
+    reference.eval()
+    tokens = open_clip.SimpleTokenizer(context_length=16)(["a cat", "two dogs"])
+    with torch.no_grad():
+        expected = reference.encode_text(tokens, normalize=True).numpy()
+        pixels = torch.stack([model.preprocess(picture(i)) for i in range(3)])
+        expected_images = reference.encode_image(pixels, normalize=True).numpy()
+    assert np.allclose(model.encode_texts(["a cat", "two dogs"]), expected, atol=1e-6)
+    assert np.allclose(model.encode_images([picture(i) for i in range(3)]), expected_images,
+                       atol=1e-6)  # fmt: skip
+
+
+def test_bytes_and_pictures_embed_alike_and_batches_do_not_matter(model):
+    pictures = [picture(i) for i in range(5)]
+    whole = model.encode_images(pictures)
+    assert whole.dtype == np.float32
+    assert whole.shape == (5, 16)
+    assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
+    assert np.allclose(model.encode_images([png(p) for p in pictures], batch_size=2), whole,
+                       atol=1e-6)  # fmt: skip
+    assert model.encode_images([]).shape[0] == model.encode_texts([]).shape[0] == 0
+
+
+def test_plain_and_safetensors_weights_load_too(model, state, config, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    torch.save(dict(state), tmp_path / "plain.pt")
+    save_file({name: tensor.contiguous() for name, tensor in state.items()},
+              tmp_path / "w.safetensors")  # fmt: skip
+    expected = model.encode_texts(["a cat"])
+    for name in ("plain.pt", "w.safetensors"):
+        loaded = ClipModel.load("tiny", tmp_path / name, config, device="cpu")
+        assert np.array_equal(loaded.encode_texts(["a cat"]), expected)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_near(model, checkpoint, config, precision):
+    low = ClipModel.load("tiny", checkpoint, config, device="cpu", precision=precision)
+    assert np.allclose(
+        low.encode_images([picture(1)]), model.encode_images([picture(1)]), atol=0.05
+    )
+    assert low.encode_texts(["a"]).dtype == np.float32
+
+
+def test_identity_names_config_and_weights(model, checkpoint, config, tmp_path):
+    assert set(model.identity) == {"model", "config", "weights_sha256", "precision", "image_size"}
+    assert model.identity == model_identity("tiny", checkpoint, config)
+    assert model.identity["image_size"] == model.image_size == 32
+    quick = tmp_path / "quick.json"
+    quick.write_text(json.dumps({**CONFIG, "quick_gelu": True}))
+    other = model_identity("tiny", checkpoint, quick)
+    assert other["weights_sha256"] == model.identity["weights_sha256"]
+    assert other["config"] != model.identity["config"]
+
+
+def test_two_configurations_of_one_name_stay_apart(model, checkpoint, config, tmp_path):
+    (tmp_path / "other").mkdir()
+    quick = tmp_path / "other" / "tiny.json"
+    quick.write_text(json.dumps({**CONFIG, "quick_gelu": True}))
+    other = ClipModel.load("tiny", checkpoint, quick, device="cpu")
+    again = ClipModel.load("tiny", checkpoint, config, device="cpu")
+    assert not np.array_equal(other.encode_texts(["a cat"]), model.encode_texts(["a cat"]))
+    assert np.array_equal(again.encode_texts(["a cat"]), model.encode_texts(["a cat"]))
+
+
+def test_loading_leaves_random_numbers_and_logging_as_they_were(checkpoint, config):
+    import torch
+
+    before, level = torch.random.get_rng_state(), logging.root.manager.disable
+    ClipModel.load("tiny", checkpoint, config, device="cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert logging.root.manager.disable == level
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, (f"touch {Evil.mark}",))
+
+    mark = ""
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_a_checkpoint_that_carries_code_is_refused(tmp_path, form):
+    import torch
+
+    path = tmp_path / "evil.pt"
+    Evil.mark = str(tmp_path / "ran")
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Evil()))
+    else:
+        torch.save({"state_dict": Evil()}, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(UnsafeInputError, match="refused, loading it would run code"):
+        read_checkpoint(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_torchscript_is_refused(tmp_path):
+    import warnings
+
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; its files are still around
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "s.pt")
+    with pytest.raises(UnsafeInputError, match="a TorchScript archive carries code"):
+        read_checkpoint(tmp_path / "s.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no zip"])
+def test_what_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: not a checkpoint, or a dam"):
+        read_checkpoint(path)
+
+
+def test_a_torn_checkpoint_is_refused(checkpoint):
+    data = checkpoint.read_bytes()
+    checkpoint.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="not a checkpoint, or a damaged one"):
+        read_checkpoint(checkpoint)
+
+
+def test_a_broken_safetensors_file_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"\xff" * 64)
+    with pytest.raises(DataError, match="not a safetensors file: "):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "not a checkpoint (no state_dict of tensors in it)"),
+        ({"state_dict": {}}, "not a checkpoint (no state_dict of tensors in it)"),
+        ({"epoch": 3}, "not a checkpoint ('epoch' is not a tensor)"),
+    ],
+)
+def test_other_content_is_refused(tmp_path, value, message):
+    import torch
+
+    torch.save(value, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, state, config):
+    import torch
+
+    broken = {**state, "visual.proj": torch.full_like(state["visual.proj"], float("nan"))}
+    torch.save(broken, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=r"tensor 'visual\.proj' holds values that are not finite"):
+        ClipModel.load("tiny", tmp_path / "x.pt", config, device="cpu")
+
+
+def test_a_checkpoint_of_another_architecture_names_the_first_tensor(checkpoint, tmp_path):
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps({**CONFIG, "embed_dim": 24}))
+    with pytest.raises(DataError, match=re.escape(
+        f"{checkpoint}: not a checkpoint of wide: tensor 'text_projection' has shape (32, 16), "
+        "the model has (32, 24)"
+    )):  # fmt: skip
+        ClipModel.load("wide", checkpoint, wide, device="cpu")
+
+
+def test_a_missing_and_a_surplus_tensor_are_named(state, config, tmp_path):
+    import torch
+
+    less = {name: tensor for name, tensor in state.items() if name != "ln_final.bias"}
+    torch.save(less, tmp_path / "less.pt")
+    with pytest.raises(DataError, match=r"tensor 'ln_final.bias' is missing, the model has \(32,"):
+        ClipModel.load("tiny", tmp_path / "less.pt", config, device="cpu")
+    torch.save({**state, "extra": torch.zeros(2)}, tmp_path / "more.pt")
+    with pytest.raises(DataError, match=r"'extra' with shape \(2,\) is not in the model"):
+        ClipModel.load("tiny", tmp_path / "more.pt", config, device="cpu")
+
+
+def test_unknown_names_are_answered(checkpoint, tmp_path, config):
+    with pytest.raises(UsageError, match=r"unknown model 'ViT-B-3' \(did you mean 'ViT-B-32'\?\)"):
+        ClipModel.load("ViT-B-3", checkpoint)
+    with pytest.raises(UsageError, match="unknown model 'hf-hub:a/b'"):
+        ClipModel.load("hf-hub:a/b", checkpoint)
+    with pytest.raises(UsageError, match="unknown device 'gpu'; there are: auto, cpu, cuda"):
+        ClipModel.load("tiny", checkpoint, config, device="gpu")
+    with pytest.raises(MissingError, match="no checkpoint at"):
+        ClipModel.load("tiny", tmp_path / "no.pt", config)
+    with pytest.raises(MissingError, match="no model configuration at"):
+        ClipModel.load("tiny", checkpoint, tmp_path / "no.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"text_cfg": {"hf_model_name": "a/b"}}, UnsafeInputError,
+         "text_cfg.hf_model_name would need a download"),
+        ({"vision_cfg": {"timm_model_name": "hf-hub:a/b"}}, UnsafeInputError,
+         "vision_cfg.timm_model_name 'hf-hub:a/b' would need a download"),
+        ({"text_cfg": {"tokenizer_kwargs": {"bpe_path": "/etc/passwd"}}}, UnsafeInputError,
+         "text_cfg.tokenizer_kwargs.bpe_path would open another file"),
+        ({"vision_cfg": {"width": 10**9}}, UnsafeInputError,
+         "vision_cfg.width is 1000000000, at most 1,000,000"),
+        ({"vision_cfg": {"width": float("inf")}}, UnsafeInputError, "vision_cfg.width is inf"),
+        ({"vision_cfg": 3}, DataError, "no usable 'vision_cfg'"),
+        ({"embed_dim": "x"}, DataError, "no usable 'embed_dim'"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_reaches_out_is_refused(config, change, kind, message):
+    config.write_text(json.dumps({**CONFIG, **change}))
+    with pytest.raises(kind, match=re.escape(message)):
+        read_config(config)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 50_000])
+def test_what_is_no_configuration_is_refused(config, text):
+    config.write_text(text)
+    with pytest.raises(DataError, match=r"tiny\.json: not (JSON|an open_clip)"):
+        read_config(config)
+
+
+def test_a_configuration_that_open_clip_cannot_build_is_named(checkpoint, config):
+    config.write_text(json.dumps({**CONFIG, "vision_cfg": {"heigth": 3}}))
+    with pytest.raises(DataError, match=r"model tiny cannot be built: TypeError: .*heigth"):
+        ClipModel.load("tiny", checkpoint, config, device="cpu")
+
+
+def test_broken_and_needle_images_are_refused(model):
+    from PIL import Image
+
+    with pytest.raises(DataError, match="not an image of a known format"):
+        model.encode_images([b"nothing"])
+    with pytest.raises(UnsafeInputError, match="1 x 60000 pixels: too narrow to resize"):
+        model.prepare(Image.new("RGB", (1, 60_000)))
