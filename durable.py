@@ -27,6 +27,7 @@ _STORAGE_ERRNOS = {
     errno.EPERM: "no permission to write there; choose another place",
     errno.EISDIR: "a folder stands where a file should be written",
     errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
     errno.EFBIG: "the file would exceed the largest size allowed here",
 }
 
@@ -120,15 +121,17 @@ def append_line(path: Path | str, line: str) -> None:
     data = line.encode() + b"\n"
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
+        # Unbuffered: a buffer would be flushed again on close, after the line was cut off.
+        with path.open("ab+", buffering=0) as file:
             end = _whole_lines_end(file)
             file.truncate(end)
             try:
-                file.write(data)
-                file.flush()
+                written = 0
+                while written < len(data):
+                    written += file.write(data[written:])
                 os.fsync(file.fileno())
             except OSError:
-                os.truncate(path, end)
+                file.truncate(end)
                 raise
 
 

@@ -67,10 +67,10 @@ class _Plan:
     items: Callable[[], Iterator[_Item]]
 
     @classmethod
-    def of(cls, chosen: str, each: int, seed: list[int], inverted: float = 0.3) -> _Plan:
+    def of(cls, chosen: str, each: int, seed: list[int]) -> _Plan:
         """Plan a classification of characters."""
         names = tuple(describe(character) for character in chosen)
-        return cls(names, _STYLES, lambda: _drawn(chosen, each, seed, inverted))
+        return cls(names, _STYLES, lambda: _drawn(chosen, each, seed))
 
 
 def build_demo_suite(data: Path, seed: int = 0) -> dict[str, str]:
@@ -84,7 +84,7 @@ def build_demo_suite(data: Path, seed: int = 0) -> dict[str, str]:
         "demo/digits": _Plan(_DIGITS, _DIGIT_STYLES, _digits),
         "demo/letters": _Plan.of(LETTERS, 20, [seed, 1]),
         "demo/greek": _Plan.of(GREEK, 20, [seed, 2]),
-        "demo/symbols": _Plan.of(SYMBOLS, 12, [seed, 3], inverted=0.0),
+        "demo/symbols": _Plan.of(SYMBOLS, 12, [seed, 3]),
         "demo/glyph_retrieval": _Plan((), (), lambda: _pairs([seed, 4])),
     }
     built: dict[str, str] = {}
@@ -121,33 +121,28 @@ def _digits() -> Iterator[_Item]:
         yield _Item(to_png(page), label=int(label))
 
 
-def _drawn(chosen: str, each: int, seed: list[int], inverted: float = 0.3) -> Iterator[_Item]:
+def _drawn(chosen: str, each: int, seed: list[int]) -> Iterator[_Item]:
     """Draw every character ``each`` times, in turn in each font that has it."""
     for label, character in enumerate(chosen):
         for copy in range(each):
-            yield _Item(_picture(character, copy, [*seed, label, copy], inverted), label=label)
+            yield _Item(_picture(character, copy, [*seed, label, copy]), label=label)
 
 
 def _pairs(seed: list[int]) -> Iterator[_Item]:
     for index, character in enumerate(RETRIEVAL):
         captions = tuple(style.replace("{c}", describe(character)) for style in _STYLES[:2])
-        yield _Item(_picture(character, index, [*seed, index], 0.0), captions=captions)
+        yield _Item(_picture(character, index, [*seed, index]), captions=captions)
 
 
-def _picture(character: str, copy: int, seed: list[int], inverted: float) -> bytes:
-    """Draw one test image; light on dark with the probability ``inverted``.
-
-    Symbols never are: a light square on dark is a filled one or an outlined one at will.
-    """
+def _picture(character: str, copy: int, seed: list[int]) -> bytes:
+    """Draw one test image: sizes and places as in the pool, another typeface."""
     rng = np.random.default_rng([VERSION, *seed])
     fonts = held_out_fonts(character)
-    light, dark = int(rng.integers(200, 256)), int(rng.integers(0, 90))
-    ink, paper = (light, dark) if rng.random() < inverted else (dark, light)
     image = draw(
         character, fonts[copy % len(fonts)], SIDE,
-        fill=float(rng.uniform(0.55, 0.9)),
-        shift=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.6, 0.6))),
-        ink=ink, paper=paper,
+        fill=float(rng.uniform(0.6, 0.85)),
+        shift=(float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.3, 0.3))),
+        ink=int(rng.integers(0, 60)), paper=int(rng.integers(220, 256)),
     )  # fmt: skip
     if image is None:
         raise DataError(f"{describe(character)} leaves no ink; another version of matplotlib?")

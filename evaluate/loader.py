@@ -1,8 +1,8 @@
 """open_clip's WebDataset loader with every random choice taken from the seed.
 
-The stages are open_clip's own, in its order: shards sampled with replacement, a shuffle
-buffer of samples, decoding, preprocessing, tokenising, batching. Only the sources of
-randomness differ: open_clip seeds its shuffle buffer by the clock and keeps its workers'
+The stages are open_clip's, in its order: shards sampled with replacement, a shuffle buffer
+of samples, decoding, preprocessing, tokenising, batching. What differs is the source of
+randomness: open_clip seeds its shuffle buffer by the clock and keeps its workers'
 generators running over epochs, so that no two runs, and no resumed run, are alike. Here each
 (seed, epoch, process, worker) has generators of its own.
 """
@@ -16,12 +16,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..errors import DataError
+from ..pools import tar
 from ..progress import Progress
 from .data import TrainingData
 
 SHUFFLE_SIZE = 5000
 SHUFFLE_INITIAL = 1000
 CAPTION_CACHE = 1 << 16
+READ_AHEAD = 1 << 20
+IMAGES = ("jpg", "png", "jpeg", "webp")
 
 
 def training_loader(
@@ -70,6 +73,24 @@ def seeded_epochs(train_one_epoch: Callable[..., Any], seed: int) -> Callable[..
     return wrapped
 
 
+def read_shard(path: str) -> Iterator[dict[str, Any]]:
+    """Yield the samples of a tar that have an image and a caption, as WebDataset dictionaries.
+
+    Only these members are read; Python's tarfile would take longer than decoding the images.
+    """
+    with open(path, "rb", buffering=0) as file:
+        window = tar.Window(file.fileno(), READ_AHEAD)
+        for sample in tar.samples_in(window, path):
+            image = next((e for e in IMAGES if e in sample.members), None)
+            if image is None or "txt" not in sample.members:
+                continue
+            found: dict[str, Any] = {"__key__": sample.key, "__url__": path}
+            for extension in (image, "txt"):
+                member = sample.members[extension]
+                found[extension] = window(member.data, member.size)
+            yield found
+
+
 class _Counted:
     """A loader that says how far it is and offers the two numbers the trainer asks for."""
 
@@ -93,11 +114,7 @@ def _pipeline(
     shared: Any,
 ) -> Any:
     import webdataset as wds
-    from open_clip_train.data import (
-        filter_no_caption_or_no_image,
-        log_and_continue,
-        tarfile_to_samples_nothrow,
-    )
+    from open_clip_train.data import log_and_continue
     from webdataset.filters import _shuffle
 
     def generator(purpose: str) -> random.Random:
@@ -126,19 +143,21 @@ def _pipeline(
         def run(self, source: Iterator[Any]) -> Iterator[Any]:
             return _shuffle(source, SHUFFLE_SIZE, SHUFFLE_INITIAL, generator("samples"))
 
-    class Bounded(wds.PipelineStage):
-        """Refuse shards without one usable sample instead of reading them for ever."""
+    class Samples(wds.PipelineStage):
+        """The samples of each shard; shards without one usable sample are refused, not reread."""
 
         def run(self, source: Iterator[Any]) -> Iterator[Any]:
-            seen = 0
+            usable = 0
             limit = 64 + 2 * sum(len(each.shards) for each in data)
             for number, shard in enumerate(source):
-                if seen == 0 and number > limit:
+                if usable == 0 and number > limit:
                     raise DataError(f"{data[0].path}: no sample with an image and a caption found")
-                for sample in tarfile_to_samples_nothrow(iter([shard])):
-                    if filter_no_caption_or_no_image(sample):
-                        seen += 1
+                try:
+                    for sample in read_shard(shard["url"]):
+                        usable += 1
                         yield sample
+                except (DataError, OSError) as error:
+                    log_and_continue(error)
 
     @functools.lru_cache(maxsize=CAPTION_CACHE)
     def tokens(text: str) -> Any:
@@ -146,7 +165,7 @@ def _pipeline(
 
     return wds.DataPipeline(
         Resampled(),
-        Bounded(),
+        Samples(),
         Shuffled(),
         wds.decode("pilrgb", handler=log_and_continue),
         wds.rename(image="jpg;png;jpeg;webp", text="txt"),

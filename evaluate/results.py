@@ -223,6 +223,32 @@ def is_tie(a: Estimate, b: Estimate) -> bool:
     return abs(a.mean - b.mean) <= t_quantile(freedom) * math.sqrt(total)
 
 
+def pooled_spread(estimates: Sequence[Estimate]) -> tuple[float | None, int]:
+    """Return the standard deviation over seeds that several datasets share, and its freedom.
+
+    With two or three seeds each dataset's own spread is hardly known; taken together (the root
+    of their mean variance, weighted by n - 1, as in an analysis of variance) they know it
+    better. It assumes that training varies alike on all of them. None without repeated seeds.
+    """
+    parts = [(e.deviation, e.n - 1) for e in estimates if e.deviation is not None]
+    freedom = sum(n for _, n in parts)
+    if not freedom:
+        return None, 0
+    return math.sqrt(sum(deviation**2 * n for deviation, n in parts) / freedom), freedom
+
+
+def is_tie_pooled(a: Estimate, b: Estimate, spread: float | None, freedom: int) -> bool:
+    """Tell whether two datasets are too close to call, given the spread all datasets share.
+
+    A tie when ``|a.mean - b.mean| <= t * spread * sqrt(1 / a.n + 1 / b.n)``, t being
+    Student's 97.5 % quantile at ``freedom``. Without a spread everything is a tie.
+    """
+    if spread is None:
+        return True
+    error = spread * math.sqrt(1 / a.n + 1 / b.n)
+    return abs(a.mean - b.mean) <= t_quantile(freedom) * error
+
+
 def t_quantile(freedom: float) -> float:
     """Return Student's 97.5 % quantile, degrees of freedom rounded down (the careful side)."""
     if freedom >= len(_T) + 1:

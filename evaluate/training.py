@@ -281,7 +281,8 @@ def _quiet_logging() -> Iterator[None]:
         for handler in root.handlers:
             if handler not in before[0] and isinstance(handler, logging.FileHandler):
                 handler.close()
-        root.handlers[:], root.level = before[0], before[1]
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
 
 
 @contextlib.contextmanager

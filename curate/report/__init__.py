@@ -1,1 +1,10 @@
-"""The report of a study: one self-contained page."""
+"""The pages people look at: the report of a study and the contact sheet of a pool.
+
+Each is one self-contained file that requests nothing; the same input gives the same bytes.
+"""
+
+from .contact import write_contact_sheet
+from .page import write_report
+from .sheets import Sheet, Thumbnail, collect_sheets
+
+__all__ = ["Sheet", "Thumbnail", "collect_sheets", "write_contact_sheet", "write_report"]

@@ -99,6 +99,7 @@ class Scheduler:
         is raised.
         """
         done: dict[str, Record] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
         waiting = list(tasks)
         running: dict[Connection, tuple[Task, Any, float]] = {}
         failure: DatacompError | None = None

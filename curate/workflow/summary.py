@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import __version__
-from ...evaluate.results import Estimate, combine, is_tie
+from ...evaluate.results import combine, is_tie_pooled, pooled_spread
 from ...evaluate.tasks import Task
 from .config import Study
 from .scheduler import Record
@@ -15,12 +15,14 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
     """Return one row per dataset, ranked by the average over tasks, ties marked as ties."""
     rows = [_row(study, dataset.name, tasks, records) for dataset in study.dataset]
     estimates = {row["name"]: combine(row["average"]["values"]) for row in rows}
+    spread, freedom = pooled_spread(list(estimates.values()))
     rows.sort(key=lambda row: -row["average"]["mean"])
     for rank, row in enumerate(rows, 1):
         row["rank"] = rank
         row["tied_with"] = [
             other["name"] for other in rows
-            if other is not row and _tie(estimates[row["name"]], estimates[other["name"]])
+            if other is not row
+            and is_tie_pooled(estimates[row["name"]], estimates[other["name"]], spread, freedom)
         ]  # fmt: skip
     pool = records["pool"].result
     return {
@@ -32,6 +34,7 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
             "scale": study.train.resolved().to_dict(),
             "seeds": study.train.seeds,
             "suite": study.evaluate.suite,
+            "spread": spread,
             "pool": {key: pool[key] for key in ("samples", "digest", "set_aside", "defects")},
         },
         "tasks": [
@@ -69,13 +72,6 @@ def verdict(rows: list[dict[str, Any]]) -> str:
         f"Curation won: {best['name']} keeps {best['share']:.0%} of the pool and is {gain:.3f} "
         f"ahead of the whole pool ({numbers}), by more than the spread of the seeds."
     )
-
-
-def _tie(a: Estimate, b: Estimate) -> bool:
-    """One seed says nothing of the spread, so nothing is called a difference."""
-    if a.standard_error is None or b.standard_error is None:
-        return True
-    return is_tie(a, b)
 
 
 def _row(

@@ -196,7 +196,7 @@ def _plan_one(index: int, character: str, fonts: list[Font], seed: int) -> _Glyp
     first = int(rng.choice(len(captions), p=[0.3, 0.25, 0.2, 0.1, 0.15]))
     return _Glyph(
         character, font,
-        side=int(rng.integers(40, 81)),
+        side=int(rng.integers(36, 65)),
         fill=float(rng.uniform(0.6, 0.85)),
         shift=(float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.3, 0.3))),
         angle=float(rng.uniform(-8, 8)) if rng.random() < 0.25 else 0.0,

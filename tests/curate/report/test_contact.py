@@ -1,0 +1,144 @@
+import re
+
+import pytest
+from datacomp.curate.report import write_contact_sheet
+from datacomp.curate.report.contact import _edges
+from datacomp.errors import UsageError
+from datacomp.pools import Pool
+from datacomp.pools.uids import from_hex
+
+
+@pytest.fixture
+def page(tmp_path):
+    return tmp_path / "sheet.html"
+
+
+def test_everything_is_shown(pool, samples, page, parse):
+    assert write_contact_sheet(pool, page) == len(samples)
+    tree = parse(page.read_text("utf-8"))
+    assert len(tree.one("ul", "gallery").all("figure")) == len(samples)
+    assert tree.one("head").one("title").text == tree.one("h1").text == "pool.duckdb: contact sheet"
+    assert tree.one("p", "verdict").text == "45 of 45 samples (100.0 %); 45 shown."
+    assert tree.all("script") == []
+    assert [f.one("strong").text for f in tree.all("figure", "chart")] == [
+        "width, px", "height, px", "aspect, width over height", "caption, words", "truth"
+    ]  # fmt: skip
+    assert all(img.attributes["src"].startswith("data:image/") for img in tree.all("img"))
+
+
+def test_condition_limit_and_title(pool, page, parse, hostile):
+    shown = write_contact_sheet(pool, page, "width > 50 -- <b>", limit=5, title=hostile)
+    assert shown == 5
+    tree = parse(page.read_text("utf-8"))
+    count = pool.count() and pool.scalar("SELECT count(*) FROM samples WHERE width > 50")
+    assert tree.one("p", "verdict").text.startswith(
+        f"{count} of 45 samples ({100 * count / 45:.1f} %) where width > 50 -- <b>; 5 shown."
+    )
+    assert tree.all("script") == []
+
+
+def test_same_arguments_same_bytes(pool, page):
+    def made(**options):
+        write_contact_sheet(pool, page, limit=10, **options)
+        return page.read_bytes()
+
+    assert made() == made()
+    assert made() != made(seed=1)
+
+
+def test_nothing_matches(pool, page, parse):
+    assert write_contact_sheet(pool, page, "false") == 0
+    tree = parse(page.read_text("utf-8"))
+    assert tree.one("p", "note").text == "No sample matches."
+    assert tree.all("figure") == []
+
+
+def test_an_empty_pool(tmp_path, page):
+    with Pool.create(tmp_path / "empty.duckdb") as empty:
+        assert write_contact_sheet(empty, page) == 0
+
+
+def test_scores_can_be_asked_for_and_are_drawn(pool, page, parse):
+    uids = [
+        r[0] for r in pool.sql("SELECT printf('%032x', uid) FROM samples ORDER BY uid").fetchall()
+    ]
+    for name, digest, kind, values in (
+        ("clip", "aa" * 32, "FLOAT", [i / 10 for i in range(10)]),
+        ("language", "bb" * 32, "VARCHAR", ["en"] * 6 + ["de"] * 4),
+        ("width", "cc" * 32, "INTEGER", list(range(10))),
+    ):
+        table = pool.score_table(name, digest, {"type": kind})
+        pool.write_scores(table, from_hex(uids[:10]), values)
+    where = "clip >= 0.45 AND language IN ('en', 'de') AND \"width:cccccccc\" < 9"
+    assert write_contact_sheet(pool, page, where) == 4
+    charts = {
+        f.one("strong").text: f for f in parse(page.read_text("utf-8")).all("figure", "chart")
+    }
+    assert "clip" in charts
+    assert charts["clip"].one("small").text == "0.500 to 0.800, median 0.650, 4 known"
+    assert charts["width:cccccccc"].one("small").text == "5 to 8, median 6, 4 known"
+    assert [li.one("span", "name").text for li in charts["language"].all("li")] == ["de", "en"]
+
+
+def test_a_histogram_counts_every_sample(pool, page, parse):
+    write_contact_sheet(pool, page)
+    for chart in parse(page.read_text("utf-8")).all("figure", "chart")[:4]:
+        known = int(re.search(r"(\d+) known", chart.one("small").text)[1])
+        bins = [title.text.rsplit(": ", 1)[1] for title in chart.all("title")]
+        assert sum(map(int, bins)) == known
+
+
+def test_many_values_of_a_text_column_are_summed_up(pool, page, parse):
+    pool.sql("UPDATE samples SET truth = 'kind ' || (width % 20)::VARCHAR WHERE width IS NOT NULL")
+    write_contact_sheet(pool, page)
+    chart = parse(page.read_text("utf-8")).all("figure", "chart")[-1]
+    names = [li.one("span", "name").text for li in chart.all("li")]
+    assert len(names) == 9
+    assert names[-1].endswith(" others")
+    counts = [int(li.one("span", "count").text.split()[0]) for li in chart.all("li")]
+    assert sum(counts) == 45
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("widht > 3", "where 'widht > 3': Binder Error: Referenced column \"widht\" not found"),
+        ("1 +", "where '1 +': Parser Error: syntax error at or near \")\""),
+        ("true); DROP TABLE samples; --", "where 'true); DROP TABLE samples; --': Parser Error"),
+        ("true); DROP TABLE samples; SELECT (1", "where: expected one SQL condition, found"),
+        ("length(text) > 'x'", "where \"length(text) > 'x'\": Conversion Error"),
+        ("no_such(text)", "where 'no_such(text)': Catalog Error"),
+        (" ", "where is empty; 'true' matches every sample"),
+    ],
+)
+def test_bad_sql_is_one_clear_line(pool, page, where, message):
+    with pytest.raises(UsageError) as caught:
+        write_contact_sheet(pool, page, where)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert not page.exists()
+    assert pool.count() == 45
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+def test_limits(pool, page, limit):
+    with pytest.raises(UsageError) as caught:
+        write_contact_sheet(pool, page, limit=limit)
+    assert str(caught.value) == f"limit is {limit}; a contact sheet shows 1 to 10,000 samples"
+
+
+def test_a_pool_open_for_reading_only(pool, page):
+    path = pool.path
+    pool.close()
+    with Pool.open(path, read_only=True) as reading:
+        assert write_contact_sheet(reading, page, limit=3) == 3
+        assert reading.sql("SHOW TABLES").fetchall().count(("report_matching",)) == 0
+
+
+def test_edges():
+    assert _edges(5, 7, True) == [5, 6, 7, 8]
+    wide = _edges(0, 1000, True)
+    assert len(wide) <= 25
+    assert wide[-1] > 1000
+    assert all(edge.is_integer() for edge in wide)
+    assert _edges(2.0, 2.0, False)[0] < 2 < _edges(2.0, 2.0, False)[-1]
