@@ -1,14 +1,14 @@
 """The errors datacomp raises on purpose. Each message is one line: what, where, what to do.
 
-    DatacompError
-    ├── UsageError            the caller asked for something that does not exist or make sense
-    │   └── ConfigError       datacomp.toml: file, line, key, what was found, what is accepted
-    ├── MissingError          a file, column, score, checkpoint or extra is not there
-    ├── DataError             an input is broken
-    │   ├── UnsafeInputError  an input that could do harm: traversal, bomb, oversized, code
-    │   └── IntegrityError    bytes differ from the recorded digest or fingerprint
-    ├── StorageError          the disk is full, a path cannot be written, a pool is held elsewhere
-    └── RunError              a subprocess or stage failed; says where its log is
+DatacompError
+├── UsageError            the caller asked for something that does not exist or make sense
+│   └── ConfigError       datacomp.toml: file, line, key, what was found, what is accepted
+├── MissingError          a file, column, score, checkpoint or extra is not there
+├── DataError             an input is broken
+│   ├── UnsafeInputError  an input that could do harm: traversal, bomb, oversized, code
+│   └── IntegrityError    bytes differ from the recorded digest or fingerprint
+├── StorageError          the disk is full, a path cannot be written, a pool is held elsewhere
+└── RunError              a subprocess or stage failed; says where its log is
 """
 
 

@@ -38,7 +38,9 @@ def open_training_data(path: Path | str) -> TrainingData:
     """Find the tars of a folder (or its subfolders) and take their fingerprint."""
     path = Path(path)
     if not path.is_dir():
-        raise MissingError(f"{path}: no such folder of shards; make one with 'datacomp shards build'")
+        raise MissingError(
+            f"{path}: no such folder of shards; make one with 'datacomp shards build'"
+        )
     tars = sorted(tar for tar in path.rglob("*.tar") if not tar.name.startswith("."))
     if not tars:
         raise DataError(f"{path}: no .tar shards found")

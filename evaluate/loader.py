@@ -1,30 +1,42 @@
-"""open_clip's WebDataset loader with every random choice taken from the seed.
+"""The training loader: open_clip's recipe with every random choice taken from the seed.
 
-The stages are open_clip's, in its order: shards sampled with replacement, a shuffle buffer
-of samples, decoding, preprocessing, tokenising, batching. What differs is the source of
-randomness: open_clip seeds its shuffle buffer by the clock and keeps its workers'
-generators running over epochs, so that no two runs, and no resumed run, are alike. Here each
-(seed, epoch, process, worker) has generators of its own.
+As in open_clip (``--dataset-resampled``): shards are drawn with replacement, samples pass a
+shuffle buffer, images are augmented by the model's own preprocessing, batches are whole. What
+differs is the source of randomness. open_clip seeds its shuffle buffer by the clock and lets
+its workers' generators run on over epochs, so no two runs, and no resumed run, are alike. Here
+the samples come from a fixed number of **lanes**, each with generators of its own for (seed,
+epoch, process, lane); batch i comes from lane i modulo LANES, whichever worker holds the lane.
+So the batches are the same for 0, 1, 2, 4 or 8 workers, and a resumed run repeats them.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..pools import tar
+from ..pools.images import decode
 from ..progress import Progress
 from .data import TrainingData
 
-SHUFFLE_SIZE = 5000
-SHUFFLE_INITIAL = 1000
+if TYPE_CHECKING:
+    import torch
+
+LANES = 8
+SHUFFLE_SIZE = 2500
+"""Samples in each lane's buffer: eight lanes hold as many as open_clip's four workers."""
+SHUFFLE_INITIAL = 500
 CAPTION_CACHE = 1 << 16
 READ_AHEAD = 1 << 20
 IMAGES = ("jpg", "png", "jpeg", "webp")
+
+Sample = tuple[str, bytes, bytes]
+"""Key, image and caption, as they lie in the shard."""
 
 
 def training_loader(
@@ -35,23 +47,21 @@ def training_loader(
     def get_data(
         args: Any, preprocess: tuple[Any, Any], epoch: int = 0, tokenizer: Any = None
     ) -> dict[str, Any]:
-        import webdataset as wds
         from open_clip_train.data import DataInfo, SharedEpoch
+        from torch.utils.data import DataLoader
 
         shared = SharedEpoch(epoch=epoch)
-        workers = max(1, args.workers)
         global_batch = args.batch_size * args.world_size
-        batches = math.ceil(math.ceil(args.train_num_samples / global_batch) / workers) * workers
         # Accumulated gradients need whole groups of batches.
-        batches = max(1, batches // args.accum_freq) * args.accum_freq
+        groups = math.ceil(args.train_num_samples / (global_batch * args.accum_freq))
+        batches = groups * args.accum_freq
         progress.done = epoch * batches * global_batch
         progress.total = args.epochs * batches * global_batch
-        pipeline = _pipeline(data, weights, seed, args, preprocess[0], tokenizer, shared)
-        pipeline = pipeline.with_epoch(math.ceil(batches / workers))
-        loader = wds.WebLoader(pipeline, batch_size=None, shuffle=False, num_workers=args.workers)
-        return {"train": DataInfo(
-            dataloader=_Counted(loader, batches, global_batch, progress), shared_epoch=shared
-        )}  # fmt: skip
+        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared)
+        dataset = _batches_class()(lanes, batches, args.batch_size, preprocess[0], tokenizer)
+        loader = DataLoader(dataset, batch_size=None, num_workers=args.workers)
+        counted = _Counted(loader, batches, global_batch, progress)
+        return {"train": DataInfo(dataloader=counted, shared_epoch=shared)}  # pyright: ignore[reportArgumentType]
 
     return get_data
 
@@ -73,22 +83,112 @@ def seeded_epochs(train_one_epoch: Callable[..., Any], seed: int) -> Callable[..
     return wrapped
 
 
-def read_shard(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a tar that have an image and a caption, as WebDataset dictionaries.
-
-    Only these members are read; Python's tarfile would take longer than decoding the images.
-    """
+def read_shard(path: str) -> Iterator[Sample]:
+    """Yield the samples of a tar that have an image and a caption; only these members are read."""
     with open(path, "rb", buffering=0) as file:
         window = tar.Window(file.fileno(), READ_AHEAD)
         for sample in tar.samples_in(window, path):
-            image = next((e for e in IMAGES if e in sample.members), None)
-            if image is None or "txt" not in sample.members:
-                continue
-            found: dict[str, Any] = {"__key__": sample.key, "__url__": path}
-            for extension in (image, "txt"):
-                member = sample.members[extension]
-                found[extension] = window(member.data, member.size)
-            yield found
+            image = next((sample.members[e] for e in IMAGES if e in sample.members), None)
+            text = sample.members.get("txt")
+            if image is not None and text is not None:
+                yield sample.key, window(image.data, image.size), window(text.data, text.size)
+
+
+class _Lanes:
+    """Endless streams of samples, each the same whenever (seed, epoch, process, lane) is."""
+
+    def __init__(
+        self, data: list[TrainingData], weights: list[float] | None, seed: str, epoch: Any
+    ) -> None:
+        self._shards = [shard for source in data for shard in source.shards]
+        self._weights = None if weights is None else [
+            weight for source, weight in zip(data, weights, strict=True) for _ in source.shards
+        ]  # fmt: skip
+        self._where = data[0].path
+        self._seed, self._epoch = seed, epoch
+
+    def generator(self, purpose: str) -> random.Random:
+        """Return the generator of a purpose in the current epoch."""
+        return random.Random(f"{self._seed}/{self._epoch.get_value()}/{purpose}")
+
+    def lane(self, number: int) -> Iterator[Sample]:
+        """Yield the samples of a lane, shuffled; for ever."""
+        rng = self.generator(f"lane{number}/samples")
+        buffer: list[Sample] = []
+        for sample in self._samples(number):
+            buffer.append(sample)
+            if len(buffer) >= SHUFFLE_INITIAL:
+                # Grow to full size while giving out one sample for every two taken in.
+                if len(buffer) < SHUFFLE_SIZE and len(buffer) % 2:
+                    continue
+                place = rng.randrange(len(buffer))
+                buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                yield buffer.pop()
+
+    def _samples(self, number: int) -> Iterator[Sample]:
+        rng = self.generator(f"lane{number}/shards")
+        barren = 0
+        while True:
+            shard = rng.choices(self._shards, weights=self._weights)[0]
+            found = False
+            try:
+                for sample in read_shard(shard):
+                    found = True
+                    yield sample
+            except (DataError, OSError) as error:
+                logging.warning("shard set aside: %s", error)
+            barren = 0 if found else barren + 1
+            if barren > 64 + 2 * len(self._shards):
+                raise DataError(f"{self._where}: no sample with an image and a caption found")
+
+
+@functools.cache
+def _batches_class() -> type:
+    """Make the dataset class where torch is needed, not where this module is imported."""
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
+
+    class Batches(IterableDataset):
+        """Batches of (images, texts); each worker makes those of its own lanes."""
+
+        def __init__(
+            self, lanes: _Lanes, batches: int, size: int, preprocess: Any, tokenizer: Any
+        ) -> None:
+            self._lanes, self._batches, self._size = lanes, batches, size
+            self._preprocess, self._tokenizer = preprocess, tokenizer
+            self._tokens: Any = None
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            info = get_worker_info()
+            worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+            lanes = LANES if LANES % workers == 0 else workers
+            self._tokens = functools.lru_cache(CAPTION_CACHE)(lambda t: self._tokenizer(t)[0])
+            streams = {n: self._lanes.lane(n) for n in range(worker, lanes, workers)}
+            for number in range(self._batches):
+                if number % lanes in streams:
+                    yield self._batch(number, streams[number % lanes])
+
+        def _batch(
+            self, number: int, stream: Iterator[Sample]
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            images: list[torch.Tensor] = []
+            texts: list[torch.Tensor] = []
+            before = torch.get_rng_state()
+            torch.manual_seed(self._lanes.generator(f"batch{number}").getrandbits(63))
+            try:
+                while len(images) < self._size:
+                    key, image, text = next(stream)
+                    try:
+                        images.append(self._preprocess(decode(image)))
+                        texts.append(self._tokens(text.decode()))
+                    except (DataError, UnicodeDecodeError) as error:
+                        del images[len(texts) :]
+                        logging.warning("sample %s set aside: %s", key, error)
+            finally:
+                torch.set_rng_state(before)
+            return torch.stack(images), torch.stack(texts)
+
+    return Batches
 
 
 class _Counted:
@@ -102,74 +202,3 @@ class _Counted:
         for batch in self._loader:
             yield batch
             self._progress.advance(self._batch)
-
-
-def _pipeline(
-    data: list[TrainingData],
-    weights: list[float] | None,
-    seed: int,
-    args: Any,
-    preprocess: Callable[[Any], Any],
-    tokenizer: Any,
-    shared: Any,
-) -> Any:
-    import webdataset as wds
-    from open_clip_train.data import log_and_continue
-    from webdataset.filters import _shuffle
-
-    def generator(purpose: str) -> random.Random:
-        from torch.utils.data import get_worker_info
-
-        info = get_worker_info()
-        worker = 0 if info is None else info.id
-        return random.Random(f"{seed}/{shared.get_value()}/{args.rank}/{worker}/{purpose}")
-
-    class Resampled(wds.PipelineStage):
-        """Shards drawn with replacement, as ``--dataset-resampled`` does."""
-
-        def run(self) -> Iterator[dict[str, str]]:
-            rng = generator("shards")
-            shards = [shard for source in data for shard in source.shards]
-            chances = None if weights is None else [
-                weight for source, weight in zip(data, weights, strict=True) for _ in source.shards
-            ]  # fmt: skip
-            while True:
-                for shard in rng.choices(shards, weights=chances, k=64):
-                    yield {"url": shard}
-
-    class Shuffled(wds.PipelineStage):
-        """A shuffle buffer whose generator follows from the seed."""
-
-        def run(self, source: Iterator[Any]) -> Iterator[Any]:
-            return _shuffle(source, SHUFFLE_SIZE, SHUFFLE_INITIAL, generator("samples"))
-
-    class Samples(wds.PipelineStage):
-        """The samples of each shard; shards without one usable sample are refused, not reread."""
-
-        def run(self, source: Iterator[Any]) -> Iterator[Any]:
-            usable = 0
-            limit = 64 + 2 * sum(len(each.shards) for each in data)
-            for number, shard in enumerate(source):
-                if usable == 0 and number > limit:
-                    raise DataError(f"{data[0].path}: no sample with an image and a caption found")
-                try:
-                    for sample in read_shard(shard["url"]):
-                        usable += 1
-                        yield sample
-                except (DataError, OSError) as error:
-                    log_and_continue(error)
-
-    @functools.lru_cache(maxsize=CAPTION_CACHE)
-    def tokens(text: str) -> Any:
-        return tokenizer(text)[0]
-
-    return wds.DataPipeline(
-        Resampled(),
-        Samples(),
-        Shuffled(),
-        wds.decode("pilrgb", handler=log_and_continue),
-        wds.rename(image="jpg;png;jpeg;webp", text="txt"),
-        wds.map_dict(image=preprocess, text=tokens),
-        wds.to_tuple("image", "text"),
-        wds.batched(args.batch_size, partial=False),
-    )

@@ -56,7 +56,7 @@ SCALES = {
 
 
 def get_scale(name: str, samples_seen: int | None = None) -> Scale:
-    """Return a scale by name; ``samples_seen`` overrides its budget (and is no longer DataComp's)."""
+    """Return a scale by name; with another ``samples_seen`` it is no longer DataComp's."""
     if name not in SCALES:
         raise UsageError(
             f"unknown scale {name!r}{suggest(name, list(SCALES))}; there are: {', '.join(SCALES)}"

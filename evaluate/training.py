@@ -15,12 +15,13 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..durable import fsync_directory, sha256_file, write_bytes, write_json
+from ..durable import atomic_path, fsync_directory, sha256_file, write_bytes, write_json
 from ..errors import DataError, IntegrityError, MissingError, RunError, UsageError
 from ..progress import Progress, say
 from .data import TrainingData, open_training_data
@@ -81,7 +82,7 @@ def train(
         "threads": threads,
         "grad_clip_norm": grad_clip_norm,
     }
-    done = _begun(output, plan)
+    done = _begun(output, plan) if rank == 0 else _finished(output)
     if done is not None:
         return done
     started = time.monotonic()
@@ -178,13 +179,22 @@ def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
             f"{output}: this run was begun on other data (fingerprint {before[0][:12]}, now "
             f"{now[0][:12]}); restore the shards or train into another folder"
         )
-    for key in plan:
-        if key != "data" and info.get(key) != plan[key]:
+    for key, value in plan.items():
+        if key != "data" and info.get(key) != value:
             raise UsageError(
-                f"{output}: this run was begun with {key} = {info.get(key)!r}, now {plan[key]!r}; "
+                f"{output}: this run was begun with {key} = {info.get(key)!r}, now {value!r}; "
                 "train into another folder"
             )
     return info if info.get("status") == "done" else None
+
+
+def _finished(output: Path) -> dict[str, Any] | None:
+    """Return the info of a finished run; the first process has checked that it fits."""
+    try:
+        info = json.loads((output / INFO).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return info if isinstance(info, dict) and info.get("status") == "done" else None
 
 
 def _run_trainer(
@@ -205,7 +215,9 @@ def _run_trainer(
     total = scale.samples_seen
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress("training", total))
-        stack.enter_context(_quiet_logging())
+        stack.enter_context(_logging_to_file(trainer))
+        if "cpu" in arguments:
+            stack.enter_context(_distributed_on_cpu())
         stack.enter_context(
             _replaced(trainer, "get_data", training_loader(data, weights, seed, progress))
         )
@@ -221,9 +233,12 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
     checkpoint = output / "checkpoints" / f"epoch_{CHECKPOINTS}.pt"
     if not checkpoint.is_file():
         raise RunError(f"{output}: the trainer ended without {checkpoint.name}; see out.log there")
-    with checkpoint.open("rb+") as file:
-        os.fsync(file.fileno())
-    fsync_directory(checkpoint.parent)
+    if plan["scale"]["keep_checkpoints"]:
+        with checkpoint.open("rb+") as file:
+            os.fsync(file.fileno())
+        fsync_directory(checkpoint.parent)
+    else:
+        _keep_weights_only(checkpoint, plan["scale"]["name"])
     info = {
         **plan,
         "status": "done",
@@ -236,6 +251,16 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
     (checkpoint.parent / "epoch_latest.pt").unlink(missing_ok=True)
     say(f"trained {output} in {info['seconds']:.0f} s", 1)
     return info
+
+
+def _keep_weights_only(checkpoint: Path, name: str) -> None:
+    """Drop the optimiser and the folder's name: fewer bytes, and the same in any folder."""
+    import torch
+
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    slim = {"epoch": content["epoch"], "name": name, "state_dict": content["state_dict"]}
+    with atomic_path(checkpoint) as partial:
+        torch.save(slim, partial)
 
 
 def _versions() -> dict[str, str]:
@@ -263,23 +288,41 @@ def _without_wandb() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_logging() -> Iterator[None]:
-    """Let the trainer log to its file only; its own console handler would drown the progress."""
+def _distributed_on_cpu() -> Iterator[None]:
+    """Let several processes train on CPUs: the trainer names a device, torch wants none."""
+    import torch
+
+    original = torch.nn.parallel.DistributedDataParallel
+
+    def on_cpu(model: Any, device_ids: Any = None, **kwargs: Any) -> Any:
+        return original(model, **kwargs)
+
+    with _replaced(torch.nn.parallel, "DistributedDataParallel", on_cpu):
+        yield
+
+
+@contextlib.contextmanager
+def _logging_to_file(trainer: Any) -> Iterator[None]:
+    """Let the trainer log to its file only; on the console it would drown the progress.
+
+    Its own set-up also raises the level of every other library's logger.
+    """
     root = logging.getLogger()
     before = list(root.handlers), root.level
-    original = logging.StreamHandler.emit
 
-    def emit(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
-        if isinstance(handler, logging.FileHandler) or record.levelno >= logging.ERROR:
-            original(handler, record)
+    def set_up(path: str | None, level: int, include_host: bool = False) -> None:
+        handler = logging.FileHandler(path) if path else logging.NullHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s | %(levelname)s | %(message)s"))
+        root.handlers[:] = [handler]
+        root.setLevel(level)
 
-    logging.StreamHandler.emit = emit
     try:
-        yield
+        with _replaced(trainer, "setup_logging", set_up), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logging.StreamHandler.emit = original
         for handler in root.handlers:
-            if handler not in before[0] and isinstance(handler, logging.FileHandler):
+            if handler not in before[0]:
                 handler.close()
         root.handlers[:] = before[0]
         root.setLevel(before[1])
@@ -293,5 +336,3 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, original)
-
-

@@ -13,9 +13,7 @@ from .contract import Decision, Filter, Scorer, View, sql_number, sql_text
 from .language import LanguageScorer
 
 # What str.split() of Python takes for white space; RE2's \s knows only the ASCII part.
-_SPACE = (
-    r"\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
-)
+_SPACE = r"\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 WORDS = f"len(regexp_extract_all(text, '[^{_SPACE}]+'))"
 
 

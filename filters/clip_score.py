@@ -141,9 +141,7 @@ class ClipScorer(Scorer):
 
 
 @functools.lru_cache(maxsize=4)
-def _scorer(
-    checkpoint: str, model: str | None, config: str | None, device: str
-) -> ClipScorer:
+def _scorer(checkpoint: str, model: str | None, config: str | None, device: str) -> ClipScorer:
     path = Path(checkpoint)
     if path.is_dir():
         return _scorer_of_run(path, device)

@@ -160,9 +160,7 @@ class _Engine:
         parameters = {**scorer.identity(), "type": scorer.type}
         table = self.pool.score_table(scorer.name, digest, parameters)
         where = " AND ".join(alive) or "true"
-        relation = (
-            f"SELECT uid FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {where}"
-        )
+        relation = f"SELECT uid FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {where}"
         self.pool.sql(f"CREATE OR REPLACE TEMP TABLE to_score AS {relation}")
         total = self.pool.scalar("SELECT count(*) FROM to_score")
         with Progress(f"scoring {scorer.name}", total) as progress:
@@ -191,12 +189,12 @@ class _Engine:
         self._kept_tables += 1
         name = f"left_{self._kept_tables}"
         where = " AND ".join(self._alive) or "true"
-        self.pool.sql(f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM candidates WHERE {where}")
+        self.pool.sql(
+            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM candidates WHERE {where}"
+        )
         return name
 
-    def _materialise_rules(
-        self, decisions: list[Decision], scope: str
-    ) -> list[tuple[str, str]]:
+    def _materialise_rules(self, decisions: list[Decision], scope: str) -> list[tuple[str, str]]:
         """Evaluate decisions over ``scope`` alone and return them as predicates over all."""
         rules = []
         for decision in decisions:
@@ -245,7 +243,9 @@ class _Engine:
             for step, verdict in enumerate(verdicts)
             for rule, (reason, _) in enumerate(verdict.rules)
         ]
-        self.pool.sql("CREATE OR REPLACE TEMP TABLE rule (id INTEGER, filter VARCHAR, reason VARCHAR)")
+        self.pool.sql(
+            "CREATE OR REPLACE TEMP TABLE rule (id INTEGER, filter VARCHAR, reason VARCHAR)"
+        )
         if names:
             self.pool.sql(f"INSERT INTO rule VALUES {', '.join(names)}")
 

@@ -139,7 +139,9 @@ def parameters(model: type[Filter]) -> list[Parameter]:
 
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) in (Union, UnionType):
-        return " or ".join(_type_name(part) for part in get_args(annotation) if part is not type(None))
+        return " or ".join(
+            _type_name(part) for part in get_args(annotation) if part is not type(None)
+        )
     arguments = get_args(annotation)
     if arguments:
         return " | ".join(str(argument) for argument in arguments)
@@ -163,7 +165,9 @@ def _from_file(name: str) -> type[Filter]:
         except Exception as error:
             del sys.modules[unique]
             line = _line_in(error, str(path))
-            raise UsageError(f"filter {name}: {path}:{line}: {type(error).__name__}: {error}") from error
+            raise UsageError(
+                f"filter {name}: {path}:{line}: {type(error).__name__}: {error}"
+            ) from error
     if not hasattr(module, attribute):
         classes = [
             key for key, value in vars(module).items()

@@ -90,8 +90,7 @@ def characters(font: Font) -> tuple[str, ...]:
 def is_visible(character: str) -> bool:
     """Tell whether a character has a name and leaves ink of its own."""
     return (
-        unicodedata.category(character) not in _INVISIBLE
-        and unicodedata.name(character, "") != ""
+        unicodedata.category(character) not in _INVISIBLE and unicodedata.name(character, "") != ""
     )
 
 
@@ -119,9 +118,7 @@ def describe(character: str) -> str:
 def _load(font: Font, size: int) -> FreeTypeFont:
     from PIL import ImageFont
 
-    return ImageFont.truetype(
-        str(font_path(font)), size, layout_engine=ImageFont.Layout.BASIC
-    )
+    return ImageFont.truetype(str(font_path(font)), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def draw(

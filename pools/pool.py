@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 BATCH = 4096
 
-HALVES = (
-    '("uid" >> 64)::UBIGINT AS high, ("uid" & 18446744073709551615::UHUGEINT)::UBIGINT AS low'
-)
+HALVES = '("uid" >> 64)::UBIGINT AS high, ("uid" & 18446744073709551615::UHUGEINT)::UBIGINT AS low'
 """SQL for the two halves of a uid: neither Arrow nor numpy has 128-bit integers."""
 
 
@@ -65,7 +63,9 @@ class Pool:
         """Make an empty pool at ``path``; it must not exist yet."""
         path = Path(path)
         if path.exists():
-            raise UsageError(f"{path} exists already; add to it with 'datacomp pool add {path} ...'")
+            raise UsageError(
+                f"{path} exists already; add to it with 'datacomp pool add {path} ...'"
+            )
         partial = partial_path(path)
         with pool_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,9 +141,7 @@ class Pool:
 
     def uids(self, where: str = "true") -> UidArray:
         """Return the sorted uids of the samples for which the SQL predicate holds."""
-        arrays = self.sql(
-            f"SELECT {HALVES} FROM samples WHERE {where} ORDER BY uid"
-        ).fetchnumpy()
+        arrays = self.sql(f"SELECT {HALVES} FROM samples WHERE {where} ORDER BY uid").fetchnumpy()
         return from_halves(_plain(arrays["high"]), _plain(arrays["low"]))
 
     def digest(self) -> str:
@@ -171,7 +169,9 @@ class Pool:
                 "SELECT source, reason, count(*) AS count, min(item) AS example FROM set_aside "
                 "GROUP BY ALL ORDER BY source, count DESC, reason"
             ),
-            "scores": self._rows("SELECT name, parameters, digest FROM scores ORDER BY name, digest"),
+            "scores": self._rows(
+                "SELECT name, parameters, digest FROM scores ORDER BY name, digest"
+            ),
         }
 
     def _rows(self, query: str) -> list[dict[str, Any]]:
@@ -232,9 +232,7 @@ class Pool:
             )
         return number
 
-    def _add_batch(
-        self, number: int, batch: list[Record | SetAside], report: AddReport
-    ) -> None:
+    def _add_batch(self, number: int, batch: list[Record | SetAside], report: AddReport) -> None:
         from .sources.base import Record, SetAside
 
         self._note_set_aside(number, [item for item in batch if isinstance(item, SetAside)], report)

@@ -45,13 +45,12 @@ class LazyGroup(click.Group):
         module, name = COMMANDS[cmd_name][0].split(":")
         return getattr(importlib.import_module(f".{module}", __package__), name)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):  # noqa: ANN201
+    def resolve_command(self, ctx: click.Context, args: list[str]):
         """Answer an unknown command with the nearest known one."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            error.message = error.message.rstrip(".") + suggest(args[0], list(COMMANDS)) + "."
-            raise
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            hint = suggest(args[0], list(COMMANDS))
+            raise click.UsageError(f"No such command {args[0]!r}{hint}.", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""

@@ -54,7 +54,9 @@ def describe_machine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
-        "cpu cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory": f"{pages / 2**30:.1f} GiB",
         "free disk here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
         "gpu": _gpus(),

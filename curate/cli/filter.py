@@ -28,7 +28,9 @@ def list_(as_json: bool) -> None:
         emit_table(rows, ["filter", "rule", "origin"])
 
 
-@filter_.command(epilog=examples("datacomp filter show clip_score", "datacomp filter show my.py:Mine"))
+@filter_.command(
+    epilog=examples("datacomp filter show clip_score", "datacomp filter show my.py:Mine")
+)
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
@@ -48,7 +50,12 @@ def show(name: str, as_json: bool) -> None:
     click.echo(f"{name} ({registry.origin(name)})\n\n{text}\n\n{source}\n")
     if parameters:
         rows = [
-            (p.name, p.type, "required" if "Undefined" in str(p.default) else str(p.default), p.help)
+            (
+                p.name,
+                p.type,
+                "required" if "Undefined" in str(p.default) else str(p.default),
+                p.help,
+            )
             for p in parameters
         ]
         emit_table(rows, ["parameter", "type", "default", "meaning"])

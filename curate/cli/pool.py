@@ -67,7 +67,9 @@ def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bo
         sys.exit(SET_ASIDE)
 
 
-@pool.command(epilog=examples("datacomp pool info pool.duckdb", "datacomp pool info pool.duckdb --json"))
+@pool.command(
+    epilog=examples("datacomp pool info pool.duckdb", "datacomp pool info pool.duckdb --json")
+)
 @POOL
 @json_option
 def info(pool: Path, as_json: bool) -> None:
@@ -118,7 +120,7 @@ def query(pool: Path, sql: str, limit: int, as_json: bool) -> None:
 @pool.command(
     epilog=examples(
         "datacomp pool show pool.duckdb -o pool.html",
-        "datacomp pool show pool.duckdb --where \"width < 64\" --limit 100 -o small.html",
+        'datacomp pool show pool.duckdb --where "width < 64" --limit 100 -o small.html',
     )
 )
 @POOL

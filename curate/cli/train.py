@@ -14,7 +14,7 @@ from .common import emit_json, emit_table, examples, json_option
     epilog=examples(
         "datacomp train shards -o runs/mine --scale small",
         "datacomp train shards -o runs/seed1 --scale demo --seed 1 --workers 0",
-        "torchrun --nproc_per_node 4 -m datacomp.curate.cli train shards -o runs/mine --scale medium",
+        "torchrun --nproc_per_node 4 -m datacomp.curate.cli train shards -o run --scale medium",
         "datacomp train --list-scales",
     )
 )

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ...durable import digest
 from ...errors import ConfigError, DatacompError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
-from ...filters.engine import COMBINE
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source
 from ...pools.sources.base import Source
@@ -218,9 +217,10 @@ def load_study(path: Path | str, output: Path | None = None) -> Study:
         )
     try:
         text = path.read_bytes().decode()
-        raw = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    try:
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         line = re.search(r"\(at line (\d+), column \d+\)", message)
@@ -294,7 +294,9 @@ def _complaint(path: Path, text: str, error: ValidationError) -> str:
         return f"{path}:{line}: {key} is missing, expected {_description(location)}"
     if not location:
         return f"{path}:{line}: {message}"
-    accepted = re.sub(r"^(Input should be|Value should have|String should|List should) ", "", message)
+    accepted = re.sub(
+        r"^(Input should be|Value should have|String should|List should) ", "", message
+    )
     return f"{path}:{line}: {key} is {first['input']!r}, expected {accepted}"
 
 

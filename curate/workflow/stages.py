@@ -111,7 +111,8 @@ def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
     kept = _defects(pool, "uid IN (SELECT ('0x' || uid)::UHUGEINT FROM chosen_arrow)")
     pool.connection.unregister("chosen_arrow")
     everything = _defects(pool, "true")
-    assert kept is not None and everything is not None
+    assert kept is not None
+    assert everything is not None
     clean, all_clean = kept.get(CLEAN, 0), everything.get(CLEAN, 0)
     return {
         "precision": clean / len(uids),

@@ -154,7 +154,9 @@ def _plugin_files(study: Study, dataset: Any) -> list[str]:
     """Return the digests of the user's own filter files, so that an edit runs them again."""
     from ...durable import sha256_file
 
-    files = [spec.use.rpartition(":")[0] for spec in study.filters_of(dataset) if ".py:" in spec.use]
+    files = [
+        spec.use.rpartition(":")[0] for spec in study.filters_of(dataset) if ".py:" in spec.use
+    ]
     return [sha256_file(file) for file in files if os.path.isfile(file)]
 
 

@@ -74,9 +74,7 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _row(
-    study: Study, name: str, tasks: list[Task], records: dict[str, Record]
-) -> dict[str, Any]:
+def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record]) -> dict[str, Any]:
     seeds = study.train.seeds
     chosen = records[f"filter-{name}"].result
     values = [records[f"evaluate-{name}-seed{seed}"].result["values"] for seed in seeds]

@@ -20,8 +20,16 @@ from typing import Any, ClassVar
 from ...errors import DataError, MissingError, UnsafeInputError
 from ..images import EXTENSIONS, MAX_BYTES, verify
 from ..uids import is_uid, uid_of_bytes
-from .base import CAPTION_KEYS, MAX_CAPTION_BYTES, URL_KEYS, Record, RecordSource, SetAside
-from .base import caption_of, scalars
+from .base import (
+    CAPTION_KEYS,
+    MAX_CAPTION_BYTES,
+    URL_KEYS,
+    Record,
+    RecordSource,
+    SetAside,
+    caption_of,
+    scalars,
+)
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _WINDOW = 512
@@ -126,9 +134,7 @@ class FolderSource(RecordSource):
             extra=scalars(values, (*CAPTION_KEYS, *URL_KEYS, "file_name", "exif")),
         )
 
-    def _caption(
-        self, path: Path, row: dict[str, Any] | None
-    ) -> tuple[str | None, dict[str, Any]]:
+    def _caption(self, path: Path, row: dict[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
         values: dict[str, Any] = dict(row or {})
         sidecar = path.with_suffix(".json")
         if sidecar.is_file():

@@ -140,7 +140,7 @@ class GlyphSource(WebDatasetSource):
                         progress.advance()
                     writer.close()
 
-    def _shard(self, number: int):  # noqa: ANN202
+    def _shard(self, number: int):
         return self.path / f"{number:05d}.tar"
 
     def _write(self, writer: tar.TarWriter, index: int, plan: list[_Glyph]) -> None:
@@ -247,13 +247,16 @@ def spoil(index: int, plan: list[_Glyph], seed: int, share: float) -> tuple[byte
         if rng.random() < 0.5:
             wide, tall = tall, wide
         page = Image.new("L", (glyph.side * wide, glyph.side * tall), glyph.paper)
-        spare = (page.width - glyph.side, page.height - glyph.side)
-        page.paste(image, tuple(int(rng.integers(s + 1)) for s in spare))
+        left = int(rng.integers(page.width - glyph.side + 1))
+        top = int(rng.integers(page.height - glyph.side + 1))
+        page.paste(image, (left, top))
         return to_png(page), glyph.caption, defect
     twin = _render(other)
     caption = other.others[int(rng.integers(len(other.others)))]
     if defect == "near_duplicate":
         picture = Image.open(io.BytesIO(twin))
-        grey = np.asarray(picture).astype(int) + rng.integers(-3, 4, (picture.height, picture.width))
+        grey = np.asarray(picture).astype(int) + rng.integers(
+            -3, 4, (picture.height, picture.width)
+        )
         twin = to_png(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
     return twin, caption, defect

@@ -52,7 +52,7 @@ class _TableSource(SqlSource):
             f"CREATE OR REPLACE TEMP TABLE incoming AS SELECT {uid} AS uid, "
             f"{quote(url)}::VARCHAR AS url, coalesce({quote(text)}::VARCHAR, '') AS text, "
             f"TRY_CAST({width} AS INTEGER) AS width, TRY_CAST({height} AS INTEGER) AS height, "
-            f"{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS \"offset\", "
+            f'{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS "offset", '
             f"NULL::BIGINT AS length{extra} FROM {reader}"
         )
         aside += self._rejected(connection)
@@ -86,9 +86,7 @@ class _TableSource(SqlSource):
             raise DataError(f"{self.path}: no readable table: {aside[0].detail}")
         return good, aside
 
-    def _pick(
-        self, what: str, chosen: str, known: tuple[str, ...], columns: dict[str, str]
-    ) -> str:
+    def _pick(self, what: str, chosen: str, known: tuple[str, ...], columns: dict[str, str]) -> str:
         if chosen and chosen not in columns:
             raise UsageError(
                 f"{self.path}: no column {chosen!r}{suggest(chosen, list(columns))}; "
@@ -139,7 +137,9 @@ class CsvSource(_TableSource):
             "SELECT DISTINCT f.file_path, e.line, e.error_type FROM reject_errors e "
             "JOIN reject_scans f USING (scan_id, file_id) ORDER BY ALL"
         ).fetchall()
-        return [SetAside(f"{Path(p).name}:{line}", "line_broken", str(kind)) for p, line, kind in rows]
+        return [
+            SetAside(f"{Path(p).name}:{line}", "line_broken", str(kind)) for p, line, kind in rows
+        ]
 
 
 def _uid_sql(url: str, text: str) -> str:

@@ -13,8 +13,16 @@ from ...errors import DataError, MissingError, UnsafeInputError
 from .. import tar
 from ..images import EXTENSIONS, MAX_BYTES, probe, verify
 from ..uids import is_uid, uid_of_bytes
-from .base import CAPTION_KEYS, MAX_CAPTION_BYTES, URL_KEYS, Record, RecordSource, SetAside
-from .base import caption_of, scalars
+from .base import (
+    CAPTION_KEYS,
+    MAX_CAPTION_BYTES,
+    URL_KEYS,
+    Record,
+    RecordSource,
+    SetAside,
+    caption_of,
+    scalars,
+)
 
 _NOT_COLUMNS = ("key", "status", "error_message", "exif", *CAPTION_KEYS, *URL_KEYS)
 

@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from datacomp.curate.workflow.scheduler import Scheduler, Task, exclusive_folder, stable
+from datacomp.errors import DataError, RunError, StorageError
+
+# Tasks run in processes of their own, so their functions must be importable: plain library
+# functions that leave a trace serve here.
+HERE = Path(__file__)
+
+
+def touch(path: str, text: str = "x") -> dict:
+    with open(path, "a") as file:
+        file.write(text)
+    return {"path": path}
+
+
+def fail(message: str) -> dict:
+    raise DataError(message)
+
+
+def crash() -> dict:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def boom() -> dict:
+    raise ValueError("two\nlines")
+
+
+def hold(path: str) -> dict:
+    """Fail if another task holds the same resource."""
+    os.mkdir(path)
+    time.sleep(0.2)
+    os.rmdir(path)
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
+    monkeypatch.syspath_prepend(str(HERE.parent))
+    name = HERE.stem
+    module = sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, name, module)
+    for function in (touch, fail, crash, boom, hold):
+        monkeypatch.setattr(function, "__module__", name)
+
+
+def task(key, run, *arguments, **more):
+    return Task(key, more.pop("stage", key), run, arguments, **more)
+
+
+def test_tasks_run_after_what_they_need_and_only_once(tmp_path):
+    scheduler = Scheduler(tmp_path / "stages", 2)
+    log = str(tmp_path / "log")
+    tasks = [
+        task("b", touch, log, "b", needs=("a",)),
+        task("a", touch, log, "a"),
+        task("c", touch, log, "c", needs=("b",)),
+    ]
+    records = scheduler.run(tasks)
+    assert Path(log).read_text() == "abc"
+    assert set(records) == {"a", "b", "c"}
+    assert records["a"].result == {"path": log}
+    scheduler.run(tasks)
+    assert Path(log).read_text() == "abc"
+
+
+def test_a_changed_setting_runs_the_task_and_all_that_need_it(tmp_path):
+    scheduler = Scheduler(tmp_path / "stages", 1)
+    log = str(tmp_path / "log")
+    tasks = [
+        task("a", touch, log, "a", settings=1),
+        task("b", touch, log, "b", needs=("a",)),
+        task("c", touch, log, "c"),
+    ]
+    scheduler.run(tasks)
+    tasks[0].settings = 2
+    scheduler.run(tasks)
+    assert Path(log).read_text() == "abcab"
+    scheduler.run(tasks, again=frozenset({"c"}))
+    assert Path(log).read_text() == "abcabc"
+
+
+def test_a_lost_output_or_record_runs_the_task_again(tmp_path):
+    scheduler = Scheduler(tmp_path / "stages", 1)
+    log = tmp_path / "log"
+    tasks = [task("a", touch, str(log), outputs=(log,))]
+    scheduler.run(tasks)
+    log.unlink()
+    scheduler.run(tasks)
+    assert log.read_text() == "x"
+    (tmp_path / "stages/a.json").write_text("{half")
+    scheduler.run(tasks)
+    assert log.read_text() == "xx"
+
+
+def test_an_error_stops_new_tasks_and_keeps_its_kind_and_message(tmp_path):
+    scheduler = Scheduler(tmp_path / "stages", 1)
+    log = tmp_path / "log"
+    tasks = [task("a", fail, "bad input"), task("b", touch, str(log), needs=("a",))]
+    with pytest.raises(DataError, match="^a: bad input$"):
+        scheduler.run(tasks)
+    assert not log.exists()
+    with pytest.raises(RunError, match=r"^a: ValueError: two lines \(.*:\d+\)$"):
+        scheduler.run([task("a", boom)])
+
+
+def test_a_killed_process_is_told(tmp_path):
+    with pytest.raises(RunError, match=r"^a: its process died \(exit code -9\)"):
+        Scheduler(tmp_path / "stages", 1).run([task("a", crash)])
+
+
+def test_an_exclusive_resource_is_held_by_one_task(tmp_path):
+    place = str(tmp_path / "held")
+    tasks = [task(f"t{i}", hold, place, exclusive="pool") for i in range(4)]
+    assert len(Scheduler(tmp_path / "stages", 4).run(tasks)) == 4
+
+
+def test_times_do_not_enter_fingerprints():
+    assert stable({"digest": "d", "seconds": 3, "note": []}) == {"digest": "d"}
+
+
+def test_a_folder_is_held_by_one_study(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from datacomp.curate.workflow.scheduler import exclusive_folder\n"
+        f"with exclusive_folder(__import__('pathlib').Path({str(tmp_path)!r})):\n"
+        "    print('held', flush=True); time.sleep(30)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(StorageError, match="another 'datacomp run' is at work there"):
+            exclusive_folder(tmp_path).__enter__()
+        other.kill()
+    with exclusive_folder(tmp_path):
+        assert (tmp_path / ".lock").exists()
+
+
+def test_records_are_whole_json(tmp_path):
+    Scheduler(tmp_path / "stages", 1).run([task("a", touch, str(tmp_path / "log"))])
+    record = json.loads((tmp_path / "stages/a.json").read_bytes())
+    assert set(record) == {"fingerprint", "seconds", "result"}
