@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ _STORAGE_ERRNOS = {
     errno.EISDIR: "a folder stands where a file should be written",
     errno.ENOTDIR: "a file stands where a folder is needed",
     errno.EEXIST: "a file stands where a folder is needed",
+    errno.ENOTEMPTY: "a folder that is not empty stands there; remove it or choose another place",
     errno.EFBIG: "the file would exceed the largest size allowed here",
 }
 
@@ -50,6 +52,11 @@ def partial_path(path: Path) -> Path:
 
 def fsync_directory(path: Path) -> None:
     """Make a rename inside ``path`` survive a power cut."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk; it need not be writable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,10 +71,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     partial = partial_path(path)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
         try:
             yield partial
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
+            _sync(partial)
             partial.replace(path)
             fsync_directory(path.parent)
         except BaseException:
@@ -85,10 +92,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         partial.mkdir(parents=True)
         try:
             yield partial
-            for file in partial.rglob("*"):
-                if file.is_file():
-                    with file.open("rb+") as handle:
-                        os.fsync(handle.fileno())
+            for inside in (partial, *partial.rglob("*")):
+                if inside.is_dir() or inside.is_file():
+                    _sync(inside)
             partial.rename(path)
             fsync_directory(path.parent)
         except BaseException:
@@ -115,14 +121,19 @@ def write_json(path: Path | str, value: Any) -> None:
 def append_line(path: Path | str, line: str) -> None:
     """Append one line so that it is there whole or not at all, even on a full disk.
 
-    A torn line left by a killed writer (no newline at the end) is cut off first.
+    A torn line left by a killed writer (no newline at the end) is cut off first. Several
+    processes may append to one file. Raises ValueError for a text of more than one line.
     """
+    if "\n" in line:
+        raise ValueError("a line cannot hold a line break")
     path = Path(path)
     data = line.encode() + b"\n"
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered: a buffer would be flushed again on close, after the line was cut off.
         with path.open("ab+", buffering=0) as file:
+            # Without the lock, another writer's line might be taken for a torn one.
+            fcntl.flock(file, fcntl.LOCK_EX)
             end = _whole_lines_end(file)
             file.truncate(end)
             try:
@@ -133,6 +144,8 @@ def append_line(path: Path | str, line: str) -> None:
             except OSError:
                 file.truncate(end)
                 raise
+        if end == 0:
+            fsync_directory(path.parent)
 
 
 def _whole_lines_end(file: Any) -> int:

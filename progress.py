@@ -80,7 +80,7 @@ class Progress:
         if final:
             text += f", {duration(elapsed)}"
         elif self.total and rate > 0:
-            text += f", {duration((self.total - self.done) / rate)} left"
+            text += f", {duration(max(self.total - self.done, 0) / rate)} left"
         if self._tty:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
         else:

@@ -1,13 +1,15 @@
 """Write the generated parts of the pages from the code: ``python docs/generate.py [--check]``.
 
 A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- /generated -->``. With
-``--check`` nothing is written; the exit code says whether every page is current.
+``--check`` nothing is written; the exit code says whether every page is current. ``--demo
+demo/results.json`` puts the table of a demo's results into the README.
 """
 # pyright: reportMissingImports=false
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -92,10 +94,12 @@ def _help(name: str, command: click.Command) -> str:
 
 def filters_part() -> str:
     """Return rule, parameters, reasons and source of every built-in filter."""
-    return "\n\n".join(_filter(name) for name in registry.BUILT_IN)
+    told: set[str] = set()
+    return "\n\n".join(_filter(name, told) for name in registry.BUILT_IN)
 
 
-def _filter(name: str) -> str:
+def _filter(name: str, told: set[str]) -> str:
+    """Return one filter's section; ``told`` are the sources that were named already."""
     found = registry.get(name)
     parameters = FILTER_EXAMPLES.get(name, {})
     inside = ",".join(f"{key}={value}" for key, value in parameters.items())
@@ -115,7 +119,10 @@ def _filter(name: str) -> str:
     if rows:
         lines.append(_table(("parameter", "type", "default", "meaning"), rows))
     source = _source_of(found)
-    return "\n\n".join([*lines, source] if source else lines)
+    if source and source not in told:
+        told.add(source)
+        lines.append(source)
+    return "\n\n".join(lines)
 
 
 def _source_of(found: type) -> str:
@@ -251,7 +258,9 @@ def _code(text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+    """Return a Markdown table, columns of numbers to the right."""
+    numeric = [all(re.match(r"-?\d|$", str(row[i])) for row in rows) for i in range(len(head))]
+    lines = [head, ["---:" if right else "---" for right in numeric], *rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "or") for cell in line) + " |" for line in lines
     )
@@ -274,6 +283,33 @@ def render(text: str) -> str:
     return _MARKED.sub(lambda m: f"{m[1]}\n{PARTS[m[2]]()}\n\n{m[3]}", text)
 
 
+def demo_table(results: dict[str, Any]) -> str:
+    """Return the table of a study's results, as the report ranks them."""
+    rows = []
+    for row in results["datasets"]:
+        # A tie shares the rank of the first dataset it is tied with.
+        rank = min(
+            [other["rank"] for other in results["datasets"] if other["name"] in row["tied_with"]]
+            + [row["rank"]]
+        )
+        average = row["average"]
+        rows.append((
+            f"{rank}{'=' if row['tied_with'] else ''}", row["name"], f"{row['size']:,}",
+            f"{row['precision']:.2f}", f"{row['recall']:.2f}",
+            f"{average['mean']:.3f} ± {average['spread']:.3f}",
+        ))  # fmt: skip
+    head = ("rank", "dataset", "samples", "precision", "recall", "average of 5 tasks")
+    return _table(head, rows)
+
+
+def write_demo(path: str) -> None:
+    """Put the table of a ``results.json`` into the README."""
+    readme = ROOT / "README.md"
+    table = demo_table(json.loads(Path(path).read_bytes()))
+    marked = re.compile(r"(<!-- demo -->\n).*?(<!-- /demo -->)", re.DOTALL)
+    readme.write_text(marked.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", readme.read_text()))
+
+
 def main(check: bool) -> int:
     """Bring every page up to date, or say which are not."""
     stale = []
@@ -290,4 +326,6 @@ def main(check: bool) -> int:
 
 
 if __name__ == "__main__":
+    if "--demo" in sys.argv[1:-1]:
+        write_demo(sys.argv[sys.argv.index("--demo") + 1])
     sys.exit(main("--check" in sys.argv[1:]))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,29 @@ def probe(data: bytes) -> ImageInfo:
 
     Raises DataError for what is no image and UnsafeInputError for more than MAX_PIXELS.
     """
+    with _opened(data) as (_, info):
+        return info
+
+
+def decode(data: bytes) -> Image:
+    """Decode an image to RGB, to its last byte.
+
+    Raises DataError for a truncated or broken image, UnsafeInputError for a bomb.
+    """
+    with _opened(data) as (image, _):
+        return image.convert("RGB")
+
+
+def verify(data: bytes) -> ImageInfo:
+    """Decode an image to its last byte and return what its header says."""
+    with _opened(data) as (image, info):
+        image.convert("RGB")
+        return info
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[tuple[Image, ImageInfo]]:
+    """Open an image of a known format and a bounded size; nothing is decoded yet."""
     from PIL import Image, UnidentifiedImageError
 
     if len(data) > MAX_BYTES:
@@ -40,37 +65,16 @@ def probe(data: bytes) -> ImageInfo:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height, kind = image.width, image.height, image.format or ""
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnsafeInputError(
+                        f"{image.width} x {image.height} pixels (at most {MAX_PIXELS:,})"
+                    )
+                yield image, ImageInfo(image.width, image.height, image.format or "")
+    except DataError:
+        raise
     except UnidentifiedImageError:
         raise DataError("not an image of a known format") from None
     except Image.DecompressionBombError:
         raise UnsafeInputError(f"more than {MAX_PIXELS:,} pixels") from None
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"broken image: {error}") from None
-    if width * height > MAX_PIXELS:
-        raise UnsafeInputError(f"{width} x {height} pixels (at most {MAX_PIXELS:,})")
-    return ImageInfo(width, height, kind)
-
-
-def decode(data: bytes) -> Image:
-    """Decode an image to RGB, to its last byte.
-
-    Raises DataError for a truncated or broken image, UnsafeInputError for a bomb.
-    """
-    from PIL import Image
-
-    probe(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"broken image: {error}") from None
-
-
-def verify(data: bytes) -> ImageInfo:
-    """Decode an image to its last byte and return what its header says."""
-    info = probe(data)
-    decode(data)
-    return info
+    except Exception as error:  # noqa: BLE001  crafted bytes make decoders raise anything
+        raise DataError(f"broken image: {' '.join(str(error).split())[:200]}") from None

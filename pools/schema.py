@@ -8,6 +8,8 @@ what produced it; their values stand in tables of their own (``score_values_N``)
 
 from __future__ import annotations
 
+import contextlib
+
 import duckdb
 
 from ..errors import DataError
@@ -83,8 +85,13 @@ def migrate(
         )
     for step in range(found, target):
         connection.execute("BEGIN")
-        connection.execute(steps[step])
-        connection.execute(
-            "UPDATE pool SET value = ? WHERE key = 'schema_version'", [str(step + 1)]
-        )
-        connection.execute("COMMIT")
+        try:
+            connection.execute(steps[step])
+            connection.execute(
+                "UPDATE pool SET value = ? WHERE key = 'schema_version'", [str(step + 1)]
+            )
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(duckdb.Error):
+                connection.execute("ROLLBACK")
+            raise

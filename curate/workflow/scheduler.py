@@ -12,12 +12,13 @@ import fcntl
 import json
 import multiprocessing
 import os
-import sys
+import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -179,10 +180,16 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 
 def _context() -> Any:
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload([PRELOAD])
+    """Start the fork server; Ctrl-C in the terminal is for this process alone."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
     return context
 
 
@@ -205,23 +212,27 @@ def _child(
     sender: Connection, run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], lock: str
 ) -> None:
     """Run a task, send back its result or its error, and never outlive the parent."""
-    parent = os.getppid()
-    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children by itself,
+    signal.signal(signal.SIGTERM, _leave)  # and gently: semaphores must be given back
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     set_verbosity(-1)
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a killed study's child may take a moment to go
         try:
-            sender.send(("result", run(*arguments)))
+            message: tuple[str, Any] = ("result", run(*arguments))
         except DatacompError as error:
-            sender.send(("error", (type(error).__name__, str(error))))
-        except KeyboardInterrupt:
-            sender.send(("error", ("RunError", "interrupted")))
+            message = ("error", (type(error).__name__, str(error)))
         except BaseException as error:  # noqa: BLE001  the parent tells it
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
-            sender.send(("error", ("RunError", " ".join(text.split()))))
-    sys.stdout.flush()
-    sender.close()
+            message = ("error", ("RunError", " ".join(text.split())))
+    with contextlib.suppress(OSError):  # the parent may be gone
+        sender.send(message)
+        sender.close()
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(143)
 
 
 def _watch(parent: int) -> None:

@@ -52,7 +52,10 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
         scheduler = Scheduler(study.output / "stages", study.train.parallel)
         if only is not None:
             tasks = _only(scheduler, tasks, only)
-        again = _again(tasks, start or only)
+        again = frozenset(
+            task.key for task in tasks if task.stage == only
+            or (start is not None and STAGES.index(task.stage) >= STAGES.index(start))
+        )  # fmt: skip
         records = scheduler.run(tasks, again)
         aside = sum(records["pool"].result["set_aside"].values()) if "pool" in records else 0
         if only not in (None, "report"):
@@ -160,13 +163,6 @@ def _plugin_files(study: Study, dataset: Any) -> list[str]:
     return [sha256_file(file) for file in files if os.path.isfile(file)]
 
 
-def _again(tasks: list[Task], start: str | None) -> frozenset[str]:
-    if start is None:
-        return frozenset()
-    first = STAGES.index(start)
-    return frozenset(task.key for task in tasks if STAGES.index(task.stage) >= first)
-
-
 def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
     """Keep the tasks of one stage, and the done ones they need; refuse if those are not done.
 
@@ -187,9 +183,11 @@ def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
             need(task.key)
     done: dict[str, Record] = {}
     for task in tasks:
-        if task.key not in keep or task.stage == only:
+        if task.key not in keep:
             continue
         record = scheduler.is_done(task, done) if set(task.needs) <= set(done) else None
+        if record is None and task.stage == only:
+            continue
         if record is None:
             raise UsageError(
                 f"--only {only}: {task.key} is not done yet; run without --only, or "

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,8 +13,13 @@ import duckdb
 
 from ...durable import digest
 from ...errors import UsageError, suggest
+from ..images import EXTENSIONS
+from ..schema import CORE_COLUMNS
+from ..tar import Member, TarSample, Window
 
 MAX_CAPTION_BYTES = 1 << 20
+MAX_VALUE = 4096
+MAX_COLUMN_NAME = 64
 CAPTION_KEYS = ("text", "caption", "TEXT", "alt")
 URL_KEYS = ("url", "URL", "image_url")
 
@@ -42,6 +48,11 @@ class SetAside:
     reason: str
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        # A name on disk need not be UTF-8, but what a pool stores must be.
+        for name in ("item", "reason", "detail"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class Source(ABC):
@@ -67,7 +78,7 @@ class Source(ABC):
                     f"{accepted}"
                 )
             default = known[name].default
-            if default is not None and not isinstance(value, _accepted(default)):
+            if type(value) not in _accepted(default):
                 raise UsageError(
                     f"source {cls.kind}: option {name} is {value!r}, "
                     f"expected {type(default).__name__}"
@@ -84,7 +95,7 @@ class Source(ABC):
             files = [self.path] if self.path.is_file() else []
         else:
             files = sorted(path for path in self.path.rglob("*") if path.is_file())
-        stats = [(str(path.relative_to(self.path)), path.stat()) for path in files]
+        stats = [(printable(str(path.relative_to(self.path))), path.stat()) for path in files]
         return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
@@ -123,14 +134,88 @@ def caption_of(raw: bytes) -> str:
     return text.replace("\0", "").strip("\r\n")
 
 
-def scalars(values: dict[str, Any], leave_out: tuple[str, ...]) -> dict[str, Any]:
+def scalars(values: Mapping[str, Any], leave_out: tuple[str, ...]) -> dict[str, Any]:
     """Keep what can be a column: strings, numbers and booleans under names not taken."""
-    from ..schema import CORE_COLUMNS
-
     taken = {name.lower() for name in (*CORE_COLUMNS, *leave_out)}
     return {
-        name.lower(): value
+        name.lower(): printable(value) if isinstance(value, str) else value
         for name, value in values.items()
-        if name.isidentifier() and name.lower() not in taken and not name.startswith("_")
-        and isinstance(value, str | int | float | bool) and len(str(value)) <= 4096
-    }  # fmt: skip
+        if is_column_name(name)
+        and name.lower() not in taken
+        and isinstance(value, str | int | float | bool)
+        and len(str(value)) <= MAX_VALUE
+    }
+
+
+def is_column_name(name: str) -> bool:
+    """Tell whether a stranger's name may become a column: a plain word that SQL does not use."""
+    plain = name.isidentifier() and not name.startswith("_") and len(name) <= MAX_COLUMN_NAME
+    return plain and name.lower() != "rowid"
+
+
+def url_of(values: Mapping[str, Any]) -> str | None:
+    """Return the URL among a sample's values, if there is one."""
+    found = next((values[key] for key in URL_KEYS if isinstance(values.get(key), str)), None)
+    return None if found is None else printable(found)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what UTF-8 cannot hold (lone surrogates) written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def inside(root: Path, path: Path) -> bool:
+    """Tell whether ``path``, links followed, lies in ``root`` (or is it)."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
+# -- the members of a tar sample -------------------------------------------------------------
+
+
+def image_member(sample: TarSample) -> Member | None:
+    """Return the member that is the sample's image."""
+    return next((sample.members[e] for e in EXTENSIONS if e in sample.members), None)
+
+
+def values_of_sample(window: Window, sample: TarSample) -> dict[str, Any]:
+    """Return what a sample's ``.json`` says; raise ValueError with a reason code if broken."""
+    member = sample.members.get("json")
+    if member is None:
+        return {}
+    if member.size > MAX_CAPTION_BYTES:
+        raise ValueError("json_too_long")
+    return json_object(window(member.data, member.size))
+
+
+def caption_of_sample(
+    window: Window, sample: TarSample, values: Mapping[str, Any]
+) -> str | None:
+    """Return the caption from a sample's ``.txt``, or else from its values.
+
+    Raises ValueError with a reason code for what cannot be a caption.
+    """
+    member = sample.members.get("txt")
+    if member is None:
+        return caption_of_values(values)
+    if member.size > MAX_CAPTION_BYTES:
+        raise ValueError("caption_too_long")
+    return caption_of(window(member.data, member.size))
+
+
+def caption_of_values(values: Mapping[str, Any]) -> str | None:
+    """Return the caption among a sample's values, as ``caption_of`` would read it."""
+    for key in CAPTION_KEYS:
+        if isinstance(values.get(key), str):
+            return caption_of(values[key].encode("utf-8", "surrogatepass"))
+    return None
+
+
+def json_object(raw: bytes) -> dict[str, Any]:
+    """Parse a JSON object; raise ValueError with a reason code for anything else."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise ValueError("json_broken") from None
+    if not isinstance(value, dict):
+        raise ValueError("json_broken")
+    return value

@@ -1,0 +1,215 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
+from datacomp.evaluate.data import open_training_data
+from datacomp.evaluate.loader import LANES, read_shard, training_loader
+from datacomp.evaluate.scales import SCALES, get_scale
+from datacomp.evaluate.training import train
+from datacomp.pools import tar
+from datacomp.pools.sources.glyphs import GlyphSource
+from datacomp.progress import Progress
+
+SMALL = "--scale demo --samples-seen 3200 --threads 1".split()
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Six shards of 50 drawn characters each."""
+    folder = tmp_path_factory.mktemp("shards")
+    source = GlyphSource(folder / "glyphs", samples=300)
+    source.render()
+    out = folder / "out"
+    out.mkdir()
+    found = list(read_shard(str(folder / "glyphs/00000.tar")))
+    for number in range(6):
+        with (out / f"{number:08d}.tar").open("wb") as file:
+            writer = tar.TarWriter(file)
+            for key, image, text in found[number * 50 : number * 50 + 50]:
+                writer.add(f"{key}.png", image)
+                writer.add(f"{key}.txt", text)
+            writer.close()
+        (out / f"{number:08d}_stats.json").write_text('{"successes": 50}')
+    return out
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "datacomp.curate.cli", "-q", "train", *map(str, arguments)]
+
+
+def weights(run: Path) -> str:
+    return json.loads((run / "info.json").read_bytes())["checkpoint_sha256"]
+
+
+# -- data ------------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_follows_content_not_place(shards, tmp_path):
+    before = open_training_data(shards)
+    assert (len(before.shards), before.samples) == (6, 300)
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(shards, copy)
+    assert open_training_data(copy).fingerprint == before.fingerprint
+    with (copy / "00000003.tar").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"!")
+    assert open_training_data(copy).fingerprint != before.fingerprint
+
+
+def test_folders_without_shards_are_refused(tmp_path):
+    with pytest.raises(MissingError, match="no such folder of shards"):
+        open_training_data(tmp_path / "none")
+    with pytest.raises(DataError, match=r"no \.tar shards found"):
+        open_training_data(tmp_path)
+    (tmp_path / "0.tar").touch()
+    with pytest.raises(DataError, match="the shard is empty"):
+        open_training_data(tmp_path)
+
+
+# -- loader ----------------------------------------------------------------------------------
+
+
+def batches(shards, workers=0, epoch=0, seed=0, count=2 * LANES, size=8, rank=0):
+    import torch
+    from torchvision.transforms import functional
+
+    def preprocess(image):
+        noise = torch.rand(1)  # stands for the random crop: it must not depend on the worker
+        return functional.to_tensor(image.resize((4, 4))) + noise
+
+    data = [open_training_data(shards)]
+    args = types.SimpleNamespace(
+        batch_size=size, world_size=1, workers=workers, accum_freq=1, epochs=1, rank=rank,
+        train_num_samples=count * size,
+    )  # fmt: skip
+    make = training_loader(data, None, seed, Progress("test"))
+    info = make(args, (preprocess, None), epoch, lambda text: [torch.tensor([len(text)])])
+    info["train"].set_epoch(epoch)
+    return [torch.cat([images.flatten(), texts.flatten()]) for images, texts in
+            info["train"].dataloader]  # fmt: skip
+
+
+def same(a, b):
+    return len(a) == len(b) and all(x.equal(y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_the_number_of_workers(shards, workers):
+    expected = batches(shards)
+    assert len(expected) == 2 * LANES
+    assert same(batches(shards, workers=workers), expected)
+
+
+def test_batches_follow_seed_epoch_and_rank(shards):
+    first = batches(shards, count=3)
+    assert same(batches(shards, count=3), first)
+    assert not same(batches(shards, count=3, seed=1), first)
+    assert not same(batches(shards, count=3, epoch=1), first)
+    assert not same(batches(shards, count=3, rank=1), first)
+
+
+def test_making_batches_draws_nothing_from_the_model_s_generator(shards):
+    import torch
+
+    def after(count):
+        torch.manual_seed(5)
+        batches(shards, count=count)
+        return torch.rand(1)
+
+    assert after(1).equal(after(5))
+
+
+def test_broken_samples_are_left_out(shards, tmp_path, caplog):
+    good = next(read_shard(str(shards / "00000000.tar")))
+    with (tmp_path / "0.tar").open("wb") as file:
+        writer = tar.TarWriter(file)
+        writer.add("a.png", b"no image")
+        writer.add("a.txt", b"caption")
+        writer.add("b.png", good[1])
+        writer.add("b.txt", b"\xff")
+        writer.add("c.txt", b"no image")
+        writer.add("d.png", good[1])
+        writer.add("d.txt", b"fine")
+        writer.close()
+    found = batches(tmp_path, count=1, size=4)
+    assert [int(batch[-1]) for batch in found] == [4]
+    assert "sample a set aside: not an image of a known format" in caplog.text
+    assert "sample b set aside" in caplog.text
+
+
+def test_shards_without_a_usable_sample_are_refused(tmp_path):
+    (tmp_path / "0.tar").write_bytes(tar.tar_bytes([("a.txt", b"caption")]))
+    with pytest.raises(DataError, match="no sample with an image and a caption found"):
+        batches(tmp_path, count=1)
+
+
+# -- training --------------------------------------------------------------------------------
+
+
+def test_batches_that_the_processes_do_not_divide_are_refused(shards, tmp_path):
+    with pytest.raises(UsageError, match="a global batch of 128, which 1 processes x 3"):
+        train([shards], tmp_path / "run", SCALES["demo"], accumulation=3)
+    with pytest.raises(UsageError, match="2 weights for 1 folders"):
+        train([shards], tmp_path / "run", SCALES["demo"], weights=[1, 2])
+    with pytest.raises(UsageError, match="precision is 'fp8', expected one of: fp32"):
+        train([shards], tmp_path / "run", SCALES["demo"], precision="fp8")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").touch()
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        train([shards], tmp_path / "other", SCALES["demo"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(command(shards, "-o", whole, "--workers", 0, *SMALL), check=True, timeout=200)
+    with subprocess.Popen(
+        command(shards, "-o", cut, "--workers", 2, *SMALL), start_new_session=True
+    ) as process:
+        latest = cut / "checkpoints/epoch_latest.pt"
+        while not latest.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert json.loads((cut / "info.json").read_bytes())["status"] == "running"
+    subprocess.run(command(shards, "-o", cut, "--workers", 2, *SMALL), check=True, timeout=200)
+    log = (cut / "out.log").read_text()
+    assert "resuming checkpoint" in log
+    assert weights(cut) == weights(whole)
+
+    info = json.loads((whole / "info.json").read_bytes())
+    assert info["status"] == "done"
+    assert info["data"][0]["samples"] == 300
+    assert not list(whole.rglob("*.pkl"))
+    assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["epoch_5.pt"]
+    scale = get_scale("demo", 3200)
+    assert train([shards], whole, scale, workers=0, threads=1) == info  # done: nothing runs
+    with pytest.raises(UsageError, match="begun with seed = 0, now 1; train into another folder"):
+        train([shards], whole, scale, seed=1, workers=0, threads=1)
+    other = tmp_path / "other"
+    shutil.copytree(shards, other)
+    (other / "00000005.tar").unlink()
+    with pytest.raises(IntegrityError, match="this run was begun on other data"):
+        train([other], whole, scale, workers=0, threads=1)
+
+
+@pytest.mark.slow
+def test_it_trains_under_torchrun(shards, tmp_path):
+    run = tmp_path / "run"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    subprocess.run(
+        [*torchrun, *command(shards, "-o", run, "--workers", 0, *SMALL)[1:]],
+        check=True, timeout=250, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    info = json.loads((run / "info.json").read_bytes())
+    assert (info["world_size"], info["status"]) == (2, "done")
+    assert "batch_size: 64" in (run / "params.txt").read_text()
