@@ -57,4 +57,6 @@ def suggest(word: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not near and len(word) > 2:
+        near = [name for name in known if name.startswith(word)]
     return f" (did you mean {near[0]!r}?)" if near else ""

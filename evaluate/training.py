@@ -21,8 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..durable import atomic_path, fsync_directory, sha256_file, write_bytes, write_json
-from ..errors import DataError, IntegrityError, MissingError, RunError, UsageError
+from ..durable import (
+    atomic_path,
+    fsync_directory,
+    sha256_file,
+    storage_errors,
+    write_bytes,
+    write_json,
+)
+from ..errors import DataError, IntegrityError, MissingError, RunError, StorageError, UsageError
 from ..progress import Progress, say
 from .data import TrainingData, open_training_data
 from .scales import CHECKPOINTS, Scale, model_config_path
@@ -91,12 +98,14 @@ def train(
         per_device=per_device, accumulation=accumulation, grad_clip_norm=grad_clip_norm,
     )  # fmt: skip
     if rank == 0:
+        with storage_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
         write_json(output / INFO, {**plan, "status": "running"})
         if scale.model_config:
             config = model_config_path(scale)
             assert config is not None
             write_bytes(output / "model_config.json", config.read_bytes())
-    _run_trainer(arguments, opened, weights, scale, seed)
+    _run_trainer(output, arguments, opened, weights, scale, seed)
     if rank != 0:
         return plan
     return _finish(output, plan, started)
@@ -198,6 +207,7 @@ def _finished(output: Path) -> dict[str, Any] | None:
 
 
 def _run_trainer(
+    output: Path,
     arguments: list[str],
     data: list[TrainingData],
     weights: list[float] | None,
@@ -215,6 +225,7 @@ def _run_trainer(
     total = scale.samples_seen
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress("training", total))
+        stack.enter_context(storage_errors(output))
         stack.enter_context(_logging_to_file(trainer))
         if "cpu" in arguments:
             stack.enter_context(_distributed_on_cpu())
@@ -224,7 +235,16 @@ def _run_trainer(
         stack.enter_context(
             _replaced(trainer, "train_one_epoch", seeded_epochs(trainer.train_one_epoch, seed))
         )
-        code = trainer.main(arguments)
+        try:
+            code = trainer.main(arguments)
+        except RuntimeError as error:
+            # torch tells a failed write only by its serialiser's file and line.
+            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
+                raise
+            raise StorageError(
+                "the checkpoint could not be written, most likely the disk is full; free some "
+                "space and run the same command again"
+            ) from error
     if code not in (None, 0):
         raise RunError(f"open_clip's trainer stopped with {code}; its log is out.log in the run")
 
@@ -308,7 +328,8 @@ def _logging_to_file(trainer: Any) -> Iterator[None]:
     Its own set-up also raises the level of every other library's logger.
     """
     root = logging.getLogger()
-    before = list(root.handlers), root.level
+    before = list(root.handlers), root.level, logging.raiseExceptions
+    logging.raiseExceptions = False  # a log that cannot be written is no reason to talk
 
     def set_up(path: str | None, level: int, include_host: bool = False) -> None:
         handler = logging.FileHandler(path) if path else logging.NullHandler()
@@ -326,6 +347,7 @@ def _logging_to_file(trainer: Any) -> Iterator[None]:
                 handler.close()
         root.handlers[:] = before[0]
         root.setLevel(before[1])
+        logging.raiseExceptions = before[2]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ..durable import partial_path
 from ..errors import DataError, MissingError, StorageError, UsageError
-from ..progress import Progress
+from ..progress import Progress, warn
 from . import schema
 from .uids import UidArray, digest_of_uids, from_halves
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from .sources.base import Record, SetAside, Source
 
 BATCH = 4096
+MAX_COLUMNS = 512
+"""A stranger's metadata must not make a pool of any number of columns."""
+
+_CONFIG: dict[str, Any] = {
+    "autoinstall_known_extensions": False,  # nothing is fetched over the network
+    "python_enable_replacements": False,  # an unknown table is never a Python variable
+}
+_READ_STRANGERS_SQL = {**_CONFIG, "enable_external_access": False, "lock_configuration": True}
 
 HALVES = '("uid" >> 64)::UBIGINT AS high, ("uid" & 18446744073709551615::UHUGEINT)::UBIGINT AS low'
 """SQL for the two halves of a uid: neither Arrow nor numpy has 128-bit integers."""
@@ -71,7 +79,7 @@ class Pool:
             path.parent.mkdir(parents=True, exist_ok=True)
             for stale in (partial, partial.with_name(partial.name + ".wal")):
                 stale.unlink(missing_ok=True)
-            with duckdb.connect(str(partial)) as connection:
+            with _connect(partial) as connection:
                 schema.create(connection)
             partial.rename(path)
         return cls.open(path)
@@ -83,20 +91,15 @@ class Pool:
         if not path.is_file():
             raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
         with pool_errors(path):
-            connection = duckdb.connect(str(path), read_only=read_only)
-        try:
-            if read_only:
-                found = schema.version_of(connection, str(path))
-                if found != schema.VERSION:
-                    raise DataError(
-                        f"{path}: pool of schema version {found} opened read-only, but version "
-                        f"{schema.VERSION} is needed; open it once for writing to bring it up to date"
-                    )
-            else:
-                schema.migrate(connection, str(path))
-        except BaseException:
-            connection.close()
-            raise
+            connection = _connect(path, read_only)
+            try:
+                if read_only:
+                    _check_version(connection, path)
+                else:
+                    schema.migrate(connection, str(path))
+            except BaseException:
+                connection.close()
+                raise
         return cls(connection, path)
 
     @classmethod
@@ -191,45 +194,57 @@ class Pool:
         from .sources.base import RecordSource, SqlSource
 
         report = AddReport(f"{source.kind} {source.path}")
-        number = self._register(source)
-        self.sql("DELETE FROM set_aside WHERE source = ?", [number])
         if isinstance(source, SqlSource):
+            with pool_errors(self.path):
+                aside = source.load(self.connection, 0)
             with self._transaction():
-                aside = source.load(self.connection, number)
+                number = self._register(source)
                 self._note_set_aside(number, aside, report)
                 self._insert(number, report)
+                self._count(number, report)
         elif isinstance(source, RecordSource):
             with Progress(f"adding {source.kind}", source.estimate()) as progress:
-                for batch in _batched(source.records(), BATCH):
+                batches = _batched(source.records(), BATCH)
+                # A source that cannot be read at all raises here and leaves no trace.
+                batch = next(batches, [])
+                with self._transaction():
+                    number = self._register(source)
+                while batch:
                     with self._transaction():
                         self._add_batch(number, batch, report)
                     progress.advance(len(batch))
+                    batch = next(batches, [])
+            with self._transaction():
+                self._count(number, report)
         else:
             raise TypeError(f"{source!r} is neither a RecordSource nor an SqlSource")
+        return report
+
+    def _count(self, number: int, report: AddReport) -> None:
         self.sql(
             "UPDATE sources SET samples = (SELECT count(*) FROM samples WHERE source = $1), "
             "duplicates = $2, set_aside = $3 WHERE id = $1",
             [number, report.duplicates, sum(report.set_aside.values())],
         )
-        return report
 
     def _register(self, source: Source) -> int:
+        """Return the source's number, a new one if need be, and forget what it had set aside."""
         path = Path(source.path).resolve()
         home = self.path.parent.resolve()
         stored = str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
         options = json.dumps(source.options(), sort_keys=True)
-        with self._transaction():
-            found = self.scalar(
-                "SELECT id FROM sources WHERE kind = ? AND path = ? AND options = ?",
-                [source.kind, stored, options],
-            )
-            if found is not None:
-                return found
-            number = self.scalar("SELECT coalesce(max(id), 0) + 1 FROM sources")
-            self.sql(
-                "INSERT INTO sources VALUES (?, ?, ?, ?, ?, 0, 0, 0)",
-                [number, source.kind, stored, options, datetime.now(UTC).replace(tzinfo=None)],
-            )
+        found = self.scalar(
+            "SELECT id FROM sources WHERE kind = ? AND path = ? AND options = ?",
+            [source.kind, stored, options],
+        )
+        if found is not None:
+            self.sql("DELETE FROM set_aside WHERE source = ?", [found])
+            return found
+        number = self.scalar("SELECT coalesce(max(id), 0) + 1 FROM sources")
+        self.sql(
+            "INSERT INTO sources VALUES (?, ?, ?, ?, ?, 0, 0, 0)",
+            [number, source.kind, stored, options, datetime.now(UTC).replace(tzinfo=None)],
+        )
         return number
 
     def _add_batch(self, number: int, batch: list[Record | SetAside], report: AddReport) -> None:
@@ -239,29 +254,22 @@ class Pool:
         records = [item for item in batch if isinstance(item, Record)]
         if not records:
             return
-        table = _to_arrow(records)
-        self.connection.register("incoming_arrow", table)
-        self.sql(
-            "CREATE OR REPLACE TEMP TABLE incoming AS "
-            "SELECT ('0x' || uid)::UHUGEINT AS uid, * EXCLUDE (uid) FROM incoming_arrow"
-        )
-        self.connection.unregister("incoming_arrow")
+        with self._registered("incoming_arrow", _to_arrow(records)):
+            self.sql(
+                "CREATE OR REPLACE TEMP TABLE incoming AS "
+                "SELECT ('0x' || uid)::UHUGEINT AS uid, * EXCLUDE (uid) FROM incoming_arrow"
+            )
         self._insert(number, report)
 
     def _insert(self, number: int, report: AddReport) -> None:
         """Move the temporary table ``incoming`` into ``samples``: the first of each uid wins."""
-        known = self.columns()
         incoming = {row[0]: row[1] for row in self.sql("DESCRIBE incoming").fetchall()}
-        casts = []
-        for name, kind in incoming.items():
-            if name not in known:
-                self.sql(f"ALTER TABLE samples ADD COLUMN {quote(name)} {kind}")
-                known[name] = kind
-            if name not in ("uid", "source"):
-                casts.append(f"TRY_CAST(i.{quote(name)} AS {known[name]}) AS {quote(name)}")
+        kept = add_columns(self.connection, "samples", self.columns(), incoming)
+        names = [name for name in kept if name not in ("uid", "source")]
+        casts = [f"TRY_CAST(i.{quote(n)} AS {kept[n]}) AS {quote(n)}" for n in names]
         total = self.scalar("SELECT count(*) FROM incoming")
         unchanged = self.scalar(
-            "SELECT count(*) FROM incoming i JOIN samples s USING (uid) WHERE s.source = ? "
+            "SELECT count(DISTINCT uid) FROM incoming i JOIN samples s USING (uid) WHERE s.source = ? "
             "AND s.url IS NOT DISTINCT FROM i.url AND s.shard IS NOT DISTINCT FROM i.shard "
             'AND s."offset" IS NOT DISTINCT FROM i."offset"',
             [number],
@@ -279,12 +287,22 @@ class Pool:
     def _note_set_aside(self, number: int, items: list[SetAside], report: AddReport) -> None:
         if not items:
             return
-        self.connection.executemany(
-            "INSERT INTO set_aside VALUES (?, ?, ?, ?)",
-            [[number, item.item, item.reason, item.detail] for item in items],
+        table = pa.table(
+            {name: [getattr(item, name) for item in items] for name in ("item", "reason", "detail")}
         )
+        with self._registered("aside_arrow", table):
+            self.sql(f"INSERT INTO set_aside SELECT {number}, * FROM aside_arrow")
         for item in items:
             report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
+
+    @contextlib.contextmanager
+    def _registered(self, name: str, table: pa.Table) -> Iterator[None]:
+        """Let SQL see an Arrow table under a name for a while."""
+        self.connection.register(name, table)
+        try:
+            yield
+        finally:
+            self.connection.unregister(name)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -323,28 +341,103 @@ class Pool:
     def write_scores(self, table: str, uids: UidArray, values: list[Any]) -> None:
         """Append the scores of a batch, shapes (n,) and n, in one transaction."""
         arrow = pa.table({"high": uids["f0"], "low": uids["f1"], "value": values})
-        self.connection.register("scored_arrow", arrow)
-        with self._transaction():
+        with self._registered("scored_arrow", arrow), self._transaction():
             self.sql(
                 f"INSERT INTO {table} SELECT (high::UHUGEINT << 64) + low::UHUGEINT, value "
                 "FROM scored_arrow"
             )
-        self.connection.unregister("scored_arrow")
 
 
 def query(path: Path | str, statement: str) -> duckdb.DuckDBPyConnection:
-    """Run a stranger's SQL on a pool: read-only, and without access to files or the network."""
+    """Run one SELECT of a stranger: read-only, without access to files or the network.
+
+    The result is a cursor of a connection of its own; use it as a context manager, so that it
+    is closed. Raises UsageError for SQL that cannot be run.
+    """
     path = Path(path)
-    with Pool.open(path, read_only=True) as pool:
-        pass
+    if not path.is_file():
+        raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
     with pool_errors(path):
-        pool = Pool.open(path, read_only=True)
-        pool.connection.execute("SET enable_external_access = false")
-        pool.connection.execute("SET lock_configuration = true")
-        try:
-            return pool.connection.execute(statement)
-        except duckdb.Error as error:
-            raise UsageError(f"{path}: {_one_line(error)}") from error
+        connection = _connect(path, True, _READ_STRANGERS_SQL)
+    try:
+        with pool_errors(path):
+            _check_version(connection, path)
+        return _run_select(connection, path, statement)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _run_select(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str
+) -> duckdb.DuckDBPyConnection:
+    try:
+        statements = connection.extract_statements(statement)
+        kinds = [found.type.name for found in statements]
+        if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
+            found = ", ".join(kinds) if kinds else "nothing"
+            raise UsageError(f"{path}: expected one SELECT, found {found}")
+        return connection.execute(statements[0])
+    except duckdb.Error as error:
+        raise UsageError(f"{path}: {_one_line(error)}") from error
+
+
+def add_columns(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    known: dict[str, str],
+    incoming: dict[str, str],
+) -> dict[str, str]:
+    """Make a table able to hold ``incoming``: name and DuckDB type of each column.
+
+    A new column is added; one that a source brought before with another type is widened, so
+    that no value is rounded or lost. Returns the incoming columns that fit, with the types they
+    have in the table: columns beyond MAX_COLUMNS are left out, with a warning.
+    """
+    fitted: dict[str, str] = {}
+    for name, kind in incoming.items():
+        if name not in known and len(known) >= MAX_COLUMNS:
+            warn(f"more than {MAX_COLUMNS} columns; {name!r} is left out")
+            continue
+        wide = _wider(known.get(name, kind), kind)
+        if name not in known:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {quote(name)} {kind}")
+        elif name not in schema.CORE_COLUMNS and wide != known[name]:
+            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {quote(name)} TYPE {wide}")
+        else:
+            wide = known[name]
+        known[name] = fitted[name] = wide
+    return fitted
+
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT")
+
+
+def _wider(one: str, other: str) -> str:
+    """Return the type that holds the values of both."""
+    if one == other:
+        return one
+    if {one, other} <= set(_INTEGERS):
+        return max(one, other, key=_INTEGERS.index)
+    return "DOUBLE" if {one, other} <= {*_INTEGERS, "FLOAT", "DOUBLE"} else "VARCHAR"
+
+
+def _connect(
+    path: Path, read_only: bool = False, config: dict[str, Any] = _CONFIG
+) -> duckdb.DuckDBPyConnection:
+    # An absolute path: DuckDB takes names such as "md:x" for services.
+    return duckdb.connect(str(path.absolute()), read_only=read_only, config=config)
+
+
+def _check_version(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    found = schema.version_of(connection, str(path))
+    if found > schema.VERSION:
+        raise schema.too_new(found, str(path))
+    if found < schema.VERSION:
+        raise DataError(
+            f"{path}: pool of schema version {found} opened read-only, but version "
+            f"{schema.VERSION} is needed; open it once for writing to bring it up to date"
+        )
 
 
 def quote(identifier: str) -> str:
@@ -362,19 +455,26 @@ def pool_errors(path: Path) -> Iterator[None]:
     """Turn DuckDB's failures about a pool file into one clear line."""
     try:
         yield
-    except duckdb.IOException as error:
-        text = str(error)
-        if "lock" in text:
-            holder = re.search(r"PID (\d+)", text)
+    except duckdb.Error as error:
+        text = _one_line(error)
+        holder = re.search(r"PID (\d+)", text)
+        if "Could not set lock" in text:
             who = f"process {holder[1]}" if holder else "another process"
             raise StorageError(f"{path}: held by {who}; wait for it or stop it") from error
-        if "No space left" in text or "could not write" in text.lower():
+        if "different configuration" in text:
+            raise StorageError(f"{path}: this process holds it open already") from error
+        if "not a valid DuckDB database" in text:
+            raise DataError(f"{path}: not a datacomp pool (no DuckDB file)") from error
+        if _DISK_FULL.search(text):
             raise StorageError(
                 f"{path}: the disk is full; free some space and run the same command again"
             ) from error
-        raise DataError(f"{path}: {_one_line(error)}") from error
-    except duckdb.Error as error:
-        raise DataError(f"{path}: {_one_line(error)}") from error
+        raise DataError(f"{path}: {text}") from error
+
+
+_DISK_FULL = re.compile(
+    r"No space left|[Cc]ould not write|File too large|Disk quota|Out of (disk|storage)"
+)
 
 
 def _one_line(error: BaseException) -> str:
@@ -408,23 +508,19 @@ def _to_arrow(records: list[Record]) -> pa.Table:
         "offset": pa.array([r.offset for r in records], pa.int64()),
         "length": pa.array([r.length for r in records], pa.int64()),
     }
-    names = sorted({name for record in records for name in record.extra})
-    for name in names:
-        values = [record.extra.get(name) for record in records]
-        if all(value is None for value in values):
-            continue
-        columns[name] = _extra_array(values)
+    for name in sorted({name for record in records for name in record.extra}):
+        columns[name] = _extra_array([record.extra.get(name) for record in records])
     return pa.table(columns)
 
 
 def _extra_array(values: list[Any]) -> pa.Array:
     """Type a column of a stranger's JSON values: all alike, or all text."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int}:
-        with contextlib.suppress(OverflowError, pa.ArrowInvalid):
+    with contextlib.suppress(OverflowError, pa.ArrowInvalid):  # integers of any length
+        if kinds <= {int}:
             return pa.array(values, pa.int64())
-    elif kinds <= {int, float}:
-        return pa.array([None if v is None else float(v) for v in values], pa.float64())
-    elif kinds <= {bool}:
-        return pa.array(values, pa.bool_())
+        if kinds <= {int, float}:
+            return pa.array([None if v is None else float(v) for v in values], pa.float64())
+        if kinds <= {bool}:
+            return pa.array(values, pa.bool_())
     return pa.array([None if v is None else str(v) for v in values], pa.string())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +12,14 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from ..errors import DataError
+from ..errors import DatacompError, DataError
 from .pool import HALVES, Pool, quote
 from .uids import UidArray, from_halves
+
+_CHUNK = 65_536
+"""About how many rows are held in memory at a time."""
+
+_numbers = itertools.count()
 
 
 @dataclass
@@ -36,42 +44,45 @@ def iterate(
     """Yield the samples of ``relation`` (SQL with a ``uid`` column) in batches, in file order.
 
     The list of samples is fixed before the first batch, so the caller may write to the pool
-    in between; only uids and locations are held in memory.
+    in between; it lies in a temporary table, which DuckDB moves to the disk when it is long.
+    Bytes that differ from the SHA-256 the pool recorded count as unreadable.
     """
-    wanted = ", ".join(f"s.{quote(name)}" for name in columns)
-    query = (
-        f"SELECT {HALVES}, * EXCLUDE (uid) FROM (SELECT s.uid, s.source AS _source, "
-        f's.shard AS _shard, s."offset" AS _offset, s.length AS _length{"," if wanted else ""} '
-        f"{wanted} FROM samples s SEMI JOIN ({_relation(relation)}) r USING (uid)) "
-        "ORDER BY _source, _shard, _offset, high, low"
+    wanted = "".join(f", s.{quote(name)} AS {quote(f'_c{n}')}" for n, name in enumerate(columns))
+    listed = f"_reading_{next(_numbers)}"
+    pool.sql(
+        f"CREATE TEMP TABLE {listed} AS SELECT s.uid, s.source AS _source, s.shard AS _shard, "
+        f's."offset" AS _offset, s.length AS _length, s.sha256 AS _sha256{wanted} '
+        f"FROM samples s SEMI JOIN ({_relation(relation)}) r USING (uid) "
+        'ORDER BY s.source, s.shard, s."offset", s.uid'
     )
-    table = pool.table(query)
-    roots = pool.source_paths()
-    with _Files(roots) as files:
-        for batch in table.to_batches(max_chunksize=batch_size):
-            part = pa.Table.from_batches([batch])
-            uids = from_halves(part["high"].to_numpy(), part["low"].to_numpy())
-            data: list[bytes | None] = []
-            if images:
-                data = [
-                    files.read(*location)
-                    for location in zip(
-                        part["_source"].to_pylist(), part["_shard"].to_pylist(),
-                        part["_offset"].to_pylist(), part["_length"].to_pylist(),
-                        strict=True,
-                    )
-                ]  # fmt: skip
-            yield SampleBatch(uids, part.select(list(columns)), data)
+    try:
+        with _Files(pool.source_paths()) as files:
+            for part in _slices(pool, listed, batch_size):
+                uids = from_halves(part["high"].to_numpy(), part["low"].to_numpy())
+                named = part.select([f"_c{n}" for n in range(len(columns))])
+                read = [files.read(*place) for place in _places(part)] if images else []
+                yield SampleBatch(uids, named.rename_columns(list(columns)), read)
+    finally:
+        with contextlib.suppress(DatacompError):  # the pool may be closed by now
+            pool.sql(f"DROP TABLE IF EXISTS {listed}")
 
 
-def read_images(pool: Pool, uids_relation: str) -> dict[str, bytes | None]:
-    """Return the image bytes of a few samples by hex uid."""
-    from .uids import to_hex
+def _slices(pool: Pool, table: str, batch_size: int) -> Iterator[pa.Table]:
+    """Yield the rows of a temporary table in order, some at a time."""
+    total = pool.scalar(f"SELECT count(*) FROM {table}")
+    chunk = max(batch_size, _CHUNK // batch_size * batch_size)
+    for start in range(0, total, chunk):
+        rows = pool.table(
+            f"SELECT {HALVES}, * EXCLUDE (uid) FROM {table} "
+            f"WHERE rowid >= {start} AND rowid < {start + chunk} ORDER BY rowid"
+        )
+        for first in range(0, len(rows), batch_size):
+            yield rows.slice(first, batch_size)
 
-    found: dict[str, bytes | None] = {}
-    for batch in iterate(pool, uids_relation, images=True):
-        found.update(zip(to_hex(batch.uids), batch.images, strict=True))
-    return found
+
+def _places(part: pa.Table) -> Iterator[tuple[Any, ...]]:
+    names = ("_source", "_shard", "_offset", "_length", "_sha256")
+    return zip(*(part[name].to_pylist() for name in names), strict=True)
 
 
 def _relation(text: str) -> str:
@@ -93,7 +104,9 @@ class _Files:
         if self._file is not None:
             self._file.close()
 
-    def read(self, source: int, shard: str | None, offset: int, length: int) -> bytes | None:
+    def read(
+        self, source: int, shard: str | None, offset: int, length: int, sha256: str | None
+    ) -> bytes | None:
         if shard is None:
             return None
         try:
@@ -107,7 +120,9 @@ class _Files:
             data = self._file.read(length)
         except (OSError, KeyError, DataError):
             return None
-        return data if len(data) == length else None
+        if len(data) != length or (sha256 and hashlib.sha256(data).hexdigest() != sha256):
+            return None
+        return data
 
 
 def locate(root: Path, shard: str) -> Path:
@@ -118,9 +133,3 @@ def locate(root: Path, shard: str) -> Path:
     if Path(shard).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
         raise DataError(f"{shard}: lies outside {root}")
     return path
-
-
-def describe(value: Any) -> str:
-    """Return a value as short text for messages."""
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -69,6 +69,14 @@ def version_of(connection: duckdb.DuckDBPyConnection, path: str) -> int:
     return int(rows[0][0])
 
 
+def too_new(found: int, path: str, known: int = VERSION) -> DataError:
+    """Return the error for a pool that a later datacomp made."""
+    return DataError(
+        f"{path}: pool of schema version {found}, but this datacomp knows up to {known}; "
+        "update datacomp"
+    )
+
+
 def migrate(
     connection: duckdb.DuckDBPyConnection,
     path: str,
@@ -79,10 +87,7 @@ def migrate(
     steps = MIGRATIONS if migrations is None else migrations
     found = version_of(connection, path)
     if found > target:
-        raise DataError(
-            f"{path}: pool of schema version {found}, but this datacomp knows up to {target}; "
-            "update datacomp"
-        )
+        raise too_new(found, path, target)
     for step in range(found, target):
         connection.execute("BEGIN")
         try:

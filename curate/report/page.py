@@ -389,8 +389,9 @@ def _making(results: dict[str, Any]) -> Html:
 _EXPLANATION = (
     "Every dataset trains the same model in the same way, once per seed. The number after ± is "
     "the spread: the standard deviation over the seeds, “–” where there is only one. Two datasets "
-    "are tied when their averages differ by less than the spread can explain (Welch’s t test at "
-    "5 %; one seed alone says nothing of the spread, so everything is a tie). The rank shown is "
+    "are tied when their averages differ by less than the spread can explain (Student’s t test at "
+    "5 % with the spread pooled over all datasets; one seed alone says nothing of it, so "
+    "everything is a tie). The rank shown is "
     "one more than the number of datasets that are better and not tied; “=” marks a tie. "
     "Precision is the share of the samples kept that are clean, recall the share of the clean "
     "samples that were kept."

@@ -20,8 +20,8 @@ import numpy as np
 from ...durable import atomic_path, sha256_file, write_json
 from ...errors import DataError, MissingError, UnsafeInputError
 from ...pools import tar
-from ...pools.images import EXTENSIONS, MAX_BYTES
-from ...pools.sources.base import CAPTION_KEYS, MAX_CAPTION_BYTES, caption_of
+from ...pools.images import MAX_BYTES
+from ...pools.sources.base import caption_of_sample, image_member, values_of_sample
 from ...pools.uids import UID_DTYPE, UidArray, from_halves, is_uid, to_hex, uid_of_bytes
 from ...progress import Progress
 from .parallel import default_workers, map_ordered
@@ -259,43 +259,19 @@ def identify(window: tar.Window, sample: tar.TarSample) -> str:
 
     Raises ValueError with a reason code for a sample that cannot be used.
     """
-    members = sample.members
-    image = next((members[e] for e in EXTENSIONS if e in members), None)
+    image = image_member(sample)
     if image is None:
         raise ValueError("no_image")
     if image.size > MAX_BYTES:
         raise ValueError("image_unsafe")
-    values = _json_values(window, members.get("json"))
+    values = values_of_sample(window, sample)
     uid = values.get("uid")
     if isinstance(uid, str) and is_uid(uid):
         return uid
-    caption = _caption(window, members.get("txt"), values)
+    caption = caption_of_sample(window, sample, values)
+    if caption is None:
+        raise ValueError("no_caption")
     return uid_of_bytes(window(image.data, image.size), caption.encode())
-
-
-def _json_values(window: tar.Window, member: tar.Member | None) -> dict[str, Any]:
-    if member is None:
-        return {}
-    if member.size > MAX_CAPTION_BYTES:
-        raise ValueError("json_too_long")
-    try:
-        values = json.loads(window(member.data, member.size))
-    except (ValueError, RecursionError):
-        raise ValueError("json_broken") from None
-    if not isinstance(values, dict):
-        raise ValueError("json_broken")
-    return values
-
-
-def _caption(window: tar.Window, member: tar.Member | None, values: dict[str, Any]) -> str:
-    if member is not None:
-        if member.size > MAX_CAPTION_BYTES:
-            raise ValueError("caption_too_long")
-        return caption_of(window(member.data, member.size))
-    for key in CAPTION_KEYS:
-        if isinstance(values.get(key), str):
-            return caption_of(values[key].encode("utf-8", "surrogatepass"))
-    raise ValueError("no_caption")
 
 
 # -- putting the tars together ---------------------------------------------------------------

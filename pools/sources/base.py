@@ -187,9 +187,7 @@ def values_of_sample(window: Window, sample: TarSample) -> dict[str, Any]:
     return json_object(window(member.data, member.size))
 
 
-def caption_of_sample(
-    window: Window, sample: TarSample, values: Mapping[str, Any]
-) -> str | None:
+def caption_of_sample(window: Window, sample: TarSample, values: Mapping[str, Any]) -> str | None:
     """Return the caption from a sample's ``.txt``, or else from its values.
 
     Raises ValueError with a reason code for what cannot be a caption.

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 from ...errors import DataError, MissingError, UnsafeInputError
 from ..images import EXTENSIONS, MAX_BYTES, verify
@@ -28,11 +27,19 @@ from .base import (
     RecordSource,
     SetAside,
     caption_of,
+    caption_of_values,
+    inside,
+    json_object,
+    printable,
     scalars,
+    url_of,
 )
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 _WINDOW = 512
+_NOT_COLUMNS = (*CAPTION_KEYS, *URL_KEYS, "file_name", "exif")
+
+_Row = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class FolderSource(RecordSource):
         for item in self._metadata():
             if isinstance(item, SetAside):
                 yield item
+            elif item[0] in metadata:
+                yield SetAside(item[0], "named_twice", "a second row of the metadata names it")
             else:
                 metadata[item[0]] = item[1]
         listed = set(files)
@@ -77,38 +86,42 @@ class FolderSource(RecordSource):
                 if extension in EXTENSIONS and not name.startswith("."):
                     yield os.path.relpath(os.path.join(folder, name), self.path)
 
-    def _metadata(self) -> Iterator[tuple[str, dict[str, Any]] | SetAside]:
-        for folder, _, names in os.walk(self.path):
+    def _metadata(self) -> Iterator[_Row | SetAside]:
+        for folder, subfolders, names in os.walk(self.path):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            base = os.path.relpath(folder, self.path)
             for name in sorted(set(names) & set(METADATA)):
-                here = Path(folder) / name
-                base = os.path.relpath(folder, self.path)
-                for row in _rows(here):
-                    if isinstance(row, SetAside):
-                        yield row
-                        continue
-                    file_name = row.get("file_name")
-                    if not isinstance(file_name, str):
-                        yield SetAside(str(here), "no_file_name", "a row has no file_name")
-                        continue
-                    inside = os.path.normpath(os.path.join(base, file_name))
-                    if os.path.isabs(file_name) or inside.startswith(".."):
-                        yield SetAside(file_name[:200], "outside_root", "leaves the folder")
-                        continue
-                    yield inside, row
+                where = os.path.normpath(os.path.join(base, name))
+                if not self._usable(self.path / where):
+                    yield SetAside(where, "outside_root", "a link that leaves the folder")
+                    continue
+                try:
+                    for row in _rows(self.path / where, where):
+                        yield row if isinstance(row, SetAside) else _named(row, base, where)
+                except OSError as error:
+                    yield SetAside(where, "metadata_broken", error.strerror or str(error))
+
+    def _usable(self, path: Path) -> bool:
+        """Tell whether a path is a regular file that lies in the folder, links followed."""
+        return inside(self.path, path) and path.is_file()
 
     def _read(self, name: str, row: dict[str, Any] | None) -> Record | SetAside:
         path = self.path / name
-        if not path.resolve().is_relative_to(self.path.resolve()):
+        if name != printable(name):
+            return SetAside(name, "name_not_utf8", "rename the file")
+        if not inside(self.path, path):
             return SetAside(name, "outside_root", "a link that leaves the folder")
         try:
             caption, values = self._caption(path, row)
         except ValueError as error:
             return SetAside(name, str(error))
         except OSError as error:
-            return SetAside(name, "caption_unreadable", str(error))
+            return SetAside(name, "caption_unreadable", error.strerror or str(error))
         if caption is None:
             return SetAside(name, "no_caption", "no sidecar and no metadata row")
         try:
+            if not path.is_file():
+                return SetAside(name, "image_unreadable", "not a regular file")
             if path.stat().st_size > MAX_BYTES:
                 return SetAside(name, "image_unsafe", f"over {MAX_BYTES:,} bytes")
             data = path.read_bytes()
@@ -118,12 +131,11 @@ class FolderSource(RecordSource):
         except DataError as error:
             return SetAside(name, "image_broken", str(error))
         except OSError as error:
-            return SetAside(name, "image_unreadable", str(error))
+            return SetAside(name, "image_unreadable", error.strerror or str(error))
         uid = values.get("uid")
-        url = next((values[key] for key in URL_KEYS if isinstance(values.get(key), str)), name)
         return Record(
-            uid=uid if is_uid(uid) else uid_of_bytes(data, caption.encode()),  # pyright: ignore[reportArgumentType]
-            url=url,
+            uid=str(uid) if is_uid(uid) else uid_of_bytes(data, caption.encode()),
+            url=url_of(values) or name,
             text=caption,
             width=info.width,
             height=info.height,
@@ -131,62 +143,93 @@ class FolderSource(RecordSource):
             shard=name,
             offset=0,
             length=len(data),
-            extra=scalars(values, (*CAPTION_KEYS, *URL_KEYS, "file_name", "exif")),
+            extra=scalars(values, _NOT_COLUMNS),
         )
 
     def _caption(self, path: Path, row: dict[str, Any] | None) -> tuple[str | None, dict[str, Any]]:
         values: dict[str, Any] = dict(row or {})
-        sidecar = path.with_suffix(".json")
-        if sidecar.is_file():
-            values |= _json_object(_bounded(sidecar))
-        text = path.with_suffix(".txt")
-        if text.is_file():
-            return caption_of(_bounded(text)), values
-        for key in CAPTION_KEYS:
-            if isinstance(values.get(key), str):
-                return caption_of(values[key].encode("utf-8", "surrogatepass")), values
-        return None, values
+        sidecar = self._sidecar(path, ".json")
+        if sidecar is not None:
+            if len(sidecar) > MAX_CAPTION_BYTES:
+                raise ValueError("json_too_long")
+            values |= json_object(sidecar)
+        text = self._sidecar(path, ".txt")
+        return (caption_of_values(values) if text is None else caption_of(text)), values
+
+    def _sidecar(self, path: Path, extension: str) -> bytes | None:
+        """Return what stands beside an image, one byte more than is allowed at most."""
+        sidecar = path.with_suffix(extension)
+        if not self._usable(sidecar):
+            return None
+        with sidecar.open("rb") as file:
+            return file.read(MAX_CAPTION_BYTES + 1)
 
 
-def _bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_CAPTION_BYTES + 1)
+def _named(row: dict[str, Any], base: str, where: str) -> _Row | SetAside:
+    """Return the image a row is about, relative to the root, with the row."""
+    file_name = row.get("file_name")
+    if not isinstance(file_name, str):
+        return SetAside(where, "no_file_name", "a row has no file_name")
+    name = os.path.normpath(os.path.join(base, file_name))
+    if os.path.isabs(file_name) or name.split(os.sep)[0] == os.pardir:
+        return SetAside(file_name[:200], "outside_root", f"{where} names a file outside")
+    return name, row
 
 
-def _json_object(raw: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ValueError("json_broken") from None
-    if not isinstance(value, dict):
-        raise ValueError("json_broken")
-    return value
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any] | SetAside]:
+def _rows(path: Path, where: str) -> Iterator[dict[str, Any] | SetAside]:
     """Yield the rows of a metadata file; a broken row is set aside by its line number."""
     if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            yield SetAside(str(path), "metadata_broken", str(error).splitlines()[0])
-        return
-    with path.open("rb") as file:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(file, 1):
-                if line.strip():
+        yield from _parquet_rows(path, where)
+    elif path.suffix == ".jsonl":
+        with path.open("rb") as file:
+            for number, line in _lines(file):
+                if len(line) > MAX_CAPTION_BYTES:
+                    yield SetAside(f"{where}:{number}", "json_too_long")
+                elif line.strip():
                     try:
-                        yield _json_object(line)
+                        yield json_object(line)
                     except ValueError as error:
-                        yield SetAside(f"{path}:{number}", str(error))
-            return
+                        yield SetAside(f"{where}:{number}", str(error))
+    else:
+        yield from _csv_rows(path, where)
+
+
+def _parquet_rows(path: Path, where: str) -> Iterator[dict[str, Any] | SetAside]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, strict=True)
-    except (csv.Error, UnicodeDecodeError) as error:
-        yield SetAside(str(path), "metadata_broken", str(error))
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield SetAside(where, "metadata_broken", " ".join(str(error).split())[:300])
+
+
+def _csv_rows(path: Path, where: str) -> Iterator[dict[str, Any] | SetAside]:
+    # What is not UTF-8 becomes lone surrogates, so that one such line does not end the file.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for row in reader:
+                item = f"{where}:{reader.line_num}"
+                cells = row.values()
+                if None in row or None in cells:
+                    yield SetAside(item, "line_broken", "not as many fields as the header has")
+                elif any(cell != printable(cell) for cell in cells):
+                    yield SetAside(item, "line_broken", "not UTF-8")
+                else:
+                    yield row
+        except csv.Error as error:
+            yield SetAside(f"{where}:{reader.line_num}", "metadata_broken", str(error))
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield number and start of each line, one byte more than is allowed at most."""
+    number = 0
+    while line := file.readline(MAX_CAPTION_BYTES + 1):
+        number += 1
+        rest = line
+        while not rest.endswith(b"\n") and (rest := file.readline(MAX_CAPTION_BYTES + 1)):
+            pass
+        yield number, line

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -118,19 +119,19 @@ class GlyphSource(WebDatasetSource):
                     "seed": self.seed, "spoiled": self.spoiled}  # fmt: skip
         marker = self.path / "glyphs.json"
         if marker.exists():
-            if json.loads(marker.read_bytes()) != identity:
+            if _settings(marker) != identity:
                 raise DataError(
                     f"{self.path}: holds glyphs drawn with other settings; "
                     "choose another folder or remove this one"
                 )
         else:
             write_json(marker, identity)
-        shards = range(math.ceil(self.samples / PER_SHARD))
-        missing = [shard for shard in shards if not self._shard(shard).exists()]
+        missing = [n for n in range(self._shards()) if not self._shard(n).exists()]
         if not missing:
             return
         plan = plan_glyphs(self.samples, self.seed)
-        with Progress("drawing glyphs", len(missing) * PER_SHARD) as progress:
+        total = sum(min(PER_SHARD, self.samples - shard * PER_SHARD) for shard in missing)
+        with Progress("drawing glyphs", total) as progress:
             for shard in missing:
                 with atomic_path(self._shard(shard)) as partial, partial.open("wb") as file:
                     writer = tar.TarWriter(file)
@@ -140,7 +141,14 @@ class GlyphSource(WebDatasetSource):
                         progress.advance()
                     writer.close()
 
-    def _shard(self, number: int):
+    def tars(self) -> list[str]:
+        """Return the names of the tars drawn; any other tar in the folder is not ours."""
+        return [self._shard(number).name for number in range(self._shards())]
+
+    def _shards(self) -> int:
+        return math.ceil(self.samples / PER_SHARD)
+
+    def _shard(self, number: int) -> Path:
         return self.path / f"{number:05d}.tar"
 
     def _write(self, writer: tar.TarWriter, index: int, plan: list[_Glyph]) -> None:
@@ -156,6 +164,13 @@ class GlyphSource(WebDatasetSource):
         writer.add(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
         writer.add(f"{key}.png", image)
         writer.add(f"{key}.txt", caption.encode())
+
+
+def _settings(marker: Path) -> object:
+    try:
+        return json.loads(marker.read_bytes())
+    except (ValueError, RecursionError):
+        return None
 
 
 def plan_glyphs(samples: int, seed: int) -> list[_Glyph]:

@@ -12,8 +12,15 @@ import duckdb
 from ...errors import DataError, MissingError, UsageError, suggest
 from ..pool import add_columns, literal, pool_errors, quote
 from ..schema import CORE_COLUMNS
-from .base import CAPTION_KEYS, MAX_CAPTION_BYTES, URL_KEYS, SetAside, SqlSource
-from .base import inside, is_column_name
+from .base import (
+    CAPTION_KEYS,
+    MAX_CAPTION_BYTES,
+    URL_KEYS,
+    SetAside,
+    SqlSource,
+    inside,
+    is_column_name,
+)
 
 _WIDTHS = ("width", "original_width", "WIDTH")
 _HEIGHTS = ("height", "original_height", "HEIGHT")
@@ -90,7 +97,7 @@ class _TableSource(SqlSource):
     def _select(self, url: str, text: str, columns: dict[str, str]) -> str:
         uid = _uid_sql(url, text)
         if "uid" in columns:
-            given = "lower(uid::VARCHAR)"
+            given = "uid::VARCHAR"
             uid = (
                 f"CASE WHEN regexp_full_match({given}, '[0-9a-f]{{32}}') "
                 f"THEN ('0x' || {given})::UHUGEINT ELSE {uid} END"
@@ -107,7 +114,7 @@ class _TableSource(SqlSource):
             f"SELECT {uid} AS uid, {quote(url)}::VARCHAR AS url, "
             f"coalesce({quote(text)}::VARCHAR, '') AS text, "
             f"TRY_CAST({width} AS INTEGER) AS width, TRY_CAST({height} AS INTEGER) AS height, "
-            f"{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS \"offset\", "
+            f'{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS "offset", '
             "NULL::BIGINT AS length"
             + "".join(f", {quote(name)} AS {quote(low)}" for low, name in extra.items())
         )

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import ClassVar
 
 from ...errors import DataError, MissingError, UnsafeInputError
 from .. import tar
-from ..images import EXTENSIONS, MAX_BYTES, probe, verify
+from ..images import MAX_BYTES, probe, verify
 from ..uids import is_uid, uid_of_bytes
 from .base import (
     CAPTION_KEYS,
-    MAX_CAPTION_BYTES,
     URL_KEYS,
     Record,
     RecordSource,
     SetAside,
-    caption_of,
+    caption_of_sample,
+    image_member,
+    inside,
+    printable,
     scalars,
+    url_of,
+    values_of_sample,
 )
 
 _NOT_COLUMNS = ("key", "status", "error_message", "exif", *CAPTION_KEYS, *URL_KEYS)
@@ -43,7 +46,7 @@ class WebDatasetSource(RecordSource):
         names = sorted(
             str(path.relative_to(self.path))
             for path in self.path.rglob("*.tar")
-            if not path.name.startswith(".")
+            if path.is_file() and not path.name.startswith(".")
         )
         if not names:
             raise DataError(f"{self.path}: no .tar files found")
@@ -52,37 +55,50 @@ class WebDatasetSource(RecordSource):
     def records(self) -> Iterator[Record | SetAside]:
         """Yield every sample, tar by tar; a tar that cannot be trusted is set aside whole."""
         for name in self.tars():
-            path = self.path if self.path.is_file() else self.path / name
-            found: list[tar.TarSample] = []
-            trouble: SetAside | None = None
+            path = tar_path(self.path, name)
+            if not inside(self.path, path):
+                yield SetAside(name, "outside_root", "a link that leaves the folder")
+                continue
+            if name != printable(name):
+                yield SetAside(name, "name_not_utf8", "rename the tar")
+                continue
             try:
-                for sample in tar.samples(path):
-                    found.append(sample)
-            except UnsafeInputError as error:
-                found, trouble = [], SetAside(name, "shard_unsafe", str(error))
-            except DataError as error:
-                trouble = SetAside(name, "shard_broken", str(error))
-            with path.open("rb") as file:
-                for sample in found:
-                    yield self._read(name, file, sample)
-            if trouble is not None:
-                yield trouble
+                yield from self._tar(name, path)
+            except OSError as error:
+                yield SetAside(name, "shard_unreadable", error.strerror or str(error))
 
-    def _read(self, shard: str, file: BinaryIO, sample: tar.TarSample) -> Record | SetAside:
+    def _tar(self, name: str, path: Path) -> Iterator[Record | SetAside]:
+        found: list[tar.TarSample] = []
+        trouble: SetAside | None = None
+        try:
+            for sample in tar.samples(path):
+                found.append(sample)
+        except UnsafeInputError as error:
+            found, trouble = [], SetAside(name, "shard_unsafe", str(error))
+        except DataError as error:
+            trouble = SetAside(name, "shard_broken", str(error))
+        with path.open("rb", buffering=0) as file:
+            window = tar.Window(file.fileno())
+            for sample in found:
+                yield self._read(name, window, sample)
+        if trouble is not None:
+            yield trouble
+
+    def _read(self, shard: str, window: tar.Window, sample: tar.TarSample) -> Record | SetAside:
         item = f"{shard}/{sample.key}"
-        image = next((sample.members[e] for e in EXTENSIONS if e in sample.members), None)
+        image = image_member(sample)
         if image is None:
             return SetAside(item, "no_image", f"members: {', '.join(sorted(sample.members))[:80]}")
         try:
-            values = _values(file, sample)
-            caption = _caption(file, sample, values)
+            values = values_of_sample(window, sample)
+            caption = caption_of_sample(window, sample, values)
         except ValueError as error:
             return SetAside(item, str(error))
         if caption is None:
             return SetAside(item, "no_caption", "no .txt and no caption in the .json")
         if image.size > MAX_BYTES:
             return SetAside(item, "image_unsafe", f"over {MAX_BYTES:,} bytes")
-        data = tar.read_member(file, image)
+        data = window(image.data, image.size)
         try:
             info = verify(data) if self.verify else probe(data)
         except UnsafeInputError as error:
@@ -91,8 +107,8 @@ class WebDatasetSource(RecordSource):
             return SetAside(item, "image_broken", str(error))
         uid = values.get("uid")
         return Record(
-            uid=uid if is_uid(uid) else uid_of_bytes(data, caption.encode()),  # pyright: ignore[reportArgumentType]
-            url=next((values[key] for key in URL_KEYS if isinstance(values.get(key), str)), None),
+            uid=str(uid) if is_uid(uid) else uid_of_bytes(data, caption.encode()),
+            url=url_of(values),
             text=caption,
             width=info.width,
             height=info.height,
@@ -102,33 +118,6 @@ class WebDatasetSource(RecordSource):
             length=image.size,
             extra=scalars(values, _NOT_COLUMNS),
         )
-
-
-def _values(file: BinaryIO, sample: tar.TarSample) -> dict[str, Any]:
-    member = sample.members.get("json")
-    if member is None:
-        return {}
-    if member.size > MAX_CAPTION_BYTES:
-        raise ValueError("json_too_long")
-    try:
-        values = json.loads(tar.read_member(file, member))
-    except (ValueError, RecursionError):
-        raise ValueError("json_broken") from None
-    if not isinstance(values, dict):
-        raise ValueError("json_broken")
-    return values
-
-
-def _caption(file: BinaryIO, sample: tar.TarSample, values: dict[str, Any]) -> str | None:
-    member = sample.members.get("txt")
-    if member is not None:
-        if member.size > MAX_CAPTION_BYTES:
-            raise ValueError("caption_too_long")
-        return caption_of(tar.read_member(file, member))
-    for key in CAPTION_KEYS:
-        if isinstance(values.get(key), str):
-            return caption_of(values[key].encode("utf-8", "surrogatepass"))
-    return None
 
 
 def tar_path(root: Path, name: str) -> Path:

@@ -12,6 +12,8 @@ from datacomp.evaluate.results import (
     combine,
     group_score,
     is_tie,
+    is_tie_pooled,
+    pooled_spread,
     read_results,
     t_quantile,
 )
@@ -208,3 +210,20 @@ def test_runs_on_other_data_are_not_put_side_by_side():
     )
     with pytest.raises(DataError, match="mnist: b was evaluated on other data than a; evaluate bo"):
         check_comparable({"a": {"mnist": one}, "b": {"mnist": two}})
+
+
+def test_the_spread_is_pooled_over_datasets():
+    estimates = [combine([0.10, 0.12]), combine([0.20, 0.20]), combine([0.3])]
+    spread, freedom = pooled_spread(estimates)
+    # Variances 0.0002 and 0 with one degree of freedom each; the single seed knows nothing.
+    assert freedom == 2
+    assert spread == pytest.approx(math.sqrt((0.0002 + 0.0) / 2))
+    assert pooled_spread([combine([0.3])]) == (None, 0)
+
+
+def test_a_tie_is_what_the_pooled_spread_explains():
+    # t at 5 degrees of freedom is 2.571, so the limit is 2.571 * 0.02 * sqrt(1/2 + 1/2).
+    a, near, far = combine([0.2, 0.2]), combine([0.2514] * 2), combine([0.2515] * 2)
+    assert is_tie_pooled(a, near, 0.02, 5)
+    assert not is_tie_pooled(a, far, 0.02, 5)
+    assert is_tie_pooled(a, far, None, 0)

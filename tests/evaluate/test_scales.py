@@ -1,5 +1,4 @@
 import pytest
-
 from datacomp.errors import UsageError
 from datacomp.evaluate.scales import SCALES, get_scale, model_config_path
 from datacomp.evaluate.training import trainer_arguments

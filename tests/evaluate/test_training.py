@@ -9,7 +9,6 @@ import types
 from pathlib import Path
 
 import pytest
-
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.evaluate.data import open_training_data
 from datacomp.evaluate.loader import LANES, read_shard, training_loader
@@ -19,7 +18,7 @@ from datacomp.pools import tar
 from datacomp.pools.sources.glyphs import GlyphSource
 from datacomp.progress import Progress
 
-SMALL = "--scale demo --samples-seen 3200 --threads 1".split()
+SMALL = ["--scale", "demo", "--samples-seen", "3200", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +212,25 @@ def test_it_trains_under_torchrun(shards, tmp_path):
     info = json.loads((run / "info.json").read_bytes())
     assert (info["world_size"], info["status"]) == (2, "done")
     assert "batch_size: 64" in (run / "params.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(shards, tmp_path):
+    run = tmp_path / "run"
+    limited = (
+        "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY)); "
+        "sys.argv = sys.argv[1:]; runpy.run_module('datacomp.curate.cli', run_name='__main__')"
+    )
+    small = [*command(shards, "-o", run, "--workers", 0, *SMALL)][2:]
+    full = subprocess.run(
+        [sys.executable, "-c", limited, *small], capture_output=True, text=True, timeout=200
+    )
+    assert full.returncode == 1
+    assert full.stderr == (
+        "error: the checkpoint could not be written, most likely the disk is full; free some "
+        "space and run the same command again\n"
+    )
+    assert not list((run / "checkpoints").glob("epoch_*"))
+    subprocess.run(command(shards, "-o", run, "--workers", 0, *SMALL), check=True, timeout=200)
+    assert json.loads((run / "info.json").read_bytes())["status"] == "done"

@@ -1,0 +1,79 @@
+"""The command line as a whole: exit codes, one-line errors, help."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from datacomp import __version__
+from datacomp.curate.cli import COMMANDS, cli
+from datacomp.curate.cli.common import emit_table, parse_options
+from datacomp.errors import UsageError
+
+
+def datacomp(*arguments, **more):
+    command = [sys.executable, "-m", "datacomp.curate.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **more)
+
+
+def test_version_and_help():
+    assert datacomp("--version").stdout == f"datacomp, version {__version__}\n"
+    text = datacomp("--help").stdout
+    assert all(name in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["poool"], 2, "Error: No such command 'poool' (did you mean 'pool'?).\n"),
+        (["pool", "info", "none.duckdb"], 1, "error: none.duckdb: no such pool; make one with "
+         "'datacomp pool create none.duckdb'\n"),
+        (["run", "-c", "none.toml"], 1, "error: none.toml: no such file; "),
+        (["train"], 2, "Error: give SHARDS and --output (or --list-scales)\n"),
+        (["train", "none", "-o", "run"], 1, "error: none: no such folder of shards; "),
+        (["train", "none", "-o", "run", "--scale", "tiny"], 2, "error: unknown scale 'tiny'"),
+        (["filter", "show", "clip"], 2, "error: unknown filter 'clip' (did you mean "
+         "'clip_score'?); "),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_with_an_exit_code(tmp_path, arguments, code, message):
+    found = datacomp(*arguments, cwd=tmp_path)
+    assert found.returncode == code
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_leaves_is_no_error_to_tell():
+    found = subprocess.run(
+        f"{sys.executable} -m datacomp.curate.cli train --list-scales | head -c 0",
+        shell=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "Traceback" not in found.stderr
+
+
+def test_every_command_can_be_loaded():
+    context = click.Context(cli)
+    for name in COMMANDS:
+        assert isinstance(cli.get_command(context, name), click.Command)
+
+
+def test_options_become_values():
+    assert parse_options(["a=1", "b=0.5", "c=true", "d=x=y"]) == {
+        "a": 1, "b": 0.5, "c": True, "d": "x=y",
+    }  # fmt: skip
+    with pytest.raises(UsageError, match="--option 'a': expected NAME=VALUE"):
+        parse_options(["a"])
+
+
+def test_tables_align_numbers_to_the_right(capsys):
+    emit_table([["a", 5], ["long", 100]], ["name", "count"])
+    assert capsys.readouterr().out == "name  count\n----  -----\na         5\nlong    100\n"
+
+
+def test_the_doctor_says_what_is_there():
+    found = datacomp("doctor")
+    assert found.returncode == 0
+    assert "duckdb" in found.stdout
+    assert "free disk here" in found.stdout
