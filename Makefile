@@ -26,7 +26,7 @@ check: $(VENV)/setup-$(STAMP)
 
 ## bench: the paired benchmarks
 bench: $(VENV)/setup-$(STAMP)
-	$(BIN)/python -m pytest tests/bench -o addopts="--import-mode=importlib -q -s"
+	$(BIN)/python -m pytest tests/bench -o addopts="--import-mode=importlib -q" -W ignore
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

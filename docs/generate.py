@@ -259,7 +259,8 @@ def _code(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a Markdown table, columns of numbers to the right."""
-    numeric = [all(re.match(r"-?\d|$", str(row[i])) for row in rows) for i in range(len(head))]
+    columns = [[str(row[i]) for row in rows] for i in range(len(head))]
+    numeric = [any(cells) and all(re.match(r"-?\d|$", cell) for cell in cells) for cells in columns]
     lines = [head, ["---:" if right else "---" for right in numeric], *rows]
     return "\n".join(
         "| " + " | ".join(str(cell).replace("|", "or") for cell in line) + " |" for line in lines

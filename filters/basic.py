@@ -48,12 +48,14 @@ class ImageSize(Filter):
     def decide(self, view: View) -> list[Decision]:
         """Use the original size where the pool knows it, else the size of the image at hand."""
         width, height = size_columns(view)
+        least, greatest = f"least({width}, {height})", f"greatest({width}, {height})"
+        # least() and greatest() pass over NULL, but a size known by half is not known.
+        known = f"{width} IS NOT NULL AND {height} IS NOT NULL"
         return [
-            Decision("too_small", f"least({width}, {height}) >= {self.min_side}"),
+            Decision("too_small", f"{known} AND {least} >= {self.min_side}"),
             Decision(
                 "extreme_aspect",
-                f"greatest({width}, {height}) / least({width}, {height})::DOUBLE "
-                f"<= {sql_number(self.max_aspect)}",
+                f"{known} AND {greatest}::DOUBLE / {least}::DOUBLE <= {sql_number(self.max_aspect)}",
             ),
         ]
 
@@ -72,20 +74,25 @@ class BasicFilter(Filter):
         """Identify the caption's language."""
         return [LanguageScorer(self.model)]
 
-    def decide(self, view: View) -> list[Decision]:
-        """Join the three rules, the dearest last."""
+    def before_scoring(self, view: View) -> list[Decision]:
+        """Apply the two cheap rules."""
         caption = CaptionLength(min_words=self.min_words, min_characters=self.min_characters)
         image = ImageSize(min_side=self.min_side, max_aspect=self.max_aspect)
+        return [*caption.decide(view), *image.decide(view)]
+
+    def decide(self, view: View) -> list[Decision]:
+        """Join the three rules, the dearest last."""
         label = view.score(LanguageScorer(self.model))
-        return [
-            *caption.decide(view),
-            *image.decide(view),
-            Decision("language", f"{label} = {sql_text(self.language)}"),
-        ]
+        language = Decision("language", f"{label} = {sql_text(self.language)}")
+        return [*self.before_scoring(view), language]
 
 
 def size_columns(view: View) -> tuple[str, str]:
-    """Return SQL for width and height: of the original image where the pool knows it."""
-    if view.has("original_width") and view.has("original_height"):
-        return "coalesce(original_width, width)", "coalesce(original_height, height)"
-    return "width", "height"
+    """Return SQL for width and height: of the original image where the pool knows both."""
+    if not (view.has("original_width") and view.has("original_height")):
+        return "width", "height"
+    known = "original_width IS NOT NULL AND original_height IS NOT NULL"
+    return (
+        f"(CASE WHEN {known} THEN original_width ELSE width END)",
+        f"(CASE WHEN {known} THEN original_height ELSE height END)",
+    )

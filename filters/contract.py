@@ -47,9 +47,10 @@ class Batch:
 
     columns: pa.Table
     images: Sequence[bytes | None]
+    size: int
 
     def __len__(self) -> int:
-        return self.columns.num_rows or len(self.images)
+        return self.size
 
 
 class Scorer(ABC):
@@ -113,8 +114,12 @@ class Filter(BaseModel):
         """Return the scorers whose values ``decide`` uses."""
         return []
 
+    def before_scoring(self, view: View) -> list[Decision]:
+        """Return those of the decisions that need no score: what they drop is not scored."""
+        return []
+
     def decide(self, view: View) -> list[Decision]:
-        """Return the decisions, in the order in which reasons are given."""
+        """Return all decisions, in the order in which reasons are given."""
         raise NotImplementedError
 
     @classmethod
@@ -132,4 +137,4 @@ def sql_number(value: float) -> str:
     """Write a number for SQL so that it reads back exactly."""
     if value != value or value in (float("inf"), float("-inf")):
         raise DataError(f"{value} is not a number a filter can compare with")
-    return repr(value)
+    return f"'{value!r}'::DOUBLE"

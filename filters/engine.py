@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +25,8 @@ from ..pools.schema import TRUTH
 from ..pools.uids import UidArray, from_halves
 from ..progress import Progress
 from .contract import Batch, Decision, Filter, Scorer
-from .registry import blame
+from .guard import check_predicate, check_query
+from .registry import blame, defined_at
 from .spec import FilterSpec
 
 COMBINE = ("and", "or", "then")
@@ -84,12 +84,15 @@ def run_filters(
         raise DataError(f"{pool.path}: the pool is empty; add samples with 'datacomp pool add'")
     started = time.monotonic()
     engine = _Engine(pool)
-    with _temporary(pool):
+    try:
+        engine.create_view()
         verdicts = [engine.judge(spec, made, combine) for spec, made in filters]
         engine.decide(verdicts, combine)
         if reasons is not None:
             engine.write_reasons(reasons)
-        selection = Selection(engine.kept(), pool.count(), engine.steps(verdicts, combine), combine)
+        selection = Selection(engine.kept(), pool.count(), engine.steps(verdicts), combine)
+    finally:
+        engine.clean()
     selection.scores = engine.used
     selection.seconds = time.monotonic() - started
     return selection
@@ -108,146 +111,179 @@ class _Engine:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.columns = [name for name in pool.columns() if name != TRUTH]
+        self.columns = [name for name in pool.columns() if name.lower() != TRUTH]
         self.used: list[dict[str, Any]] = []
         self._joined: dict[str, str] = {}
         self._alive: list[str] = []
-        self._kept_tables = 0
-        self.relation = "candidates"
-        self._create_view()
+        self._made: dict[str, str] = {}
+        self._left_tables = self._kept_tables = 0
 
-    def _create_view(self) -> None:
+    def create_view(self) -> None:
         """(Re)create the view that filters see: no truth, one column more for each score."""
         names = ", ".join(f"s.{quote(name)}" for name in self.columns)
         scores = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())
         joins = " ".join(f"LEFT JOIN {t} ON {t}.uid = s.uid" for t in self._joined.values())
-        self.pool.sql(
-            f"CREATE OR REPLACE TEMP VIEW candidates AS SELECT {names}{scores} "
-            f"FROM samples s {joins}"
-        )
+        self._create("VIEW", "candidates", f"SELECT {names}{scores} FROM samples s {joins}")
+
+    def _create(self, kind: str, name: str, query: str) -> str:
+        """(Re)create a temporary table or view of this run."""
+        self._made[name] = kind
+        self.pool.sql(f"CREATE OR REPLACE TEMP {kind} {name} AS {query}")
+        return name
+
+    def clean(self) -> None:
+        """Drop what the run left on the connection, so that the next one starts clean."""
+        with contextlib.suppress(DatacompError):
+            for name, kind in reversed(self._made.items()):
+                self.pool.sql(f"DROP {kind} IF EXISTS temp.{name}")
 
     def judge(self, spec: FilterSpec, made: Filter, combine: str) -> _Verdict:
         """Let a filter score and decide; set-level ones of a chain see what is left."""
-        chained = combine == "then" and made.set_level and bool(self._alive)
-        scope = self._materialise_alive() if chained else "candidates"
-        view = _View(self, scope)
+        chained = combine == "then"
+        scope = self._left() if chained and made.set_level else "candidates"
+        view = _View(self, spec, scope)
         with _blaming(spec, made):
             scorers = made.scorers()
-        for scorer in scorers:
-            whole = made.set_level or combine == "or"
-            with _blaming(spec, made):
-                self._ensure_scored(scorer, scope, [] if whole else self._alive)
-        if chained:
-            scope = view.relation = self._materialise_alive()
+        if scorers:
+            self._score(spec, made, scorers, view, combine)
+            if scope != "candidates":
+                scope = view.relation = self._left()
         with _blaming(spec, made):
             decisions = made.decide(view)
-        self._check(spec, decisions, view.relation)
+        windowed = self._check(spec, decisions, scope)
+        rules = [(decision.reason, decision.predicate) for decision in decisions]
+        if chained and (made.set_level or any(windowed)):
+            rules = self._materialise_rules(spec, rules, scope if made.set_level else self._left())
+        elif combine == "and":
+            rules_of_one_row = [r for r, others in zip(rules, windowed, strict=True) if not others]
+            self._alive += [_true(predicate) for _, predicate in rules_of_one_row]
         if chained:
-            rules = self._materialise_rules(decisions, scope)
-        else:
-            rules = [(decision.reason, decision.predicate) for decision in decisions]
-        if combine != "or":
-            self._alive += [f"coalesce({predicate}, false)" for _, predicate in rules
-                            if " OVER " not in predicate.upper()]  # fmt: skip
+            self._alive += [_true(predicate) for _, predicate in rules]
         return _Verdict(spec, rules)
 
-    def _ensure_scored(self, scorer: Scorer, scope: str, alive: list[str]) -> None:
-        """Compute and store the scores that are missing, cheapest rows only."""
-        view = _View(self, scope)
-        for column in scorer.columns:
-            view.require(column, f"scorer {scorer.name} needs it")
+    def _score(
+        self, spec: FilterSpec, made: Filter, scorers: list[Scorer], view: _View, combine: str
+    ) -> None:
+        """Let a filter's scorers see the samples that can still be kept."""
+        with _blaming(spec, made):
+            cheap = made.before_scoring(view)
+        windowed = self._check(spec, cheap, view.relation)
+        alive = [] if made.set_level or combine == "or" else self._alive
+        alive = alive + [
+            _true(decision.predicate)
+            for decision, others in zip(cheap, windowed, strict=True)
+            if not others
+        ]
+        for scorer in scorers:
+            with _blaming(spec, made):
+                for column in scorer.columns:
+                    view.require(column, f"scorer {scorer.name} needs it")
+                self._ensure_scored(spec, scorer, view.relation, alive)
+        self.create_view()
+
+    def _ensure_scored(
+        self, spec: FilterSpec, scorer: Scorer, scope: str, alive: list[str]
+    ) -> None:
+        """Compute and store the scores that are missing."""
         digest = scorer.digest()
-        parameters = {**scorer.identity(), "type": scorer.type}
-        table = self.pool.score_table(scorer.name, digest, parameters)
+        with _blaming_scorer(spec, scorer):
+            parameters = {**scorer.identity(), "type": scorer.type}
+            table = self.pool.score_table(scorer.name, digest, parameters)
         where = " AND ".join(alive) or "true"
-        relation = f"SELECT uid FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {where}"
-        self.pool.sql(f"CREATE OR REPLACE TEMP TABLE to_score AS {relation}")
+        self._create(
+            "TABLE",
+            "to_score",
+            f"SELECT uid FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {where}",
+        )
         total = self.pool.scalar("SELECT count(*) FROM to_score")
         with Progress(f"scoring {scorer.name}", total) as progress:
             for part in iterate(
                 self.pool, "to_score", scorer.columns, scorer.images, scorer.batch_size
             ):
-                values = list(scorer.score(Batch(part.columns, part.images)))
+                values = list(scorer.score(Batch(part.columns, part.images, len(part))))
                 if len(values) != len(part):
-                    raise DataError(
-                        f"scorer {scorer.name} returned {len(values)} values for "
-                        f"{len(part)} samples"
+                    raise RunError(
+                        f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) returned "
+                        f"{len(values)} values for {len(part)} samples"
                     )
-                self.pool.write_scores(table, part.uids, values)
+                with _blaming_scorer(spec, scorer):
+                    self.pool.write_scores(table, part.uids, values)
                 progress.advance(len(part))
-        self._joined[f"score:{scorer.name}:{digest[:16]}"] = table
+        self._joined[_score_name(scorer.name, digest)] = table
         self.used.append({"name": scorer.name, "digest": digest, **scorer.identity()})
-        self._create_view()
 
     def score_column(self, scorer: Scorer) -> str:
-        name = f"score:{scorer.name}:{scorer.digest()[:16]}"
+        """Return the quoted column of a score that was computed."""
+        name = _score_name(scorer.name, scorer.digest())
         if name not in self._joined:
             raise UsageError(f"scorer {scorer.name} is used in decide(), but not in scorers()")
         return quote(name)
 
-    def _materialise_alive(self) -> str:
-        self._kept_tables += 1
-        name = f"left_{self._kept_tables}"
-        where = " AND ".join(self._alive) or "true"
-        self.pool.sql(
-            f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM candidates WHERE {where}"
-        )
-        return name
+    def _left(self) -> str:
+        """Return a relation of the candidates that are not dropped yet."""
+        if not self._alive:
+            return "candidates"
+        self._left_tables += 1
+        where = " AND ".join(self._alive)
+        name = f"left_{self._left_tables}"
+        return self._create("TABLE", name, f"SELECT * FROM candidates WHERE {where}")
 
-    def _materialise_rules(self, decisions: list[Decision], scope: str) -> list[tuple[str, str]]:
+    def _materialise_rules(
+        self, spec: FilterSpec, rules: list[tuple[str, str]], scope: str
+    ) -> list[tuple[str, str]]:
         """Evaluate decisions over ``scope`` alone and return them as predicates over all."""
-        rules = []
-        for decision in decisions:
+        found = []
+        for reason, predicate in rules:
             self._kept_tables += 1
             name = f"kept_{self._kept_tables}"
-            self.pool.sql(
-                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT uid FROM {scope} "
-                f"QUALIFY coalesce({decision.predicate}, false)"
-                if " OVER " in decision.predicate.upper()
-                else f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT uid FROM {scope} "
-                f"WHERE coalesce({decision.predicate}, false)"
-            )
-            rules.append((decision.reason, f"uid IN (SELECT uid FROM {name})"))
-        return rules
+            with _blaming_decision(spec, reason):
+                self._create("TABLE", name, _matching(scope, predicate))
+            found.append((reason, f"uid IN (SELECT uid FROM {name})"))
+        return found
 
-    def _check(self, spec: FilterSpec, decisions: list[Decision], relation: str) -> None:
-        """Bind every predicate before anything runs, and keep the truth out of it."""
+    def _check(self, spec: FilterSpec, decisions: list[Decision], relation: str) -> list[bool]:
+        """Bind every predicate before anything runs; tell which ones look at other rows too."""
+        windowed = []
         for decision in decisions:
-            if re.search(rf"\b{TRUTH}\b", decision.predicate, re.IGNORECASE):
-                raise UsageError(f"filter {spec.use}: no filter may read the column {TRUTH!r}")
-            try:
-                self.pool.sql(f"SELECT ({decision.predicate})::BOOLEAN FROM {relation} LIMIT 0")
-            except DatacompError as error:
-                raise UsageError(f"filter {spec.use}: {error}") from None
+            with _blaming_decision(spec, decision.reason):
+                windowed.append(check_predicate(self.pool, decision.predicate, relation))
+                self.pool.sql(f"SELECT {_true(decision.predicate)} FROM {relation} LIMIT 0")
+        return windowed
 
     def decide(self, verdicts: list[_Verdict], combine: str) -> None:
         """Write the table ``verdict`` (uid, step, reason) in one scan; step is NULL for kept."""
         cases: list[str] = []
         for step, verdict in enumerate(verdicts):
             for rule, (_, predicate) in enumerate(verdict.rules):
-                failed = f"NOT coalesce({predicate}, false)"
+                failed = f"NOT {_true(predicate)}"
                 cases.append(f"WHEN {failed} THEN {step * 1000 + rule}")
         if combine == "or":
             kept = " OR ".join(
-                "(" + (" AND ".join(f"coalesce({p}, false)" for _, p in v.rules) or "true") + ")"
-                for v in verdicts
+                "(" + (" AND ".join(_true(p) for _, p in v.rules) or "true") + ")" for v in verdicts
             )
             cases.insert(0, f"WHEN {kept} THEN NULL")
         case = f"CASE {' '.join(cases)} END" if cases else "NULL"
-        self.pool.sql(
-            f"CREATE OR REPLACE TEMP TABLE verdict AS SELECT uid, ({case})::INTEGER AS dropped "
-            "FROM candidates"
-        )
+        query = f"SELECT uid, ({case})::INTEGER AS dropped FROM candidates"
+        try:
+            self._create("TABLE", "verdict", query)
+        except DataError:
+            self._blame(verdicts)
+            raise
         names = [
             f"({step * 1000 + rule}, {literal(verdict.spec.label())}, {literal(reason)})"
             for step, verdict in enumerate(verdicts)
             for rule, (reason, _) in enumerate(verdict.rules)
         ]
-        self.pool.sql(
-            "CREATE OR REPLACE TEMP TABLE rule (id INTEGER, filter VARCHAR, reason VARCHAR)"
-        )
+        self._create("TABLE", "rule", "SELECT 0 AS id, '' AS filter, '' AS reason LIMIT 0")
         if names:
             self.pool.sql(f"INSERT INTO rule VALUES {', '.join(names)}")
+
+    def _blame(self, verdicts: list[_Verdict]) -> None:
+        """Name the decision that fails on some sample."""
+        for verdict in verdicts:
+            for reason, predicate in verdict.rules:
+                with _blaming_decision(verdict.spec, reason):
+                    self.pool.sql(f"SELECT count(*) FROM ({_matching('candidates', predicate)})")
 
     def kept(self) -> UidArray:
         """Return the sorted uids of what stays."""
@@ -256,7 +292,7 @@ class _Engine:
         ).fetchnumpy()
         return from_halves(arrays["high"], arrays["low"])
 
-    def steps(self, verdicts: list[_Verdict], combine: str) -> list[Step]:
+    def steps(self, verdicts: list[_Verdict]) -> list[Step]:
         """Return the counts of the funnel."""
         counts = dict(
             self.pool.sql(
@@ -289,8 +325,8 @@ class _Engine:
 class _View:
     """The pool as a filter may see it."""
 
-    def __init__(self, engine: _Engine, relation: str) -> None:
-        self._engine, self.relation = engine, relation
+    def __init__(self, engine: _Engine, spec: FilterSpec, relation: str) -> None:
+        self._engine, self._spec, self.relation = engine, spec, relation
 
     def has(self, column: str) -> bool:
         return column in self._engine.columns
@@ -309,10 +345,28 @@ class _View:
         return self._engine.score_column(scorer)
 
     def scalar(self, query: str) -> Any:
-        return self._engine.pool.scalar(query)
+        try:
+            check_query(self._engine.pool, query, self.relation)
+            return self._engine.pool.scalar(query)
+        except (DataError, UsageError) as error:
+            raise UsageError(f"filter {self._spec.use}: {error}") from None
 
     def count(self) -> int:
         return self.scalar(f"SELECT count(*) FROM {self.relation}")
+
+
+def _true(predicate: str) -> str:
+    """Return SQL that is true or false where a predicate may be NULL."""
+    return f"coalesce(({predicate})::BOOLEAN, false)"
+
+
+def _matching(relation: str, predicate: str) -> str:
+    """Return the SQL for the uids for which a predicate, windowed or not, is true."""
+    return f"SELECT uid FROM (SELECT uid, {_true(predicate)} AS kept FROM {relation}) WHERE kept"
+
+
+def _score_name(name: str, digest: str) -> str:
+    return f"score:{name}:{digest[:16]}"
 
 
 @contextlib.contextmanager
@@ -323,21 +377,25 @@ def _blaming(spec: FilterSpec, made: Filter) -> Iterator[None]:
     except DatacompError:
         raise
     except Exception as error:
+        raise RunError(f"filter {spec.use} failed at {blame(error, made)}") from error
+
+
+@contextlib.contextmanager
+def _blaming_scorer(spec: FilterSpec, scorer: Scorer) -> Iterator[None]:
+    """Name the scorer whose values do not fit its type."""
+    try:
+        yield
+    except (DataError, ValueError, TypeError, OverflowError) as error:
         raise RunError(
-            f"filter {spec.use} failed at {blame(error, made)}: {type(error).__name__}: {error}"
+            f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) gives what is no "
+            f"{scorer.type}: {' '.join(str(error).split())[:300]}"
         ) from error
 
 
 @contextlib.contextmanager
-def _temporary(pool: Pool) -> Iterator[None]:
-    """Drop what a run left on the connection, so that the next one starts clean."""
+def _blaming_decision(spec: FilterSpec, reason: str) -> Iterator[None]:
+    """Name the decision whose SQL cannot be run."""
     try:
         yield
-    finally:
-        with contextlib.suppress(DatacompError):
-            names = pool.sql(
-                "SELECT table_name, 'TABLE' FROM duckdb_tables() WHERE temporary UNION ALL "
-                "SELECT view_name, 'VIEW' FROM duckdb_views() WHERE temporary AND NOT internal"
-            ).fetchall()
-            for name, kind in sorted(names, key=lambda item: item[1], reverse=True):
-                pool.sql(f"DROP {kind} IF EXISTS {quote(name)}")
+    except (DataError, UsageError) as error:
+        raise UsageError(f"filter {spec.use}: {reason}: {error}") from None

@@ -264,13 +264,16 @@ class Pool:
     def _insert(self, number: int, report: AddReport) -> None:
         """Move the temporary table ``incoming`` into ``samples``: the first of each uid wins."""
         incoming = {row[0]: row[1] for row in self.sql("DESCRIBE incoming").fetchall()}
-        kept = add_columns(self.connection, "samples", self.columns(), incoming)
+        known = self.columns()
+        with pool_errors(self.path):
+            kept = add_columns(self.connection, "samples", known, incoming)
         names = [name for name in kept if name not in ("uid", "source")]
         casts = [f"TRY_CAST(i.{quote(n)} AS {kept[n]}) AS {quote(n)}" for n in names]
         total = self.scalar("SELECT count(*) FROM incoming")
         unchanged = self.scalar(
-            "SELECT count(DISTINCT uid) FROM incoming i JOIN samples s USING (uid) WHERE s.source = ? "
-            "AND s.url IS NOT DISTINCT FROM i.url AND s.shard IS NOT DISTINCT FROM i.shard "
+            "SELECT count(DISTINCT uid) FROM incoming i JOIN samples s USING (uid) "
+            "WHERE s.source = ? AND s.url IS NOT DISTINCT FROM i.url "
+            "AND s.shard IS NOT DISTINCT FROM i.shard "
             'AND s."offset" IS NOT DISTINCT FROM i."offset"',
             [number],
         )

@@ -47,7 +47,7 @@ def iterate(
     in between; it lies in a temporary table, which DuckDB moves to the disk when it is long.
     Bytes that differ from the SHA-256 the pool recorded count as unreadable.
     """
-    wanted = "".join(f", s.{quote(name)} AS {quote(f'_c{n}')}" for n, name in enumerate(columns))
+    wanted = "".join(f", {_column(name)} AS _c{n}" for n, name in enumerate(columns))
     listed = f"_reading_{next(_numbers)}"
     pool.sql(
         f"CREATE TEMP TABLE {listed} AS SELECT s.uid, s.source AS _source, s.shard AS _shard, "
@@ -65,6 +65,11 @@ def iterate(
     finally:
         with contextlib.suppress(DatacompError):  # the pool may be closed by now
             pool.sql(f"DROP TABLE IF EXISTS {listed}")
+
+
+def _column(name: str) -> str:
+    """Return the SQL of a column; uids are written in hex, since Arrow has no such integers."""
+    return "printf('%032x', s.uid)" if name == "uid" else f"s.{quote(name)}"
 
 
 def _slices(pool: Pool, table: str, batch_size: int) -> Iterator[pa.Table]:

@@ -5,7 +5,6 @@ import sys
 
 import click
 import pytest
-
 from datacomp import __version__
 from datacomp.curate.cli import COMMANDS, cli
 from datacomp.curate.cli.common import emit_table, parse_options

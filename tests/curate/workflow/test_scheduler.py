@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from datacomp.curate.workflow.scheduler import Scheduler, Task, exclusive_folder, stable
 from datacomp.errors import DataError, RunError, StorageError
 
@@ -107,7 +106,7 @@ def test_an_error_stops_new_tasks_and_keeps_its_kind_and_message(tmp_path):
     scheduler = Scheduler(tmp_path / "stages", 1)
     log = tmp_path / "log"
     tasks = [task("a", fail, "bad input"), task("b", touch, str(log), needs=("a",))]
-    with pytest.raises(DataError, match="^a: bad input$"):
+    with pytest.raises(DataError, match=r"^a: bad input$"):
         scheduler.run(tasks)
     assert not log.exists()
     with pytest.raises(RunError, match=r"^a: ValueError: two lines \(.*:\d+\)$"):

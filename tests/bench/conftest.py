@@ -1,0 +1,42 @@
+"""Paired benchmarks: ours against a peer or a physical limit, in turn, in one run.
+
+Each prints the medians and the ratio pair by pair, so that a comparison holds when the
+machine's speed drifts. They assert that both did the same work, never how long it took.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def paired(capsys) -> Callable[..., None]:
+    def paired(
+        title: str,
+        ours: Callable[[], Any],
+        other: Callable[[], Any],
+        *,
+        against: str,
+        rounds: int = 5,
+    ) -> None:
+        ours(), other()  # warm caches
+        times: list[tuple[float, float]] = []
+        for _ in range(rounds):
+            pair = []
+            for run in (ours, other):
+                started = time.perf_counter()
+                run()
+                pair.append(time.perf_counter() - started)
+            times.append((pair[0], pair[1]))
+        mine, theirs = (statistics.median(column) for column in zip(*times, strict=True))
+        ratios = sorted(b / a for a, b in times)
+        with capsys.disabled():
+            print(
+                f"\n{title}: ours {mine:.3f} s, {against} {theirs:.3f} s, "
+                f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            )
+
+    return paired
