@@ -104,7 +104,7 @@ def _filter(name: str, told: set[str]) -> str:
     parameters = FILTER_EXAMPLES.get(name, {})
     inside = ",".join(f"{key}={value}" for key, value in parameters.items())
     rows = [
-        (f"`{p.name}`", p.type, _value(p.default), _code(p.help))
+        (f"`{p.name}`", p.type, "required" if p.required else _value(p.default), _code(p.help))
         for p in registry.parameters(found)
     ]
     made = found(**parameters)

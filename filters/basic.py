@@ -13,7 +13,10 @@ from .contract import Decision, Filter, Scorer, View, sql_number, sql_text
 from .language import LanguageScorer
 
 # What str.split() of Python takes for white space; RE2's \s knows only the ASCII part.
-_SPACE = r"\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+_SPACE = (
+    r"\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}"
+    r"\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
+)
 WORDS = f"len(regexp_extract_all(text, '[^{_SPACE}]+'))"
 
 
@@ -51,12 +54,10 @@ class ImageSize(Filter):
         least, greatest = f"least({width}, {height})", f"greatest({width}, {height})"
         # least() and greatest() pass over NULL, but a size known by half is not known.
         known = f"{width} IS NOT NULL AND {height} IS NOT NULL"
+        aspect = f"{greatest}::DOUBLE / {least}::DOUBLE"
         return [
             Decision("too_small", f"{known} AND {least} >= {self.min_side}"),
-            Decision(
-                "extreme_aspect",
-                f"{known} AND {greatest}::DOUBLE / {least}::DOUBLE <= {sql_number(self.max_aspect)}",
-            ),
+            Decision("extreme_aspect", f"{known} AND {aspect} <= {sql_number(self.max_aspect)}"),
         ]
 
 

@@ -9,16 +9,15 @@ so at least n * fraction + 1 samples and all ties; comparisons are made in float
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
-from ..errors import DataError, MissingError
+from ..errors import DataError, MissingError, UnsafeInputError, UsageError
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 
@@ -48,6 +47,8 @@ class ClipScore(Filter):
         if sum(value is not None for value in (self.arch, self.column, self.checkpoint)) != 1:
             raise ValueError("give one of arch, column or checkpoint: where the score comes from")
         return self
+
+    _made: ClipScorer | None = PrivateAttr(None)
 
     def scorers(self) -> list[Scorer]:
         """Score with the checkpoint, if one is given."""
@@ -91,8 +92,20 @@ class ClipScore(Filter):
         )
 
     def _scorer(self) -> ClipScorer:
-        assert self.checkpoint is not None
-        return _scorer(self.checkpoint, self.model, self.model_config_file, self.device)
+        """Return the scorer, made once: its identity is the digest of the weights."""
+        if self._made is None:
+            assert self.checkpoint is not None
+            path = Path(self.checkpoint)
+            if path.is_dir():
+                self._made = _scorer_of_run(path, self.device)
+            elif not path.is_file():
+                raise MissingError(f"clip_score: no checkpoint at {path}")
+            elif self.model is None:
+                raise UsageError("clip_score: a checkpoint file needs model=ARCHITECTURE beside it")
+            else:
+                config = None if self.model_config_file is None else Path(self.model_config_file)
+                self._made = ClipScorer(self.model, path, config, self.device)
+        return self._made
 
 
 class ClipScorer(Scorer):
@@ -140,16 +153,6 @@ class ClipScorer(Scorer):
         return values
 
 
-@functools.lru_cache(maxsize=4)
-def _scorer(checkpoint: str, model: str | None, config: str | None, device: str) -> ClipScorer:
-    path = Path(checkpoint)
-    if path.is_dir():
-        return _scorer_of_run(path, device)
-    if model is None:
-        raise DataError("clip_score: a checkpoint file needs model=ARCHITECTURE beside it")
-    return ClipScorer(model, path, None if config is None else Path(config), device)
-
-
 def _scorer_of_run(path: Path, device: str) -> ClipScorer:
     """Read architecture and checkpoint from the ``info.json`` of a run."""
     info_path = path / "info.json"
@@ -158,11 +161,15 @@ def _scorer_of_run(path: Path, device: str) -> ClipScorer:
     try:
         info = json.loads(info_path.read_bytes())
         model, checkpoint, config = info["model"], info.get("checkpoint"), info["model_config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{info_path}: not the description of a run: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{info_path}: not the description of a run: no {error}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{info_path}: not the description of a run: {error}") from None
     if info.get("status") != "done" or not isinstance(checkpoint, str):
         raise MissingError(f"{path}: the run is not finished; run 'datacomp train' again first")
-    inside = [path / name for name in (checkpoint, config) if name is not None]
-    if not all(file.resolve().is_relative_to(path.resolve()) for file in inside):
-        raise DataError(f"{info_path}: names files outside the run")
-    return ClipScorer(model, inside[0], inside[1] if config is not None else None, device)
+    if not isinstance(model, str) or not isinstance(config, str | None):
+        raise DataError(f"{info_path}: model and model_config must be names")
+    files = [path / name for name in (checkpoint, config) if name is not None]
+    if not all(file.resolve().is_relative_to(path.resolve()) for file in files):
+        raise UnsafeInputError(f"{info_path}: names files outside the run")
+    return ClipScorer(model, files[0], files[1] if config is not None else None, device)

@@ -18,6 +18,7 @@ funnel of decisions is one scan of the pool.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from ..durable import digest
-from ..errors import DataError
+from ..errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,9 @@ class Batch:
 
     columns: pa.Table
     images: Sequence[bytes | None]
-    size: int
 
     def __len__(self) -> int:
-        return self.size
+        return self.columns.num_rows
 
 
 class Scorer(ABC):
@@ -135,6 +135,6 @@ def sql_text(text: str) -> str:
 
 def sql_number(value: float) -> str:
     """Write a number for SQL so that it reads back exactly."""
-    if value != value or value in (float("inf"), float("-inf")):
-        raise DataError(f"{value} is not a number a filter can compare with")
+    if not math.isfinite(value):
+        raise UsageError(f"{value} is not a number a filter can compare with")
     return f"'{value!r}'::DOUBLE"

@@ -200,7 +200,7 @@ class _Engine:
             for part in iterate(
                 self.pool, "to_score", scorer.columns, scorer.images, scorer.batch_size
             ):
-                values = list(scorer.score(Batch(part.columns, part.images, len(part))))
+                values = list(scorer.score(Batch(part.columns, part.images)))
                 if len(values) != len(part):
                     raise RunError(
                         f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) returned "
@@ -287,10 +287,8 @@ class _Engine:
 
     def kept(self) -> UidArray:
         """Return the sorted uids of what stays."""
-        arrays = self.pool.sql(
-            f"SELECT {HALVES} FROM verdict WHERE dropped IS NULL ORDER BY uid"
-        ).fetchnumpy()
-        return from_halves(arrays["high"], arrays["low"])
+        kept = self.pool.table(f"SELECT {HALVES} FROM verdict WHERE dropped IS NULL ORDER BY uid")
+        return from_halves(kept["high"].to_numpy(), kept["low"].to_numpy())
 
     def steps(self, verdicts: list[_Verdict]) -> list[Step]:
         """Return the counts of the funnel."""

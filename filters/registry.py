@@ -46,6 +46,7 @@ class Parameter:
     type: str
     default: Any
     help: str
+    required: bool = False
 
 
 @functools.cache
@@ -84,7 +85,9 @@ def get(name: str) -> type[Filter]:
     try:
         found = plugins[name].load()
     except Exception as error:
-        raise UsageError(f"filter {name!r} of {plugins[name].value}: {error}") from error
+        raise UsageError(
+            f"filter {name!r} of {plugins[name].value}: {type(error).__name__}: {_one_line(error)}"
+        ) from error
     return _checked(found, plugins[name].value)
 
 
@@ -93,10 +96,9 @@ def origin(name: str) -> str:
     if name in BUILT_IN:
         return "built in"
     found = get(name)
-    line = inspect.getsourcelines(found)[1]
     if ".py:" in name:
-        return f"{name.rpartition(':')[0]}:{line}"
-    return f"{_plugins()[name].value} ({inspect.getsourcefile(found)}:{line})"
+        return f"{name.rpartition(':')[0]}:{_first_line_of(found)}"
+    return f"{_plugins()[name].value} ({inspect.getsourcefile(found)}:{_first_line_of(found)})"
 
 
 def create(name: str, parameters: dict[str, Any]) -> Filter:
@@ -106,6 +108,11 @@ def create(name: str, parameters: dict[str, Any]) -> Filter:
         return found(**parameters)
     except ValidationError as error:
         raise UsageError(f"filter {name}: {explain(error, found)}") from None
+    except Exception as error:
+        where = f"{inspect.getsourcefile(found)}:{_first_line_of(found)}"
+        raise UsageError(
+            f"filter {name}: {where}: {type(error).__name__}: {_one_line(error)}"
+        ) from error
 
 
 def explain(error: ValidationError, model: type[Filter]) -> str:
@@ -132,7 +139,13 @@ def _accepted(message: str) -> str:
 def parameters(model: type[Filter]) -> list[Parameter]:
     """Return the parameters of a filter, for lists and pages."""
     return [
-        Parameter(name, _type_name(field.annotation), field.get_default(), field.description or "")
+        Parameter(
+            name,
+            _type_name(field.annotation),
+            field.get_default(call_default_factory=True),
+            field.description or "",
+            field.is_required(),
+        )
         for name, field in model.model_fields.items()
     ]
 
@@ -157,16 +170,17 @@ def _from_file(name: str) -> type[Filter]:
     module = sys.modules.get(unique)
     if module is None:
         spec = importlib.util.spec_from_file_location(unique, path)
-        assert spec is not None and spec.loader is not None
+        if spec is None or spec.loader is None:
+            raise UsageError(f"filter {name}: {path} is no Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[unique] = module
         try:
             spec.loader.exec_module(module)
         except Exception as error:
             del sys.modules[unique]
-            line = _line_in(error, str(path))
+            where = _raised_at(error, path) or f"{path}:1"
             raise UsageError(
-                f"filter {name}: {path}:{line}: {type(error).__name__}: {error}"
+                f"filter {name}: {where}: {type(error).__name__}: {_one_line(error)}"
             ) from error
     if not hasattr(module, attribute):
         classes = [
@@ -181,24 +195,45 @@ def _from_file(name: str) -> type[Filter]:
 
 
 def _checked(found: Any, where: str) -> type[Filter]:
-    if not (isinstance(found, type) and issubclass(found, Filter)):
+    if not (isinstance(found, type) and issubclass(found, Filter) and found is not Filter):
         raise UsageError(f"{where} is not a subclass of datacomp.filters.Filter")
     return found
 
 
-def _line_in(error: BaseException, file: str) -> int:
-    """Return the line of ``file`` at which an exception arose, the innermost one."""
-    if isinstance(error, SyntaxError) and error.lineno:
-        return error.lineno
+def _raised_at(error: BaseException, file: Path) -> str | None:
+    """Return ``file:line`` of the innermost line of ``file`` at which an exception arose."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return f"{file}:{error.lineno or 1}"
     line, trace = 0, error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename).resolve() == Path(file).resolve():
+        if Path(trace.tb_frame.f_code.co_filename) == file:
             line = trace.tb_lineno
         trace = trace.tb_next
-    return line
+    return f"{file}:{line}" if line else None
 
 
 def blame(error: BaseException, instance: Filter) -> str:
-    """Return ``file:line`` of the filter's own code at which an exception arose."""
-    file = inspect.getsourcefile(type(instance)) or "?"
-    return f"{file}:{_line_in(error, file)}"
+    """Return ``file:line: Error: message`` of the filter's own code at which an error arose."""
+    file = Path(inspect.getsourcefile(type(instance)) or "?")
+    where = _raised_at(error, file) or defined_at(instance)
+    return f"{where}: {type(error).__name__}: {_one_line(error)}"
+
+
+def defined_at(instance: object) -> str:
+    """Return ``file:line`` of the class of an object."""
+    found = type(instance)
+    try:
+        return f"{inspect.getsourcefile(found)}:{_first_line_of(found)}"
+    except (OSError, TypeError):
+        return found.__qualname__
+
+
+def _first_line_of(found: type) -> int:
+    try:
+        return inspect.getsourcelines(found)[1]
+    except (OSError, TypeError):  # made without a source file
+        return 1
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

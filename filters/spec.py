@@ -30,7 +30,7 @@ class FilterSpec:
 def parse(text: str) -> FilterSpec:
     """Read the text form; ``file.py:Class:name=value`` names a class of one's own."""
     head, rest = text, ""
-    start = text.find(".py:")
+    start = text.partition("=")[0].find(".py:")
     if start >= 0:
         cut = text.find(":", start + 4)
         if cut >= 0:
@@ -44,6 +44,8 @@ def parse(text: str) -> FilterSpec:
         name, found, value = part.partition("=")
         if not found or not name.strip():
             raise UsageError(f"filter {text!r}: {part!r} is not parameter=value")
+        if name.strip() in parameters:
+            raise UsageError(f"filter {text!r}: parameter {name.strip()} is given twice")
         parameters[name.strip()] = _value(value.strip())
     return FilterSpec(head.strip(), parameters)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from ..durable import partial_path
@@ -144,8 +143,8 @@ class Pool:
 
     def uids(self, where: str = "true") -> UidArray:
         """Return the sorted uids of the samples for which the SQL predicate holds."""
-        arrays = self.sql(f"SELECT {HALVES} FROM samples WHERE {where} ORDER BY uid").fetchnumpy()
-        return from_halves(_plain(arrays["high"]), _plain(arrays["low"]))
+        found = self.table(f"SELECT {HALVES} FROM samples WHERE {where} ORDER BY uid")
+        return from_halves(found["high"].to_numpy(), found["low"].to_numpy())
 
     def digest(self) -> str:
         """Return the SHA-256 over the sorted uids: the name of this set of candidates."""
@@ -482,10 +481,6 @@ _DISK_FULL = re.compile(
 
 def _one_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", str(error)).strip()
-
-
-def _plain(array: Any) -> np.ndarray:
-    return np.ma.getdata(array)
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

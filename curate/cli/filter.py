@@ -21,11 +21,22 @@ def list_(as_json: bool) -> None:
     """List the filters there are: built in, and from installed packages."""
     from ...filters import registry
 
-    rows = [(name, registry.get(name).rule(), registry.origin(name)) for name in registry.names()]
+    rows = [_describe(name) for name in registry.names()]
     if as_json:
         emit_json([{"name": n, "rule": rule, "origin": origin} for n, rule, origin in rows])
     else:
         emit_table(rows, ["filter", "rule", "origin"])
+
+
+def _describe(name: str) -> tuple[str, str, str]:
+    """Return name, rule and origin; a plug-in that is broken must not hide the others."""
+    from ...errors import UsageError
+    from ...filters import registry
+
+    try:
+        return name, registry.get(name).rule(), registry.origin(name)
+    except UsageError as error:
+        return name, f"broken: {error}", "-"
 
 
 @filter_.command(
@@ -44,7 +55,9 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         emit_json({
             "name": name, "rule": text, "about": source, "origin": registry.origin(name),
-            "parameters": [vars(parameter) for parameter in parameters],
+            "parameters": [
+                vars(p) | ({"default": None} if p.required else {}) for p in parameters
+            ],
         })  # fmt: skip
         return
     click.echo(f"{name} ({registry.origin(name)})\n\n{text}\n\n{source}\n")
@@ -53,7 +66,7 @@ def show(name: str, as_json: bool) -> None:
             (
                 p.name,
                 p.type,
-                "required" if "Undefined" in str(p.default) else str(p.default),
+                "required" if p.required else str(p.default),
                 p.help,
             )
             for p in parameters
@@ -72,7 +85,7 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("pool", type=click.Path(path_type=Path))
 @click.argument("filters", nargs=-1, required=True, metavar="FILTER...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
-              help="Subset file to write (.npy); NAME.json beside it says how it came about.")  # fmt: skip
+              help="Subset file to write (.npy); NAME.json beside it says how.")  # fmt: skip
 @click.option("--combine", default="and", show_default=True,
               help="How several filters join: and, or, then.")  # fmt: skip
 @click.option("--reasons", type=click.Path(path_type=Path),
@@ -124,6 +137,7 @@ def run(
     ]  # fmt: skip
     emit_table(rows, ["filter", "before", "after", "dropped"])
     for score in chosen.scores:
-        click.echo(f"score {score['name']}: {score.get('model', '')}", err=True)
+        source = score.get("model") or f"digest {score['digest'][:16]}"
+        click.echo(f"score {score['name']}: {source}", err=True)
     share = len(chosen.uids) / chosen.total
     click.echo(f"\n{output}: {len(chosen.uids):,} of {chosen.total:,} samples ({share:.1%})")

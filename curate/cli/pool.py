@@ -95,26 +95,46 @@ def info(pool: Path, as_json: bool) -> None:
 @pool.command(
     epilog=examples(
         'datacomp pool query pool.duckdb "SELECT text, width FROM samples LIMIT 5"',
-        'datacomp pool query pool.duckdb "SELECT reason, count(*) FROM set_aside GROUP BY 1" --json',
+        'datacomp pool query pool.duckdb "FROM set_aside" --limit 10 --json',
     )
 )
 @POOL
 @click.argument("sql")
-@click.option("--limit", default=1000, show_default=True, help="Print at most this many rows.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Print at most this many rows.",
+)
 @json_option
 def query(pool: Path, sql: str, limit: int, as_json: bool) -> None:
     """Ask POOL in SQL, read-only and without access to other files."""
+    import duckdb
+
+    from ...errors import UsageError
     from ...pools.pool import query as run_query
 
-    cursor = run_query(pool, sql)
-    names = [column[0] for column in cursor.description or []]
-    rows = cursor.fetchmany(limit)
+    with run_query(pool, sql) as cursor:
+        names = [column[0] for column in cursor.description or []]
+        try:
+            rows = cursor.fetchmany(limit)
+            more = cursor.fetchone() is not None
+        except duckdb.Error as error:  # some errors show only when the rows are computed
+            raise UsageError(f"{pool}: {' '.join(str(error).split())}") from None
     if as_json:
         emit_json([dict(zip(names, row, strict=True)) for row in rows])
-    else:
-        emit_table(rows, names)
-        if cursor.fetchone() is not None:
-            click.echo(f"(more rows; --limit {limit})", err=True)
+        return
+    emit_table([[_cell(value) for value in row] for row in rows], names)
+    if more:
+        click.echo(f"(more rows; --limit {limit})", err=True)
+
+
+def _cell(value: object) -> object:
+    """Return a value for a terminal: a stranger's caption must not steer it."""
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
 
 
 @pool.command(

@@ -250,11 +250,15 @@ def _check_meaning(path: Path, text: str, study: Study) -> None:
             raise ConfigError(f"{path}:{line_of(text, location)}: {error}") from None
 
     for number, section in enumerate(study.pool.source):
+        place: tuple[str | int, ...] = ("pool", "source", number)
         if section.path is None and section.kind != "glyphs":
-            attempt(("pool", "source", number), lambda s=section: _fail(
+            attempt(place, lambda s=section: _fail(
                 f"pool.source.path is missing, expected the folder or file of the {s.kind} source"
             ))  # fmt: skip
-    attempt(("pool", "source", 0), study.sources)
+        for name, value in (section.model_extra or {}).items():
+            attempt((*place, name), lambda s=section, n=name, v=value: open_source(
+                s.kind, ".", **{n: v}
+            ))  # fmt: skip
     attempt(("train", "scale"), study.train.resolved)
     names = [dataset.name for dataset in study.dataset]
     for number, dataset in enumerate(study.dataset):

@@ -56,10 +56,15 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     baseline = next((row for row in rows if row["share"] == 1.0), None)
     if baseline is None or len(rows) == 1:
         return f"{best['name']} has the highest average, {best['average']['mean']:.3f}."
-    if best is baseline:
+    if best is baseline and len(best["tied_with"]) < len(rows) - 1:
         return (
             f"Curation did not win: the whole pool ({best['name']}) has the highest average, "
             f"{best['average']['mean']:.3f}."
+        )
+    if best is baseline:
+        return (
+            f"No clear winner: the whole pool ({best['name']}) has the highest average, "
+            f"{best['average']['mean']:.3f}, but all others are within the spread of the seeds."
         )
     gain = best["average"]["mean"] - baseline["average"]["mean"]
     numbers = f"{best['average']['mean']:.3f} against {baseline['average']['mean']:.3f}"

@@ -104,7 +104,7 @@ def test_the_repository_s_own_study_is_valid():
         (
             "samples = 100",
             "sample = 100",
-            4,
+            6,
             "source glyphs: unknown option 'sample' (did you mean 'samples'?); options: verify, "
             "samples, seed, spoiled",
         ),

@@ -28,5 +28,13 @@ def test_a_loss_is_called_a_loss():
     )
 
 
+def test_a_baseline_ahead_of_ties_is_no_winner():
+    rows = [row("all", 0.5, 1.0, ["clip"]), row("clip", 0.4, 0.3, ["all"])]
+    assert verdict(rows) == (
+        "No clear winner: the whole pool (all) has the highest average, 0.500, but all others "
+        "are within the spread of the seeds."
+    )
+
+
 def test_without_a_baseline_nothing_is_compared():
     assert verdict([row("clip", 0.5, 0.3)]) == "clip has the highest average, 0.500."
