@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output stays for results.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -37,6 +38,13 @@ def say(message: str, level: int = 0) -> None:
 def warn(message: str) -> None:
     """Print a warning line to standard error, whatever the verbosity."""
     print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def status(text: str) -> None:
+    """Replace the terminal's current line on standard error, unless quiet."""
+    if _Settings.verbosity >= 0:
+        width = shutil.get_terminal_size((100, 24)).columns - 1
+        print(f"\r\033[K{text[:width]}", end="", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -76,7 +84,7 @@ class Progress:
         text = f"{self.label}: {self.done:,}"
         if self.total:
             text += f" of {self.total:,}"
-        text += f" {self.unit}, {rate:,.0f}/s"
+        text += f" {self.unit}, {rate:,.{0 if rate >= 10 else 1}f}/s"
         if final:
             text += f", {duration(elapsed)}"
         elif self.total and rate > 0:

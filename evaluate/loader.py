@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 LANES = 8
 SHUFFLE_SIZE = 2500
-"""Samples in each lane's buffer: eight lanes hold as many as open_clip's four workers."""
+"""Samples in each lane's buffer: eight lanes hold as many as open_clip's four workers. Short
+epochs have smaller ones, for every epoch fills them anew."""
 SHUFFLE_INITIAL = 500
 CAPTION_CACHE = 1 << 16
 READ_AHEAD = 1 << 20
@@ -57,7 +58,8 @@ def training_loader(
         batches = groups * args.accum_freq
         progress.done = epoch * batches * global_batch
         progress.total = args.epochs * batches * global_batch
-        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared)
+        buffer = min(SHUFFLE_SIZE, max(64, batches * args.batch_size // (4 * LANES)))
+        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared, buffer)
         dataset = _batches_class()(lanes, batches, args.batch_size, preprocess[0], tokenizer)
         loader = DataLoader(dataset, batch_size=None, num_workers=args.workers)
         counted = _Counted(loader, batches, global_batch, progress)
@@ -94,18 +96,37 @@ def read_shard(path: str) -> Iterator[Sample]:
                 yield sample.key, window(image.data, image.size), window(text.data, text.size)
 
 
+def shuffled(samples: Iterator[Sample], size: int, rng: random.Random) -> Iterator[Sample]:
+    """Yield from a buffer of ``size`` samples at random; it fills while it gives out already."""
+    initial = min(SHUFFLE_INITIAL, size)
+    buffer: list[Sample] = []
+    for taken, sample in enumerate(samples):
+        buffer.append(sample)
+        growing = len(buffer) < size and taken % 2 == 0  # two in for one out
+        if len(buffer) < initial or growing:
+            continue
+        place = rng.randrange(len(buffer))
+        buffer[place], buffer[-1] = buffer[-1], buffer[place]
+        yield buffer.pop()
+
+
 class _Lanes:
     """Endless streams of samples, each the same whenever (seed, epoch, process, lane) is."""
 
     def __init__(
-        self, data: list[TrainingData], weights: list[float] | None, seed: str, epoch: Any
+        self,
+        data: list[TrainingData],
+        weights: list[float] | None,
+        seed: str,
+        epoch: Any,
+        buffer: int,
     ) -> None:
         self._shards = [shard for source in data for shard in source.shards]
         self._weights = None if weights is None else [
             weight for source, weight in zip(data, weights, strict=True) for _ in source.shards
         ]  # fmt: skip
         self._where = data[0].path
-        self._seed, self._epoch = seed, epoch
+        self._seed, self._epoch, self._buffer = seed, epoch, buffer
 
     def generator(self, purpose: str) -> random.Random:
         """Return the generator of a purpose in the current epoch."""
@@ -114,16 +135,7 @@ class _Lanes:
     def lane(self, number: int) -> Iterator[Sample]:
         """Yield the samples of a lane, shuffled; for ever."""
         rng = self.generator(f"lane{number}/samples")
-        buffer: list[Sample] = []
-        for sample in self._samples(number):
-            buffer.append(sample)
-            if len(buffer) >= SHUFFLE_INITIAL:
-                # Grow to full size while giving out one sample for every two taken in.
-                if len(buffer) < SHUFFLE_SIZE and len(buffer) % 2:
-                    continue
-                place = rng.randrange(len(buffer))
-                buffer[place], buffer[-1] = buffer[-1], buffer[place]
-                yield buffer.pop()
+        return shuffled(self._samples(number), self._buffer, rng)
 
     def _samples(self, number: int) -> Iterator[Sample]:
         rng = self.generator(f"lane{number}/shards")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..durable import atomic_path
 from ..errors import DatacompError, DataError, MissingError, RunError, UsageError, suggest
@@ -28,6 +28,8 @@ from .contract import Batch, Decision, Filter, Scorer
 from .guard import check_predicate, check_query
 from .registry import blame, defined_at
 from .spec import FilterSpec
+
+T = TypeVar("T")
 
 COMBINE = ("and", "or", "then")
 
@@ -143,13 +145,13 @@ class _Engine:
         scope = self._left() if chained and made.set_level else "candidates"
         view = _View(self, spec, scope)
         with _blaming(spec, made):
-            scorers = made.scorers()
+            scorers = _all(Scorer, made.scorers())
         if scorers:
             self._score(spec, made, scorers, view, combine)
             if scope != "candidates":
                 scope = view.relation = self._left()
         with _blaming(spec, made):
-            decisions = made.decide(view)
+            decisions = _all(Decision, made.decide(view))
         windowed = self._check(spec, decisions, scope)
         rules = [(decision.reason, decision.predicate) for decision in decisions]
         if chained and (made.set_level or any(windowed)):
@@ -166,7 +168,7 @@ class _Engine:
     ) -> None:
         """Let a filter's scorers see the samples that can still be kept."""
         with _blaming(spec, made):
-            cheap = made.before_scoring(view)
+            cheap = _all(Decision, made.before_scoring(view))
         windowed = self._check(spec, cheap, view.relation)
         alive = [] if made.set_level or combine == "or" else self._alive
         alive = alive + [
@@ -351,6 +353,14 @@ class _View:
 
     def count(self) -> int:
         return self.scalar(f"SELECT count(*) FROM {self.relation}")
+
+
+def _all(kind: type[T], items: list[T]) -> list[T]:
+    """Return the items, or raise TypeError for what a plug-in should not have returned."""
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"expected a list of {kind.__name__}, found {item!r}")
+    return list(items)
 
 
 def _true(predicate: str) -> str:

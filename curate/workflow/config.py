@@ -250,13 +250,13 @@ def _check_meaning(path: Path, text: str, study: Study) -> None:
             raise ConfigError(f"{path}:{line_of(text, location)}: {error}") from None
 
     for number, section in enumerate(study.pool.source):
-        place: tuple[str | int, ...] = ("pool", "source", number)
+        source: tuple[str | int, ...] = ("pool", "source", number)
         if section.path is None and section.kind != "glyphs":
-            attempt(place, lambda s=section: _fail(
+            attempt(source, lambda s=section: _fail(
                 f"pool.source.path is missing, expected the folder or file of the {s.kind} source"
             ))  # fmt: skip
         for name, value in (section.model_extra or {}).items():
-            attempt((*place, name), lambda s=section, n=name, v=value: open_source(
+            attempt((*source, name), lambda s=section, n=name, v=value: open_source(
                 s.kind, ".", **{n: v}
             ))  # fmt: skip
     attempt(("train", "scale"), study.train.resolved)

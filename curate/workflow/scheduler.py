@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -26,9 +27,10 @@ from typing import Any
 from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError, StorageError
-from ...progress import duration, say, set_verbosity
+from ...progress import duration, say, set_verbosity, status
 
 PRELOAD = "datacomp.curate.workflow.preload"
+_REDRAW_SECONDS = 1.0
 CODE_VERSION = 1
 """Raised whenever a stage would give other bytes for the same inputs."""
 
@@ -58,6 +60,45 @@ class Record:
     fingerprint: str
     seconds: float
     result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _State:
+    """Where a run of the scheduler stands."""
+
+    waiting: list[Task]
+    total: int
+    running: dict[Connection, tuple[Task, Any, float]] = field(default_factory=dict)
+    done: dict[str, Record] = field(default_factory=dict)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    failure: DatacompError | None = None
+
+    def draw(self, parallel: int) -> None:
+        """Show on a terminal what runs for how long, and a guess at the time left."""
+        if not sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        names = ", ".join(f"{t.key} {duration(now - s)}" for t, _, s in self.running.values())
+        text = f"[{len(self.done)}/{self.total}] {names}"
+        left = self._left(parallel, now)
+        if left is not None:
+            text += f"; about {duration(left)} left"
+        status(text)
+
+    def _left(self, parallel: int, now: float) -> float | None:
+        """Guess the seconds left from those that tasks of the same stages took; None if unknown."""
+        means = {stage: sum(found) / len(found) for stage, found in self.seconds.items()}
+        running = [task for task, _, _ in self.running.values()]
+        if any(task.stage not in means for task in [*self.waiting, *running]):
+            return None
+        left = sum(means[task.stage] for task in self.waiting)
+        left += sum(max(means[t.stage] - (now - s), 0) for t, _, s in self.running.values())
+        return left / parallel
+
+    def clear_line(self) -> None:
+        """Make room for a lasting line."""
+        if sys.stderr.isatty():
+            status("")
 
 
 class Scheduler:
@@ -99,56 +140,64 @@ class Scheduler:
         When a task fails, those under way are finished, no new ones begin, and the first error
         is raised.
         """
-        done: dict[str, Record] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        waiting = list(tasks)
-        running: dict[Connection, tuple[Task, Any, float]] = {}
-        failure: DatacompError | None = None
+        state = _State(list(tasks), len(tasks))
         context = _context()
-        with _no_orphans(running):
-            while waiting or running:
-                for task in list(waiting):
-                    if failure is not None or not set(task.needs) <= set(done):
-                        continue
-                    found = None if task.key in again else self.is_done(task, done)
-                    if found is not None:
-                        done[task.key] = found
-                        waiting.remove(task)
-                        say(f"  {task.key}: done already", 1)
-                        continue
-                    held = {t.exclusive for t, _, _ in running.values()} - {None}
-                    if len(running) >= self.parallel or task.exclusive in held:
-                        continue
-                    waiting.remove(task)
-                    (self.folder / f"{task.key}.json").unlink(missing_ok=True)
-                    receiver, sender = context.Pipe(duplex=False)
-                    process = context.Process(
-                        target=_child,
-                        args=(sender, task.run, task.arguments, str(self._lock(task.key))),
-                    )
-                    process.start()
-                    sender.close()
-                    running[receiver] = (task, process, time.monotonic())
-                    say(f"  {task.key} ...", 1)
-                if not running:
-                    if failure is not None or waiting:
-                        break
+        with _no_orphans(state.running):
+            while state.waiting or state.running:
+                moved = self._start_ready(state, again, context)
+                if state.running:
+                    self._collect(state)
+                elif not moved:
+                    break
+        state.clear_line()
+        if state.failure is not None:
+            raise state.failure
+        return state.done
+
+    def _start_ready(self, state: _State, again: frozenset[str], context: Any) -> bool:
+        """Start the tasks whose time has come; tell whether anything moved."""
+        moved = False
+        for task in list(state.waiting):
+            if state.failure is not None or not set(task.needs) <= set(state.done):
+                continue
+            found = None if task.key in again else self.is_done(task, state.done)
+            if found is not None:
+                state.done[task.key] = found
+            else:
+                held = {other.exclusive for other, _, _ in state.running.values()} - {None}
+                if len(state.running) >= self.parallel or task.exclusive in held:
                     continue
-                for receiver in wait(list(running)):
-                    assert isinstance(receiver, Connection)
-                    task, process, started = running.pop(receiver)
-                    result, error = _outcome(receiver, process, task)
-                    seconds = time.monotonic() - started
-                    if error is not None:
-                        failure = failure or error
-                        continue
-                    record = Record(self.fingerprint(task, done), round(seconds, 2), result)
-                    write_json(self.folder / f"{task.key}.json", vars(record))
-                    done[task.key] = record
-                    say(f"[{len(done)}/{len(tasks)}] {task.key}: {duration(seconds)}")
-        if failure is not None:
-            raise failure
-        return done
+                (self.folder / f"{task.key}.json").unlink(missing_ok=True)
+                receiver, sender = context.Pipe(duplex=False)
+                arguments = (sender, task.run, task.arguments, str(self._lock(task.key)))
+                process = context.Process(target=_child, args=arguments)
+                process.start()
+                sender.close()
+                state.running[receiver] = (task, process, time.monotonic())
+            state.waiting.remove(task)
+            moved = True
+        return moved
+
+    def _collect(self, state: _State) -> None:
+        """Wait for a task to end (drawing the state meanwhile) and record what came of it."""
+        ready = wait(list(state.running), timeout=_REDRAW_SECONDS)
+        if not ready:
+            state.draw(self.parallel)
+        for receiver in ready:
+            assert isinstance(receiver, Connection)
+            task, process, started = state.running.pop(receiver)
+            result, error = _outcome(receiver, process, task)
+            seconds = time.monotonic() - started
+            if error is not None:
+                state.failure = state.failure or error
+                continue
+            record = Record(self.fingerprint(task, state.done), round(seconds, 2), result)
+            write_json(self.folder / f"{task.key}.json", vars(record))
+            state.done[task.key] = record
+            state.seconds.setdefault(task.stage, []).append(seconds)
+            state.clear_line()
+            say(f"[{len(state.done)}/{state.total}] {task.key}: {duration(seconds)}")
 
     def _lock(self, key: str) -> Path:
         return self.folder / f".{key}.lock"

@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.evaluate.data import open_training_data
-from datacomp.evaluate.loader import LANES, read_shard, training_loader
+from datacomp.evaluate.loader import LANES, SHUFFLE_INITIAL, read_shard, shuffled, training_loader
 from datacomp.evaluate.scales import SCALES, get_scale
 from datacomp.evaluate.training import train
 from datacomp.pools import tar
@@ -125,6 +126,15 @@ def test_making_batches_draws_nothing_from_the_model_s_generator(shards):
         return torch.rand(1)
 
     assert after(1).equal(after(5))
+
+
+def test_the_shuffle_buffer_grows_to_its_size():
+    size, count = 3 * SHUFFLE_INITIAL, 20 * SHUFFLE_INITIAL
+    out = list(shuffled(iter(range(count)), size, random.Random(0)))
+    assert len(set(out)) == len(out) == count - size + 1
+    ahead = [value - place for place, value in enumerate(out)]
+    assert max(ahead) == size - 1  # as far ahead as the full buffer reaches
+    assert max(out[:10]) < SHUFFLE_INITIAL + 20  # but it gave out before it was full
 
 
 def test_broken_samples_are_left_out(shards, tmp_path, caplog):

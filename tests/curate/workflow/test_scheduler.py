@@ -149,3 +149,13 @@ def test_records_are_whole_json(tmp_path):
     Scheduler(tmp_path / "stages", 1).run([task("a", touch, str(tmp_path / "log"))])
     record = json.loads((tmp_path / "stages/a.json").read_bytes())
     assert set(record) == {"fingerprint", "seconds", "result"}
+
+
+def test_done_tasks_are_found_whatever_the_order(tmp_path):
+    scheduler = Scheduler(tmp_path / "stages", 1)
+    log = str(tmp_path / "log")
+    tasks = [task("b", touch, log, "b", needs=("a",)), task("a", touch, log, "a")]
+    scheduler.run(tasks)
+    (tmp_path / "stages/b.json").unlink()
+    assert set(scheduler.run(tasks)) == {"a", "b"}
+    assert Path(log).read_text() == "abb"

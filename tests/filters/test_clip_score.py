@@ -1,0 +1,283 @@
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
+from datacomp.filters import FilterSpec, parse, run_filters
+from datacomp.pools import Pool
+from datacomp.pools.sources import open_source
+from datacomp.pools.uids import to_hex
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+CONFIG = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
+    },
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}  # fmt: skip
+COLUMN = "clip_l14_similarity_score"
+
+
+def kept(pool, spec):
+    return [int(uid, 16) for uid in to_hex(run_filters(pool, [spec]).uids)]
+
+
+def by_column(**parameters):
+    return FilterSpec("clip_score", {"column": COLUMN, **parameters})
+
+
+# -- which samples stay --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    with Pool.create(tmp_path_factory.mktemp("scored") / "pool.duckdb") as pool:
+        pool.sql(f"ALTER TABLE samples ADD COLUMN {COLUMN} FLOAT")
+        yield pool
+
+
+def fill(pool, scores):
+    pool.sql("DELETE FROM samples")
+    column = pa.array(scores, pa.float32(), from_pandas=False)
+    pool.connection.register("given", pa.table({"n": range(len(scores)), "s": column}))
+    pool.sql(f"INSERT INTO samples (uid, {COLUMN}) SELECT n, s FROM given")
+    pool.connection.unregister("given")
+
+
+def is_known(score):
+    return score is not None and not np.isnan(score)
+
+
+def datacomp(scores, fraction):
+    """Select as DataComp's baselines.py does: n-th of the descending scores, then >=."""
+    known = np.array([s for s in scores if is_known(s)], np.float32)
+    ordered = np.sort(known)[::-1]
+    n = int(len(known) * fraction)
+    threshold = float(ordered[n]) if n < len(ordered) else -np.inf
+    return [
+        i for i, s in enumerate(scores)
+        if is_known(s) and np.float32(s) >= np.float32(threshold)
+    ]  # fmt: skip
+
+
+SCORES = st.lists(
+    st.none() | st.just(float("nan")) | st.sampled_from([0.28, 0.3, -0.0, 0.0])
+    | st.floats(-1, 1, width=32), min_size=1, max_size=40,
+)  # fmt: skip
+SAME_POOL = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@SAME_POOL
+@given(scores=SCORES, fraction=st.sampled_from([1e-6, 0.1, 0.29, 0.3, 0.5, 0.999, 1.0]))
+@example(scores=[0.3] * 10, fraction=0.3)
+@example(scores=[float(i) / 7 for i in range(10)], fraction=0.3)
+def test_a_fraction_keeps_what_datacomp_keeps(scored, scores, fraction):
+    fill(scored, scores)
+    if not any(map(is_known, scores)):
+        with pytest.raises(DataError, match=r"^clip_score: no sample has a score$"):
+            kept(scored, by_column(fraction=fraction))
+        return
+    assert kept(scored, by_column(fraction=fraction)) == datacomp(scores, fraction)
+
+
+@SAME_POOL
+@given(scores=SCORES, threshold=st.sampled_from([0.28, 0.3, 1e-30, -0.5]) | st.floats(-1, 1))
+@example(scores=[0.1, 0.2, 0.3], threshold=0.1)
+def test_a_threshold_is_compared_in_float32(scored, scores, threshold):
+    fill(scored, scores)
+    expected = [
+        i for i, s in enumerate(scores)
+        if is_known(s) and np.float32(s) >= np.float32(threshold)
+    ]  # fmt: skip
+    assert kept(scored, by_column(threshold=threshold)) == expected
+
+
+def test_ties_stay_together_and_one_more_than_the_fraction(scored):
+    fill(scored, [0.1 * i for i in range(10)])
+    chosen = run_filters(scored, [by_column(fraction=0.3)])
+    assert len(chosen.uids) == 4
+    fill(scored, [0.5] * 7 + [0.1, None, float("nan")])
+    chosen = run_filters(scored, [parse("clip_score:arch=l14")])
+    assert chosen.steps[0].reasons == {"no_score": 2, "low_clip_score": 1}
+    assert len(chosen.uids) == 7
+
+
+def test_a_score_that_is_not_there_says_where_it_comes_from(pool_of):
+    pool = pool_of(text=["a"])
+    with pytest.raises(MissingError) as caught:
+        kept(pool, parse("clip_score:arch=b32"))
+    assert str(caught.value).startswith(
+        f"{pool.path}: the pool has no column 'clip_b32_similarity_score'"
+    )
+    assert str(caught.value).endswith(
+        "CommonPool's metadata has it; else score with checkpoint=..."
+    )
+    with pytest.raises(UsageError, match=r"^filter clip_score: .*Could not convert string"):
+        kept(pool, parse("clip_score:column=text"))
+    with pytest.raises(UsageError, match="nan is not a number a filter can compare with"):
+        kept(pool_of("numbers", s=[1.0]), parse("clip_score:column=s,threshold=nan"))
+
+
+# -- scoring with a checkpoint -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """The folder of a finished run: a tiny random model."""
+    import open_clip
+    import torch
+
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "checkpoints").mkdir()
+    (folder / "model.json").write_text(json.dumps(CONFIG))
+    torch.manual_seed(0)
+    torch.save(
+        {"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "checkpoints" / "1.pt"
+    )
+    (folder / "info.json").write_text(json.dumps({
+        "model": "tiny", "model_config": "model.json", "checkpoint": "checkpoints/1.pt",
+        "status": "done",
+    }))  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path, picture):
+    """A pool of six photos, one of which breaks after it was added."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(6):
+        (folder / f"{i}.png").write_bytes(picture(i, width=40, height=30 + i))
+        (folder / f"{i}.txt").write_text(f"picture number {i}")
+    with Pool.create(tmp_path / "photos.duckdb") as pool:
+        pool.add(open_source("folder", folder))
+        (folder / "5.png").write_bytes(b"broken")
+        yield pool
+
+
+def scores_of(pool):
+    rows = pool.sql(
+        "SELECT s.shard, v.value FROM samples s JOIN score_values_1 v USING (uid) ORDER BY 1"
+    ).fetchall()
+    return dict(rows)
+
+
+def test_scores_are_the_cosine_of_image_and_caption(photos, run_folder, tmp_path):
+    from datacomp.pools.clip_model import ClipModel
+
+    chosen = run_filters(
+        photos, [parse(f"clip_score:checkpoint={run_folder},fraction=0.4,device=cpu")]
+    )
+    clip = ClipModel.load(
+        "tiny", run_folder / "checkpoints" / "1.pt", run_folder / "model.json", "cpu"
+    )
+    data = [(tmp_path / "photos" / f"{i}.png").read_bytes() for i in range(5)]
+    images, texts = (
+        clip.encode_images(data),
+        clip.encode_texts([f"picture number {i}" for i in range(5)]),
+    )
+    found = scores_of(photos)
+    assert found.pop("5.png") is None
+    np.testing.assert_allclose(list(found.values()), (images * texts).sum(1), rtol=0, atol=1e-6)
+    assert chosen.steps[0].reasons == {"no_score": 1, "low_clip_score": 2}
+    assert len(chosen.uids) == 3
+    (score,) = chosen.scores
+    assert score["model"] == "tiny"
+    assert len(score["weights_sha256"]) == 64
+
+
+def test_a_weights_file_gives_the_same_score_column_and_nothing_is_scored_twice(
+    photos, run_folder, monkeypatch
+):
+    from datacomp.filters.clip_score import ClipScorer
+
+    first = run_filters(photos, [parse(f"clip_score:checkpoint={run_folder},device=cpu")])
+    monkeypatch.setattr(ClipScorer, "score", lambda *_: pytest.fail("scored again"))
+    weights = FilterSpec("clip_score", {
+        "checkpoint": str(run_folder / "checkpoints" / "1.pt"), "model": "tiny",
+        "model_config_file": str(run_folder / "model.json"), "device": "cpu",
+    })  # fmt: skip
+    second = run_filters(photos, [weights])
+    assert second.scores == first.scores
+    assert to_hex(second.uids) == to_hex(first.uids)
+    assert photos.scalar("SELECT count(*) FROM scores") == 1
+
+
+def test_new_weights_under_the_old_name_are_another_score(photos, run_folder, tmp_path):
+    import shutil
+
+    import open_clip
+    import torch
+
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    spec = parse(f"clip_score:checkpoint={folder},device=cpu")
+    before = run_filters(photos, [spec]).scores
+    torch.manual_seed(1)
+    torch.save(
+        {"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "checkpoints" / "1.pt"
+    )
+    assert run_filters(photos, [spec]).scores != before
+    assert photos.scalar("SELECT count(*) FROM scores") == 2
+
+
+def test_only_what_is_left_of_a_chain_is_scored(photos, run_folder):
+    chain = [
+        parse("image_size:min_side=0,max_aspect=1.3"),
+        parse(f"clip_score:checkpoint={run_folder}"),
+    ]
+    run_filters(photos, chain, "then")
+    assert sorted(scores_of(photos)) == ["1.png", "2.png", "3.png", "4.png", "5.png"]
+
+
+@pytest.mark.parametrize(
+    ("info", "error", "message"),
+    [
+        (None, MissingError, "{run}: no info.json there; it is not the folder of a run"),
+        ("{", DataError, "{run}/info.json: not the description of a run: "),
+        ("[]", DataError, "{run}/info.json: not the description of a run: "),
+        ({"checkpoint": "c"}, DataError,
+         "{run}/info.json: not the description of a run: no 'model'"),
+        ({"model": "m", "model_config": None, "status": "running"}, MissingError,
+         "{run}: the run is not finished; run 'datacomp train' again first"),
+        ({"model": 3, "model_config": None, "status": "done", "checkpoint": "c"}, DataError,
+         "{run}/info.json: model and model_config must be names"),
+        ({"model": "m", "model_config": "../x.json", "status": "done", "checkpoint": "c"},
+         UnsafeInputError, "{run}/info.json: names files outside the run"),
+        ({"model": "m", "model_config": None, "status": "done", "checkpoint": "/etc/passwd"},
+         UnsafeInputError, "{run}/info.json: names files outside the run"),
+        ({"model": "ViT-B-32", "model_config": None, "status": "done", "checkpoint": "gone.pt"},
+         MissingError, "no checkpoint at {run}/gone.pt; train the model or give another path"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_finished_run_is_one_clear_line(
+    pool_of, tmp_path, info, error, message
+):
+    run = tmp_path / "run"
+    run.mkdir()
+    if info is not None:
+        (run / "info.json").write_text(info if isinstance(info, str) else json.dumps(info))
+    with pytest.raises(error) as caught:
+        kept(pool_of(text=["a"]), FilterSpec("clip_score", {"checkpoint": str(run)}))
+    assert str(caught.value).startswith(message.format(run=run))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_nameless_checkpoint_is_one_clear_line(pool_of, tmp_path):
+    pool = pool_of(text=["a"])
+    with pytest.raises(MissingError) as caught:
+        kept(pool, parse("clip_score:checkpoint=/none/a.pt,model=ViT-B-32"))
+    assert str(caught.value) == "clip_score: no checkpoint at /none/a.pt"
+    (tmp_path / "a.pt").write_bytes(os.urandom(50))
+    with pytest.raises(UsageError) as caught:
+        kept(pool, parse(f"clip_score:checkpoint={tmp_path / 'a.pt'}"))
+    assert str(caught.value) == "clip_score: a checkpoint file needs model=ARCHITECTURE beside it"
+    with pytest.raises(DataError) as caught:
+        kept(pool, parse(f"clip_score:checkpoint={tmp_path / 'a.pt'},model=ViT-B-32"))
+    assert "clip_score" in str(caught.value) or str(caught.value).startswith(str(tmp_path))

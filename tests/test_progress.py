@@ -1,0 +1,101 @@
+import io
+import re
+
+import pytest
+from datacomp import progress
+from datacomp.progress import Progress, duration, say, track, warn
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture(autouse=True)
+def _normal():
+    yield
+    progress.set_verbosity(0)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0.0 s"), (0.44, "0.4 s"), (38.4, "38 s"), (59.6, "1 min 00 s"), (125, "2 min 05 s"),
+     (3599.7, "1 h 00 min"), (7500, "2 h 05 min")],
+)  # fmt: skip
+def test_durations_are_written_as_people_do(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_what_is_quick_says_nothing(clock, capsys):
+    with Progress("work", 10) as bar:
+        clock[0] += 0.9
+        bar.advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_plain_lines_come_every_ten_seconds_and_at_the_end(clock, capsys):
+    with Progress("work", 4000, "shards") as bar:
+        for _ in range(4):
+            clock[0] += 5
+            bar.advance(1000)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 2,000 of 4,000 shards, 200/s, 10 s left",
+        "work: 4,000 of 4,000 shards, 200/s, 0.0 s left",
+        "work: 4,000 of 4,000 shards, 200/s, 20 s",
+    ]
+
+
+def test_more_than_was_thought_is_no_negative_time(clock, capsys):
+    with Progress("work", 10) as bar:
+        clock[0] += 10
+        bar.advance(20)
+    assert "0.0 s left" in capsys.readouterr().err
+
+
+def test_a_terminal_is_redrawn_in_place(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    assert list(track(slow(clock), "work", 3)) == [0, 1, 2]
+    drawn = terminal.getvalue()
+    assert re.findall(r"\r\x1b\[K", drawn)
+    assert drawn.endswith("work: 3 of 3 samples, 0.5/s, 6.0 s\n")
+
+
+def slow(clock):
+    for i in range(3):
+        clock[0] += 2
+        yield i
+
+
+def test_a_failure_is_not_drawn_as_an_end(clock, capsys):
+    def fail():
+        with Progress("work") as bar:
+            clock[0] += 10
+            bar.advance()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert capsys.readouterr().err == "work: 1 samples, 0.1/s\n"
+
+
+def test_verbosity_rules_all_but_warnings(clock, capsys):
+    say("normal")
+    say("detail", 1)
+    progress.set_verbosity(1)
+    say("detail", 1)
+    progress.set_verbosity(-1)
+    say("normal")
+    warn("careful")
+    with Progress("work") as bar:
+        clock[0] += 20
+        bar.advance()
+    assert capsys.readouterr() == ("", "normal\ndetail\nwarning: careful\n")
