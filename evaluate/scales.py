@@ -42,7 +42,7 @@ SCALES = {
     scale.name: scale
     for scale in (
         Scale(
-            "demo", "datacomp-demo", 51_200, 128, 1.5e-3, 50, beta2=0.98,
+            "demo", "datacomp-demo", 40_960, 128, 1.5e-3, 50, beta2=0.98,
             grad_checkpointing=False, keep_checkpoints=False,
             model_config="model_configs/datacomp-demo.json",
         ),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -30,8 +31,10 @@ from ..durable import (
     write_json,
 )
 from ..errors import DataError, IntegrityError, MissingError, RunError, StorageError, UsageError
+from ..pools.clip_model import resolve_device
 from ..progress import Progress, say
 from .data import TrainingData, open_training_data
+from .loader import LANES, seeded_epochs, training_loader
 from .scales import CHECKPOINTS, Scale, model_config_path
 
 PRECISIONS = ("fp32", "amp", "amp_bf16", "bf16", "fp16")
@@ -63,11 +66,13 @@ def train(
     per_device = _per_device_batch(scale, world, accumulation)
     if weights is not None and len(weights) != len(data):
         raise UsageError(f"{len(weights)} weights for {len(data)} folders of shards")
+    if weights is not None and not all(0 < weight < math.inf for weight in weights):
+        raise UsageError(f"weights are {weights}, expected positive numbers")
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = resolve_device(device)
     precision = precision or ("amp" if device.startswith("cuda") else "fp32")
     if precision not in PRECISIONS:
         raise UsageError(f"precision is {precision!r}, expected one of: {', '.join(PRECISIONS)}")
@@ -189,12 +194,19 @@ def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
             f"{now[0][:12]}); restore the shards or train into another folder"
         )
     for key, value in plan.items():
-        if key != "data" and info.get(key) != value:
+        if key == "data" or (key == "workers" and _alike(info.get(key), value)):
+            continue
+        if info.get(key) != value:
             raise UsageError(
                 f"{output}: this run was begun with {key} = {info.get(key)!r}, now {value!r}; "
                 "train into another folder"
             )
     return info if info.get("status") == "done" else None
+
+
+def _alike(before: Any, now: int) -> bool:
+    """Tell whether two numbers of loader workers give the same batches."""
+    return isinstance(before, int) and all(LANES % max(1, n) == 0 for n in (before, now))
 
 
 def _finished(output: Path) -> dict[str, Any] | None:
@@ -220,8 +232,6 @@ def _run_trainer(
     config = model_config_path(scale)
     if config is not None:
         open_clip.add_model_config(config)
-    from .loader import seeded_epochs, training_loader
-
     total = scale.samples_seen
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress("training", total))

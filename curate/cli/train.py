@@ -23,14 +23,32 @@ from .common import emit_json, emit_table, examples, json_option
 @click.option("--scale", default="small", show_default=True,
               help="Recipe: demo, debug, small, medium, large or xlarge.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
-@click.option("--samples-seen", type=int, help="Override the scale's budget of samples seen.")
+@click.option(
+    "--samples-seen",
+    type=click.IntRange(min=1),
+    help="Override the scale's budget of samples seen.",
+)
 @click.option("--weight", "weights", type=float, multiple=True,
               help="Sampling weight of each SHARDS folder, in order.")  # fmt: skip
-@click.option("--workers", default=2, show_default=True, help="Loader processes per process.")
-@click.option("--threads", type=int, help="CPU threads of each process (default: torch's).")
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Loader processes per process.",
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of each process (default: torch's)."
+)
 @click.option("--precision", help="fp32, amp, amp_bf16, bf16 or fp16 (default: amp on a GPU).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--accumulation", default=1, show_default=True, help="Gradient accumulation steps.")
+@click.option(
+    "--accumulation",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Gradient accumulation steps.",
+)
 @click.option("--grad-clip-norm", type=float, help="Clip gradients to this norm.")
 @click.option("--list-scales", is_flag=True, help="List the recipes and stop.")
 @json_option

@@ -164,13 +164,20 @@ def test_shards_without_a_usable_sample_are_refused(tmp_path):
 # -- training --------------------------------------------------------------------------------
 
 
-def test_batches_that_the_processes_do_not_divide_are_refused(shards, tmp_path):
+def test_what_cannot_be_trained_is_refused_before_it_begins(shards, tmp_path):
+    import torch
+
     with pytest.raises(UsageError, match="a global batch of 128, which 1 processes x 3"):
         train([shards], tmp_path / "run", SCALES["demo"], accumulation=3)
     with pytest.raises(UsageError, match="2 weights for 1 folders"):
         train([shards], tmp_path / "run", SCALES["demo"], weights=[1, 2])
+    with pytest.raises(UsageError, match=r"weights are \[-1\], expected positive numbers"):
+        train([shards], tmp_path / "run", SCALES["demo"], weights=[-1])
     with pytest.raises(UsageError, match="precision is 'fp8', expected one of: fp32"):
         train([shards], tmp_path / "run", SCALES["demo"], precision="fp8")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="device cuda is not here; use --device cpu"):
+            train([shards], tmp_path / "run", SCALES["demo"], device="cuda")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").touch()
     with pytest.raises(UsageError, match="is not empty and holds no run"):
@@ -201,7 +208,8 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards,
     assert not list(whole.rglob("*.pkl"))
     assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["epoch_5.pt"]
     scale = get_scale("demo", 3200)
-    assert train([shards], whole, scale, workers=0, threads=1) == info  # done: nothing runs
+    # Done: nothing runs, and another number of workers would have given the same.
+    assert train([shards], whole, scale, workers=2, threads=1) == info
     with pytest.raises(UsageError, match="begun with seed = 0, now 1; train into another folder"):
         train([shards], whole, scale, seed=1, workers=0, threads=1)
     other = tmp_path / "other"
