@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
 from ..pools import tar
-from ..pools.images import decode
+from ..pools.images import MAX_BYTES, decode
+from ..pools.sources.base import caption_of_sample, image_member, values_of_sample
 from ..progress import Progress
 from .data import TrainingData
 
@@ -34,10 +35,9 @@ epochs have smaller ones, for every epoch fills them anew."""
 SHUFFLE_INITIAL = 500
 CAPTION_CACHE = 1 << 16
 READ_AHEAD = 1 << 20
-IMAGES = ("jpg", "png", "jpeg", "webp")
 
-Sample = tuple[str, bytes, bytes]
-"""Key, image and caption, as they lie in the shard."""
+Sample = tuple[str, bytes, str]
+"""Key, encoded image and caption."""
 
 
 def training_loader(
@@ -86,14 +86,22 @@ def seeded_epochs(train_one_epoch: Callable[..., Any], seed: int) -> Callable[..
 
 
 def read_shard(path: str) -> Iterator[Sample]:
-    """Yield the samples of a tar that have an image and a caption; only these members are read."""
+    """Yield the samples of a tar that have an image and a caption, as the pool would read them."""
     with open(path, "rb", buffering=0) as file:
         window = tar.Window(file.fileno(), READ_AHEAD)
         for sample in tar.samples_in(window, path):
-            image = next((sample.members[e] for e in IMAGES if e in sample.members), None)
-            text = sample.members.get("txt")
-            if image is not None and text is not None:
-                yield sample.key, window(image.data, image.size), window(text.data, text.size)
+            image = image_member(sample)
+            if image is None or image.size > MAX_BYTES:
+                continue
+            data = window(image.data, image.size)
+            try:
+                values = {} if "txt" in sample.members else values_of_sample(window, sample)
+                caption = caption_of_sample(window, sample, values)
+            except ValueError as error:
+                logging.warning("sample %s set aside: %s", sample.key, error)
+                continue
+            if caption is not None:
+                yield sample.key, data, caption
 
 
 def shuffled(samples: Iterator[Sample], size: int, rng: random.Random) -> Iterator[Sample]:
@@ -192,9 +200,8 @@ def _batches_class() -> type:
                     key, image, text = next(stream)
                     try:
                         images.append(self._preprocess(decode(image)))
-                        texts.append(self._tokens(text.decode()))
-                    except (DataError, UnicodeDecodeError) as error:
-                        del images[len(texts) :]
+                        texts.append(self._tokens(text))
+                    except DataError as error:
                         logging.warning("sample %s set aside: %s", key, error)
             finally:
                 torch.set_rng_state(before)

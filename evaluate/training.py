@@ -68,6 +68,8 @@ def train(
         raise UsageError(f"{len(weights)} weights for {len(data)} folders of shards")
     if weights is not None and not all(0 < weight < math.inf for weight in weights):
         raise UsageError(f"weights are {weights}, expected positive numbers")
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed is {seed}, expected 0 to {2**31 - 1}")
     import torch
 
     if threads is not None:
@@ -229,6 +231,8 @@ def _run_trainer(
     with _without_wandb():
         import open_clip
         from open_clip_train import main as trainer
+    import torch
+
     config = model_config_path(scale)
     if config is not None:
         open_clip.add_model_config(config)
@@ -237,7 +241,7 @@ def _run_trainer(
         progress = stack.enter_context(Progress("training", total))
         stack.enter_context(storage_errors(output))
         stack.enter_context(_logging_to_file(trainer))
-        if "cpu" in arguments:
+        if not torch.cuda.is_available():
             stack.enter_context(_distributed_on_cpu())
         stack.enter_context(
             _replaced(trainer, "get_data", training_loader(data, weights, seed, progress))

@@ -22,13 +22,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from ..durable import digest
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Batch:
 
     def __len__(self) -> int:
         return self.columns.num_rows
+
+    def frame(self) -> pl.DataFrame:
+        """Return the columns as a Polars data frame, without copying them."""
+        import polars as pl
+
+        return pl.DataFrame(self.columns)
 
 
 class Scorer(ABC):

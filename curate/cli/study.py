@@ -63,7 +63,7 @@ def run(config: Path, start: str | None, only: str | None, dry_run: bool, as_jso
     if not dry_run:
         _run(study, start, only, as_json)
         return
-    lines = describe_plan(study)
+    lines = describe_plan(study, start, only)
     if as_json:
         emit_json([{"task": task, "state": state} for task, state in lines])
     else:
@@ -75,7 +75,10 @@ def _run(study: Any, start: str | None, only: str | None, as_json: bool) -> None
 
     report = run_study(study, start, only)
     if report.results is None:
-        click.echo(f"done: {only} ({report.output})")
+        if as_json:
+            emit_json({"done": only, "output": str(report.output)})
+        else:
+            click.echo(f"done: {only} ({report.output})")
     elif as_json:
         emit_json(report.results)
     else:
@@ -84,12 +87,15 @@ def _run(study: Any, start: str | None, only: str | None, as_json: bool) -> None
         click.echo(f"results  {report.output / 'results.json'}")
         click.echo(f"report   {report.page}")
     if report.set_aside:
-        click.echo(f"{report.set_aside:,} samples were set aside; see the table set_aside with "
+        what = "sample was" if report.set_aside == 1 else "samples were"
+        click.echo(f"{report.set_aside:,} {what} set aside; see the table set_aside with "
                    f"'datacomp pool query'", err=True)  # fmt: skip
         sys.exit(SET_ASIDE)
 
 
 def _show(results: dict[str, Any]) -> None:
+    from ..report.table import places
+
     def score(value: dict[str, Any]) -> str:
         spread = "" if value["spread"] is None else f" ±{value['spread']:.3f}"
         return f"{value['mean']:.3f}{spread}"
@@ -97,12 +103,12 @@ def _show(results: dict[str, Any]) -> None:
     def part(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
+    ranks = places(results["datasets"])
     rows = []
     for row in results["datasets"]:
-        above = [r for r in results["datasets"][: row["rank"] - 1] if r["name"] in row["tied_with"]]
-        rank = f"{above[0]['rank']}=" if above else f"{row['rank']}"
+        place, tied = ranks[row["name"]]
         rows.append([
-            rank, row["name"], f"{row['size']:,}", score(row["average"]),
+            f"{place}{'=' * tied}", row["name"], f"{row['size']:,}", score(row["average"]),
             *(score(row["scores"][task["key"]]) for task in results["tasks"]),
             part(row["precision"]), part(row["recall"]), duration(row["seconds"]["total"]),
         ])  # fmt: skip

@@ -376,6 +376,7 @@ def _making(results: dict[str, Any]) -> Html:
         ("pool", f"{study['pool']['samples']:,} samples"),
         ("pool digest", el("code", study["pool"]["digest"])),
         ("set aside", _set_aside(study["pool"]["set_aside"])),
+        ("scored by", _scorers(results)),
         ("datacomp", study["datacomp"]),
     ]
     return join(
@@ -396,6 +397,16 @@ _EXPLANATION = (
     "Precision is the share of the samples kept that are clean, recall the share of the clean "
     "samples that were kept."
 )
+
+
+def _scorers(results: dict[str, Any]) -> str:
+    """Name the models whose scores the filters used, each with the start of its digest."""
+    found = {
+        f"{score['name']} by {score.get('model', 'its own rule')} ({score['digest'][:8]})"
+        for row in results["datasets"]
+        for score in row.get("scored_by", [])
+    }
+    return "; ".join(sorted(found)) or NONE
 
 
 def _plain(value: Any) -> Child:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -89,10 +89,16 @@ class TrainSection(_Section):
     """[train]: the recipe, and how it is run here."""
 
     scale: str = Field("small", description="demo, debug, small, medium, large or xlarge")
-    seeds: list[int] = Field([0], min_length=1, description="one run per seed")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0], min_length=1, description="one run per seed"
+    )
     samples_seen: int | None = Field(None, ge=1, description="override the scale's budget")
-    precision: str | None = Field(None, description="fp32, amp, amp_bf16, bf16 or fp16")
-    device: str = Field("auto", description="auto, cpu or cuda")
+    precision: Literal["fp32", "amp", "amp_bf16", "bf16", "fp16"] | None = Field(
+        None, description="fp32, amp, amp_bf16, bf16 or fp16"
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu or cuda"
+    )
     workers: int = Field(2, ge=0, description="loader processes of each run")
     threads: int | None = Field(None, ge=1, description="CPU threads of each run")
     parallel: int = Field(1, ge=1, description="runs trained or evaluated at the same time")
@@ -171,17 +177,20 @@ class Study(_Section):
         specs = []
         for section in dataset.filters:
             spec = section.spec()
-            parameters = {
-                key: str(self.run_dir(value.removeprefix(RUN), self.train.seeds[0]))
-                if isinstance(value, str) and value.startswith(RUN)
-                else value
-                for key, value in spec.parameters.items()
-            }
+            parameters = {key: self._resolved(value) for key, value in spec.parameters.items()}
             use = spec.use
             if ".py:" in use:
                 use = str(self.home / use)
             specs.append(FilterSpec(use, parameters))
         return specs
+
+    def _resolved(self, value: Any) -> Any:
+        """Replace ``run:NAME`` by the run's folder, and the name of a file by its full path."""
+        if not isinstance(value, str):
+            return value
+        if value.startswith(RUN):
+            return str(self.run_dir(value.removeprefix(RUN), self.train.seeds[0]))
+        return str(self.home / value) if value and (self.home / value).is_file() else value
 
     def runs_needed(self, dataset: DatasetSection) -> list[str]:
         """Return the datasets whose runs a dataset's filters score with."""
@@ -259,7 +268,12 @@ def _check_meaning(path: Path, text: str, study: Study) -> None:
             attempt((*source, name), lambda s=section, n=name, v=value: open_source(
                 s.kind, ".", **{n: v}
             ))  # fmt: skip
-    attempt(("train", "scale"), study.train.resolved)
+    if not study.pool_path.resolve().is_relative_to(study.output.resolve()):
+        attempt(("pool", "path"), lambda: _fail(
+            f"pool.path is {study.pool.path!r}, expected a name inside the output folder"
+        ))  # fmt: skip
+    wanted = "samples_seen" if study.train.samples_seen is not None else "scale"
+    attempt(("train", wanted), study.train.resolved)
     names = [dataset.name for dataset in study.dataset]
     for number, dataset in enumerate(study.dataset):
         for place, section in enumerate(dataset.filters):

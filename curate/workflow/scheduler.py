@@ -39,8 +39,9 @@ CODE_VERSION = 1
 class Task:
     """One stage of one dataset: a function of plain values in a process of its own.
 
-    ``inputs`` receives the results of the tasks it needs and returns what the fingerprint
-    covers; ``exclusive`` names a resource that only one task may hold (the pool file).
+    ``settings`` is what its result depends on besides the tasks it needs, ``outputs`` what must
+    still be there for it to count as done; ``exclusive`` names a resource that only one task
+    may hold (the pool file).
     """
 
     key: str

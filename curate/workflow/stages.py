@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
 from ...filters import run_filters
 from ...pools.pool import Pool
@@ -14,16 +15,20 @@ from ...pools.uids import UidArray, to_hex
 from .config import Study
 
 CLEAN = "clean"
+MARK = "study_sources"
+"""Key in a pool's table ``pool``: the study made it, from these sources."""
 
 
 def make_pool(study: Study) -> dict[str, Any]:
-    """Fill the pool from its sources; a pool of other sources is made anew."""
+    """Fill the pool from its sources; when these have changed, it is made anew."""
     sources = study.sources()
-    if study.pool_path.exists() and not _is_of(study):
+    identity = digest([[s.kind, s.options(), s.signature()] for s in sources])
+    if study.pool_path.exists() and not _is_of(study, identity):
         study.pool_path.unlink()
         study.pool_path.with_name(study.pool_path.name + ".wal").unlink(missing_ok=True)
     reports = []
     with Pool.open_or_create(study.pool_path) as pool:
+        pool.sql("INSERT OR REPLACE INTO pool VALUES (?, ?)", [MARK, identity])
         for source in sources:
             reports.append(pool.add(source).to_dict())
         set_aside: dict[str, int] = {}
@@ -43,13 +48,16 @@ def make_pool(study: Study) -> dict[str, Any]:
         }
 
 
-def _is_of(study: Study) -> bool:
-    """Tell whether every source the pool knows is one of the study's."""
-    wanted = {(source.kind, str(source.path.resolve())) for source in study.sources()}
-    with Pool.open(study.pool_path) as pool:
-        rows = pool.sql("SELECT kind, path FROM sources").fetchall()
-        known = {(kind, str((pool.path.parent / path).resolve())) for kind, path in rows}
-    return known <= wanted
+def _is_of(study: Study, identity: str) -> bool:
+    """Tell whether the pool holds these sources; one that no study made is never touched."""
+    with Pool.open(study.pool_path, read_only=True) as pool:
+        found = pool.scalar("SELECT value FROM pool WHERE key = ?", [MARK])
+    if found is None:
+        raise UsageError(
+            f"{study.pool_path}: this pool was not made by a study and would be overwritten; "
+            "give pool.path another name"
+        )
+    return found == identity
 
 
 def make_evalsets(study: Study) -> dict[str, Any]:
@@ -92,6 +100,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
             "filters": labels,
             "combine": dataset.combine,
             "funnel": funnel,
+            "scored_by": chosen.scores,
             **_judge(pool, chosen.uids),
         }
 
@@ -102,27 +111,25 @@ def labelled(study: Study, spec: Any) -> str:
 
 
 def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
-    """Hold a selection against the planted truth, if the pool has one."""
-    if TRUTH not in pool.columns():
+    """Hold a selection against the planted truth; samples without one are not judged."""
+    everything = _defects(pool, "true")
+    if not everything:
         return {"precision": None, "recall": None, "kept_defects": None}
     import pyarrow as pa
 
     pool.connection.register("chosen_arrow", pa.table({"uid": to_hex(uids)}))
-    kept = _defects(pool, "uid IN (SELECT ('0x' || uid)::UHUGEINT FROM chosen_arrow)")
+    kept = _defects(pool, "uid IN (SELECT ('0x' || uid)::UHUGEINT FROM chosen_arrow)") or {}
     pool.connection.unregister("chosen_arrow")
-    everything = _defects(pool, "true")
-    assert kept is not None
-    assert everything is not None
-    clean, all_clean = kept.get(CLEAN, 0), everything.get(CLEAN, 0)
+    clean, judged = kept.get(CLEAN, 0), sum(kept.values())
     return {
-        "precision": clean / len(uids),
-        "recall": clean / all_clean if all_clean else None,
+        "precision": clean / judged if judged else None,
+        "recall": clean / everything[CLEAN] if everything.get(CLEAN) else None,
         "kept_defects": kept,
     }
 
 
 def _defects(pool: Pool, where: str) -> dict[str, int] | None:
-    if TRUTH not in pool.columns():
+    if pool.columns().get(TRUTH) != "VARCHAR":
         return None
     return dict(
         pool.sql(
@@ -147,6 +154,8 @@ def build(study: Study, name: str) -> dict[str, Any]:
     try:
         return attempt()
     except UsageError:
+        if not (out / "build.json").exists():
+            raise  # not shards of ours
         _remove(study, out)
         return attempt()
 

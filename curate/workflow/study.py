@@ -37,12 +37,7 @@ class StudyReport:
 
 def run_study(study: Study, start: str | None = None, only: str | None = None) -> StudyReport:
     """Run what is not done yet; ``start`` redoes that stage and all after it, ``only`` just it."""
-    for stage in (start, only):
-        if stage is not None and stage not in STAGES:
-            raise UsageError(
-                f"unknown stage {stage!r}{suggest(stage, list(STAGES))}; "
-                f"there are: {', '.join(STAGES)}"
-            )
+    _check_stages(start, only)
     from ...evaluate.training import require_extra
 
     require_extra()
@@ -52,10 +47,7 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
         scheduler = Scheduler(study.output / "stages", study.train.parallel)
         if only is not None:
             tasks = _only(scheduler, tasks, only)
-        again = frozenset(
-            task.key for task in tasks if task.stage == only
-            or (start is not None and STAGES.index(task.stage) >= STAGES.index(start))
-        )  # fmt: skip
+        again = frozenset(task.key for task in tasks if _redone(task, start, only))
         records = scheduler.run(tasks, again)
         aside = sum(records["pool"].result["set_aside"].values()) if "pool" in records else 0
         if only not in (None, "report"):
@@ -117,7 +109,7 @@ def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
         tasks.append(Task(
             f"filter-{name}", "filter", stages.select, (study, name), ("pool", *needed),
             settings={"filters": filters, "combine": dataset.combine,
-                      "files": _plugin_files(study, dataset)},
+                      "files": _files_of(study, dataset)},
             outputs=(study.subset_path(name),), exclusive="pool",
         ))  # fmt: skip
         tasks.append(Task(
@@ -153,13 +145,14 @@ def _pool_task(study: Study) -> Task:
     )  # fmt: skip
 
 
-def _plugin_files(study: Study, dataset: Any) -> list[str]:
-    """Return the digests of the user's own filter files, so that an edit runs them again."""
+def _files_of(study: Study, dataset: Any) -> list[str]:
+    """Return the digests of all files the filters use, so that an edit runs them again."""
     from ...durable import sha256_file
 
-    files = [
-        spec.use.rpartition(":")[0] for spec in study.filters_of(dataset) if ".py:" in spec.use
-    ]
+    files = []
+    for spec in study.filters_of(dataset):
+        files += [spec.use.rpartition(":")[0]] if ".py:" in spec.use else []
+        files += [value for value in spec.parameters.values() if isinstance(value, str)]
     return [sha256_file(file) for file in files if os.path.isfile(file)]
 
 
@@ -197,14 +190,34 @@ def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
     return [task for task in tasks if task.key in keep]
 
 
-def describe_plan(study: Study) -> list[tuple[str, str]]:
+def _check_stages(*stages: str | None) -> None:
+    for stage in stages:
+        if stage is not None and stage not in STAGES:
+            raise UsageError(
+                f"unknown stage {stage!r}{suggest(stage, list(STAGES))}; "
+                f"there are: {', '.join(STAGES)}"
+            )
+
+
+def _redone(task: Task, start: str | None, only: str | None) -> bool:
+    """Tell whether a task is asked for again, done or not."""
+    later = start is not None and STAGES.index(task.stage) >= STAGES.index(start)
+    return later or task.stage == only
+
+
+def describe_plan(
+    study: Study, start: str | None = None, only: str | None = None
+) -> list[tuple[str, str]]:
     """Return (task, state) of every stage, for ``--dry-run``: done already, or to run."""
+    _check_stages(start, only)
     scheduler = Scheduler(study.output / "stages", study.train.parallel)
     done: dict[str, Record] = {}
     lines = []
     for task in plan(study, evaluation_tasks(study)):
         ready = set(task.needs) <= set(done)
         record = scheduler.is_done(task, done) if ready else None
+        if _redone(task, start, only):
+            record = None
         if record is not None:
             done[task.key] = record
         lines.append((task.key, "done already" if record is not None else "to run"))

@@ -56,6 +56,11 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     baseline = next((row for row in rows if row["share"] == 1.0), None)
     if baseline is None or len(rows) == 1:
         return f"{best['name']} has the highest average, {best['average']['mean']:.3f}."
+    if best["average"]["spread"] is None:
+        return (
+            f"{best['name']} has the highest average, {best['average']['mean']:.3f}; with one "
+            "seed each no spread is known, so nothing is called a difference."
+        )
     if best is baseline and len(best["tied_with"]) < len(rows) - 1:
         return (
             f"Curation did not win: the whole pool ({best['name']}) has the highest average, "
@@ -85,7 +90,8 @@ def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record])
     values = [records[f"evaluate-{name}-seed{seed}"].result["values"] for seed in seeds]
     scores = {task.key: _spread([run[task.key] for run in values]) for task in tasks}
     averages = [sum(run[task.key] for task in tasks) / len(tasks) for run in values]
-    keys = ("filters", "combine", "size", "share", "funnel", "precision", "recall", "kept_defects")
+    keys = ("filters", "combine", "size", "share", "funnel", "scored_by", "precision", "recall",
+            "kept_defects")  # fmt: skip
     return {
         "name": name,
         **{key: chosen[key] for key in keys},

@@ -7,13 +7,12 @@ sizes. A seeded share of the samples is spoiled, and the truth about each stands
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -26,7 +25,12 @@ from ..uids import uid_of_bytes
 from .base import Record, SetAside
 from .webdataset import WebDatasetSource
 
-VERSION = 1
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+VERSION = 2
+CLEAN = "clean"
+_TRIES = 64
 PER_SHARD = 2000
 
 DEFECTS = {
@@ -130,6 +134,7 @@ class GlyphSource(WebDatasetSource):
         if not missing:
             return
         plan = plan_glyphs(self.samples, self.seed)
+        kept = first_copies(plan, self.seed, self.spoiled)
         total = sum(min(PER_SHARD, self.samples - shard * PER_SHARD) for shard in missing)
         with Progress("drawing glyphs", total) as progress:
             for shard in missing:
@@ -137,7 +142,7 @@ class GlyphSource(WebDatasetSource):
                     writer = tar.TarWriter(file)
                     first = shard * PER_SHARD
                     for index in range(first, min(first + PER_SHARD, self.samples)):
-                        self._write(writer, index, plan)
+                        self._write(writer, index, plan, kept)
                         progress.advance()
                     writer.close()
 
@@ -151,14 +156,18 @@ class GlyphSource(WebDatasetSource):
     def _shard(self, number: int) -> Path:
         return self.path / f"{number:05d}.tar"
 
-    def _write(self, writer: tar.TarWriter, index: int, plan: list[_Glyph]) -> None:
+    def _write(
+        self, writer: tar.TarWriter, index: int, plan: list[_Glyph], kept: dict[int, bool]
+    ) -> None:
         image, caption, truth = spoil(index, plan, self.seed, self.spoiled)
+        if index in kept:
+            truth = CLEAN if kept[index] else "duplicate"
         key = f"{index // PER_SHARD:05d}{index % PER_SHARD:04d}"
-        glyph = plan[index]
+        uid = uid_of_bytes(image, caption.encode())
         values = {
-            "uid": uid_of_bytes(image, caption.encode()),
-            "url": f"glyph://{glyph.font.file}/{ord(glyph.character):04x}/{index}",
-            "font": glyph.font.file.removesuffix(".ttf"),
+            "uid": uid,
+            "url": f"glyph://{uid}",  # says nothing of what is drawn: filters read it
+            "font": plan[index].font.file.removesuffix(".ttf"),
             "truth": truth,
         }
         writer.add(f"{key}.json", json.dumps(values, ensure_ascii=False).encode())
@@ -220,58 +229,102 @@ def _plan_one(index: int, character: str, fonts: list[Font], seed: int) -> _Glyp
     )  # fmt: skip
 
 
-def _render(glyph: _Glyph) -> bytes:
-    image = draw(glyph.character, glyph.font, glyph.side, fill=glyph.fill, shift=glyph.shift,
-                 angle=glyph.angle, ink=glyph.ink, paper=glyph.paper)  # fmt: skip
-    if image is None:  # a mapped character without ink is a blank page, as some crawls bring
-        from PIL import Image
-
-        image = Image.new("L", (glyph.side, glyph.side), glyph.paper)
-    return to_png(image)
+def _draw(glyph: _Glyph) -> Image | None:
+    return draw(glyph.character, glyph.font, glyph.side, fill=glyph.fill, shift=glyph.shift,
+                angle=glyph.angle, ink=glyph.ink, paper=glyph.paper)  # fmt: skip
 
 
 def spoil(index: int, plan: list[_Glyph], seed: int, share: float) -> tuple[bytes, str, str]:
     """Return image bytes, caption and truth of a sample: ``"clean"`` or the defect's name."""
     from PIL import Image
 
-    rng = np.random.default_rng([seed, VERSION, index, 1])
     glyph = plan[index]
-    if rng.random() >= share:
-        return _render(glyph), glyph.caption, "clean"
-    defect = str(rng.choice(list(DEFECTS), p=list(DEFECTS.values())))
-    other = plan[int(rng.integers(len(plan)))]
+    defect, rng = _fate(index, seed, share)
+    drawn = _draw(glyph)
+    if drawn is None:  # a mapped character without ink is a blank page, as some crawls bring
+        return to_png(Image.new("L", (glyph.side, glyph.side), glyph.paper)), glyph.caption, "blank"
+    if defect == CLEAN:
+        return to_png(drawn), glyph.caption, defect
+    if defect in ("duplicate", "near_duplicate"):
+        original, caption = _twin(index, plan, seed, share, rng)
+        return _copy(plan[original], defect, rng), caption, defect
     if defect == "mismatched":
+        other = plan[int(rng.integers(len(plan)))]
         if other.character == glyph.character:
-            return _render(glyph), glyph.caption, "clean"
-        return _render(glyph), other.caption, defect
+            return to_png(drawn), glyph.caption, CLEAN
+        return to_png(drawn), other.caption, defect
     if defect == "foreign":
         sentences = _FOREIGN[str(rng.choice(list(_FOREIGN)))]
         sentence = sentences[int(rng.integers(len(sentences)))]
         name = glyph.font.file.split("-")[0].removesuffix(".ttf")
-        return _render(glyph), sentence.format(c=glyph.character, s=name), defect
+        return to_png(drawn), sentence.format(c=glyph.character, s=name), defect
     if defect == "boilerplate":
         text = _BOILERPLATE[int(rng.integers(len(_BOILERPLATE)))]
-        return _render(glyph), text.format(n=int(rng.integers(1, 9999))), defect
-    image = Image.open(io.BytesIO(_render(glyph)))
+        return to_png(drawn), text.format(n=int(rng.integers(1, 9999))), defect
     if defect == "tiny":
         side = int(rng.integers(5, 12))
-        small = image.resize((side, side), Image.Resampling.BILINEAR)
+        small = drawn.resize((side, side), Image.Resampling.BILINEAR)
         return to_png(small), glyph.caption, defect
-    if defect == "extreme_aspect":
-        wide, tall = int(rng.integers(5, 9)), 1
-        if rng.random() < 0.5:
-            wide, tall = tall, wide
-        page = Image.new("L", (glyph.side * wide, glyph.side * tall), glyph.paper)
-        left = int(rng.integers(page.width - glyph.side + 1))
-        top = int(rng.integers(page.height - glyph.side + 1))
-        page.paste(image, (left, top))
-        return to_png(page), glyph.caption, defect
-    twin = _render(other)
-    caption = other.others[int(rng.integers(len(other.others)))]
+    wide, tall = int(rng.integers(5, 9)), 1
+    if rng.random() < 0.5:
+        wide, tall = tall, wide
+    page = Image.new("L", (glyph.side * wide, glyph.side * tall), glyph.paper)
+    left = int(rng.integers(page.width - glyph.side + 1))
+    top = int(rng.integers(page.height - glyph.side + 1))
+    page.paste(drawn, (left, top))
+    return to_png(page), glyph.caption, defect
+
+
+def first_copies(plan: list[_Glyph], seed: int, share: float) -> dict[int, bool]:
+    """Tell of every sample whose image stands more than once whether it is the one to keep.
+
+    That is the one of the smallest uid, whichever was drawn first: a filter that keeps it and
+    drops the others makes no mistake.
+    """
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for index in range(len(plan)):
+        defect, rng = _fate(index, seed, share)
+        if defect != "duplicate" or _draw(plan[index]) is None:
+            continue
+        original, caption = _twin(index, plan, seed, share, rng)
+        if _fate(original, seed, share)[0] != CLEAN:
+            continue  # nothing unspoiled was found to copy
+        image = _copy(plan[original], defect, rng)
+        first = uid_of_bytes(image, plan[original].caption.encode()), original
+        groups.setdefault(original, [first]).append((uid_of_bytes(image, caption.encode()), index))
+    return {index: (uid, index) == min(group) for group in groups.values() for uid, index in group}
+
+
+def _fate(index: int, seed: int, share: float) -> tuple[str, np.random.Generator]:
+    """Return what becomes of a sample, and the generator for the rest of its making."""
+    rng = np.random.default_rng([seed, VERSION, index, 1])
+    if rng.random() >= share:
+        return CLEAN, rng
+    return str(rng.choice(list(DEFECTS), p=list(DEFECTS.values()))), rng
+
+
+def _twin(
+    index: int, plan: list[_Glyph], seed: int, share: float, rng: np.random.Generator
+) -> tuple[int, str]:
+    """Choose an unspoiled sample to copy, and another caption that fits it."""
+    original = index
+    for _ in range(_TRIES):
+        original = int(rng.integers(len(plan)))
+        clean = original != index and _fate(original, seed, share)[0] == CLEAN
+        if clean and _draw(plan[original]) is not None:
+            break
+    others = plan[original].others
+    return original, others[int(rng.integers(len(others)))]
+
+
+def _copy(glyph: _Glyph, defect: str, rng: np.random.Generator) -> bytes:
+    from PIL import Image
+
+    picture = _draw(glyph)
+    if picture is None:
+        picture = Image.new("L", (glyph.side, glyph.side), glyph.paper)
     if defect == "near_duplicate":
-        picture = Image.open(io.BytesIO(twin))
-        grey = np.asarray(picture).astype(int) + rng.integers(
-            -3, 4, (picture.height, picture.width)
-        )
-        twin = to_png(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
-    return twin, caption, defect
+        noise = rng.integers(-3, 4, (picture.height, picture.width))
+        grey = np.asarray(picture).astype(int) + noise
+        picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    return to_png(picture)

@@ -26,7 +26,7 @@ def test_reading_a_shard(shard, paired):
 
     def theirs():
         samples = tarfile_to_samples_nothrow(iter([{"url": shard}]))
-        return [(sample["__key__"], sample["jpg"], sample["txt"]) for sample in samples]
+        return [(sample["__key__"], sample["jpg"], sample["txt"].decode()) for sample in samples]
 
     assert ours() == theirs()
     paired("read a shard of 5,000 samples", ours, theirs, against="webdataset")

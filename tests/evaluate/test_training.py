@@ -36,7 +36,7 @@ def shards(tmp_path_factory):
             writer = tar.TarWriter(file)
             for key, image, text in found[number * 50 : number * 50 + 50]:
                 writer.add(f"{key}.png", image)
-                writer.add(f"{key}.txt", text)
+                writer.add(f"{key}.txt", text.encode())
             writer.close()
         (out / f"{number:08d}_stats.json").write_text('{"successes": 50}')
     return out
@@ -152,7 +152,7 @@ def test_broken_samples_are_left_out(shards, tmp_path, caplog):
     found = batches(tmp_path, count=1, size=4)
     assert [int(batch[-1]) for batch in found] == [4]
     assert "sample a set aside: not an image of a known format" in caplog.text
-    assert "sample b set aside" in caplog.text
+    assert "sample b set aside: caption_not_utf8" in caplog.text
 
 
 def test_shards_without_a_usable_sample_are_refused(tmp_path):

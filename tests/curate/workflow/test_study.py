@@ -101,7 +101,7 @@ def finished(tmp_path_factory):
 
 def test_it_writes_results_and_a_report(finished):
     folder, _, result = finished
-    assert "1 samples were set aside" in result.stderr
+    assert "1 sample was set aside" in result.stderr
     results = json.loads((folder / "out/results.json").read_bytes())
     assert [task["key"] for task in results["tasks"]] == ["demo/digits", "demo/letters"]
     assert results["study"]["pool"]["samples"] == 402

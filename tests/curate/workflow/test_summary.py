@@ -2,7 +2,8 @@ from datacomp.curate.workflow.summary import verdict
 
 
 def row(name, mean, share, tied=()):
-    return {"name": name, "average": {"mean": mean}, "share": share, "tied_with": list(tied)}
+    average = {"mean": mean, "spread": 0.01}
+    return {"name": name, "average": average, "share": share, "tied_with": list(tied)}
 
 
 def test_a_win_is_called_a_win():
@@ -33,6 +34,15 @@ def test_a_baseline_ahead_of_ties_is_no_winner():
     assert verdict(rows) == (
         "No clear winner: the whole pool (all) has the highest average, 0.500, but all others "
         "are within the spread of the seeds."
+    )
+
+
+def test_one_seed_tells_nothing():
+    rows = [row("clip", 0.5, 0.3, ["all"]), row("all", 0.4, 1.0, ["clip"])]
+    rows[0]["average"]["spread"] = None
+    assert verdict(rows) == (
+        "clip has the highest average, 0.500; with one seed each no spread is known, so nothing "
+        "is called a difference."
     )
 
 

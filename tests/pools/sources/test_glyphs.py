@@ -30,7 +30,7 @@ def test_the_same_settings_give_the_same_bytes_for_ever(small):
 def test_the_truth_about_each_sample_is_there(small):
     _, pool, _ = small
     counts = dict(pool.sql("SELECT truth, count(*) FROM samples GROUP BY 1").fetchall())
-    assert set(counts) <= {"clean", *DEFECTS}
+    assert set(counts) <= {"clean", "blank", *DEFECTS}
     assert 0.4 < counts["clean"] / pool.count() < 0.6
     assert max(DEFECTS, key=lambda defect: counts.get(defect, 0)) == "mismatched"
     tiny = pool.scalar("SELECT max(greatest(width, height)) FROM samples WHERE truth = 'tiny'")
@@ -108,5 +108,22 @@ def test_a_strangers_tar_in_the_folder_is_not_read(tmp_path):
     assert json.loads((tmp_path / "glyphs.json").read_bytes())["samples"] == 5
 
 
-DIGEST = "ef88a6d09e97fe20532c438427660503ade0583c883343df0926b727d4b45ea5"
-TAR = "1b8a07339af2a72c8397715dc8025726b36fc77d247dbee377de2c8a723c5366"
+DIGEST = "44d9b3cca125f2520da7a76ef50e998810e15784c76a94619f535e23e99e3ad7"
+TAR = "43b83efbc11cd9b325d2e1bcc62639aec4fb377530b0c33cfad6fa5d5965d447"
+
+
+def test_keeping_one_of_each_copy_is_no_mistake(small):
+    _, pool, _ = small
+    rows = pool.sql(
+        "SELECT truth, row_number() OVER (PARTITION BY sha256 ORDER BY uid) FROM samples"
+    ).fetchall()
+    dropped = [truth for truth, place in rows if place > 1]
+    assert dropped
+    assert set(dropped) == {"duplicate"}
+    assert dropped.count("duplicate") == sum(truth == "duplicate" for truth, _ in rows)
+
+
+def test_the_url_says_nothing_of_what_is_drawn(small):
+    _, pool, _ = small
+    told = "url != 'glyph://' || printf('%032x', uid)"
+    assert pool.scalar(f"SELECT count(*) FROM samples WHERE {told}") == 0
