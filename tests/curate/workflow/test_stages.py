@@ -1,0 +1,123 @@
+import pytest
+from datacomp.curate.workflow import stages
+from datacomp.curate.workflow.config import load_study
+from datacomp.errors import ConfigError, UsageError
+from datacomp.pools import Pool
+from datacomp.pools.sources import open_source
+from PIL import Image
+
+STUDY = """\
+[study]
+output = "out"
+
+[[pool.source]]
+kind = "folder"
+path = "photos"
+
+[[dataset]]
+name = "all"
+filters = [{ use = "no_filter" }]
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        photo(tmp_path, number)
+    (tmp_path / "datacomp.toml").write_text(STUDY)
+    return load_study(tmp_path / "datacomp.toml")
+
+
+def photo(folder, number, caption="a plain colour"):
+    path = folder / f"photos/{number}.png"
+    Image.new("RGB", (32, 32), (number * 40, 80, 20)).save(path)
+    path.with_suffix(".txt").write_text(f"{caption} {number}")
+
+
+def texts(study):
+    with Pool.open(study.pool_path, read_only=True) as pool:
+        return {row[0] for row in pool.sql("SELECT text FROM samples").fetchall()}
+
+
+def test_a_pool_of_changed_sources_is_made_anew(study, tmp_path):
+    assert stages.make_pool(study)["samples"] == 4
+    before = stages.make_pool(study)["digest"]
+    photo(tmp_path, 0, "another caption")
+    (tmp_path / "photos/3.png").unlink()
+    again = stages.make_pool(study)
+    assert again["digest"] != before
+    assert texts(study) == {"another caption 0", "a plain colour 1", "a plain colour 2"}
+
+
+def test_a_pool_that_no_study_made_is_never_touched(study, tmp_path):
+    with Pool.create(study.pool_path) as pool:
+        pool.add(open_source("folder", tmp_path / "photos"))
+        digest = pool.digest()
+    with pytest.raises(UsageError, match="was not made by a study and would be overwritten"):
+        stages.make_pool(study)
+    with Pool.open(study.pool_path, read_only=True) as pool:
+        assert pool.digest() == digest
+
+
+def test_a_pool_outside_the_output_folder_is_refused(tmp_path, study):
+    path = tmp_path / "datacomp.toml"
+    path.write_text('[pool]\npath = "../own.duckdb"\n\n' + STUDY)
+    with pytest.raises(ConfigError) as error:
+        load_study(path)
+    assert str(error.value) == (
+        f"{path}:2: pool.path is '../own.duckdb', expected a name inside the output folder"
+    )
+
+
+def test_shards_that_no_study_made_are_never_removed(study):
+    stages.make_pool(study)
+    stages.select(study, "all")
+    mine = study.shards_dir("all") / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UsageError):
+        stages.build(study, "all")
+    assert mine.read_text() == "mine"
+
+
+def test_shards_of_another_subset_are_replaced(study, tmp_path):
+    stages.make_pool(study)
+    stages.select(study, "all")
+    assert stages.build(study, "all")["samples"] == 4
+    photo(tmp_path, 4)
+    stages.make_pool(study)
+    stages.select(study, "all")
+    assert stages.build(study, "all")["samples"] == 5
+
+
+def test_only_samples_with_a_truth_are_judged(study):
+    stages.make_pool(study)
+    assert stages.select(study, "all")["precision"] is None
+    with Pool.open(study.pool_path) as pool:
+        pool.sql("ALTER TABLE samples ADD COLUMN truth VARCHAR")
+        pool.sql("UPDATE samples SET truth = 'clean' WHERE text LIKE '%1'")
+        pool.sql("UPDATE samples SET truth = 'mismatched' WHERE text LIKE '%2'")
+    found = stages.select(study, "all")
+    assert (found["precision"], found["recall"]) == (0.5, 1.0)
+    assert found["kept_defects"] == {"clean": 1, "mismatched": 1}
+
+
+def test_a_plug_in_gets_a_polars_frame(study, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from datacomp.filters import Decision, Filter, Scorer\n"
+        "class Length(Scorer):\n"
+        "    name, columns = 'letters', ('text',)\n"
+        "    def identity(self): return {}\n"
+        "    def score(self, batch): return batch.frame()['text'].str.len_chars().to_list()\n"
+        "class Long(Filter):\n"
+        "    def scorers(self): return [Length()]\n"
+        "    def decide(self, view):\n"
+        "        return [Decision('short', f'{view.score(Length())} > 16')]\n"
+    )
+    text = STUDY.replace('use = "no_filter"', 'use = "mine.py:Long"')
+    (tmp_path / "datacomp.toml").write_text(text)
+    photo(tmp_path, 5, "a much longer caption")
+    study = load_study(tmp_path / "datacomp.toml")
+    stages.make_pool(study)
+    assert stages.select(study, "all")["size"] == 1
