@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ...errors import DatacompError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
@@ -52,8 +53,14 @@ def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bo
     from ...pools.sources import open_source
 
     source = open_source(kind, path, **parse_options(options))
-    with Pool.open_or_create(pool) as opened:
-        report = opened.add(source)
+    new = not pool.exists()
+    try:
+        with Pool.open_or_create(pool) as opened:
+            report = opened.add(source)
+    except DatacompError:
+        if new:  # nothing came of it: leave nothing behind
+            pool.unlink(missing_ok=True)
+        raise
     if as_json:
         emit_json(report.to_dict())
     else:

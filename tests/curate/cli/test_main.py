@@ -44,6 +44,14 @@ def test_errors_are_one_line_with_an_exit_code(tmp_path, arguments, code, messag
     assert not list(tmp_path.iterdir())
 
 
+def test_a_first_add_that_fails_leaves_no_pool(tmp_path):
+    (tmp_path / "empty").mkdir()
+    found = datacomp("pool", "add", "new.duckdb", "empty", "--kind", "folder", cwd=tmp_path)
+    assert found.returncode == 1
+    assert "no images found" in found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 def test_a_reader_that_leaves_is_no_error_to_tell():
     found = subprocess.run(
         f"{sys.executable} -m datacomp.curate.cli train --list-scales | head -c 0",
