@@ -19,7 +19,6 @@ from typing import Any
 
 from .errors import StorageError
 
-CHUNK = 1 << 20
 _STORAGE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",

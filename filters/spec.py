@@ -46,11 +46,12 @@ def parse(text: str) -> FilterSpec:
             raise UsageError(f"filter {text!r}: {part!r} is not parameter=value")
         if name.strip() in parameters:
             raise UsageError(f"filter {text!r}: parameter {name.strip()} is given twice")
-        parameters[name.strip()] = _value(value.strip())
+        parameters[name.strip()] = parse_value(value.strip())
     return FilterSpec(head.strip(), parameters)
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read ``true``, ``false``, integers and floats; everything else is text."""
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):

@@ -46,6 +46,8 @@ def emit_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
 
 def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """Turn ``NAME=VALUE`` options into values: numbers and booleans are recognised."""
+    from ...filters.spec import parse_value
+
     options: dict[str, Any] = {}
     for pair in pairs:
         name, found, value = pair.partition("=")
@@ -53,15 +55,3 @@ def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--option {pair!r}: expected NAME=VALUE")
         options[name.strip()] = parse_value(value.strip())
     return options
-
-
-def parse_value(text: str) -> Any:
-    """Read ``true``, ``false``, integers and floats; everything else is text."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

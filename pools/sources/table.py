@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -136,9 +137,9 @@ class _TableSource(SqlSource):
             )
         return found
 
+    @abstractmethod
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         """Return the SQL that reads a file; the columns ``as_text`` are not taken for numbers."""
-        raise NotImplementedError
 
     def _rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> list[SetAside]:
         return []
