@@ -14,7 +14,7 @@ import duckdb
 
 from ..errors import DataError
 
-VERSION = 1
+VERSION = 2
 TRUTH = "truth"
 """A column of this name holds planted defects; no filter can read it."""
 
@@ -43,10 +43,9 @@ CREATE TABLE scores (name VARCHAR, parameters JSON, digest VARCHAR, values_table
     created TIMESTAMP);
 CREATE TABLE fetches (uid UHUGEINT, state VARCHAR, reason VARCHAR, attempts INTEGER,
     updated TIMESTAMP);
-CREATE TABLE runs (started TIMESTAMP, command VARCHAR, parameters JSON, version VARCHAR);
 """
 
-MIGRATIONS: dict[int, str] = {}
+MIGRATIONS = {1: "DROP TABLE IF EXISTS runs"}
 """``MIGRATIONS[n]`` is the SQL that takes a pool of version n to version n + 1."""
 
 
@@ -69,6 +68,14 @@ def version_of(connection: duckdb.DuckDBPyConnection, path: str) -> int:
     return int(rows[0][0])
 
 
+def is_older(connection: duckdb.DuckDBPyConnection, path: str) -> bool:
+    """Tell whether an open pool must be migrated; one that a later datacomp made is refused."""
+    found = version_of(connection, path)
+    if found > VERSION:
+        raise too_new(found, path)
+    return found < VERSION
+
+
 def too_new(found: int, path: str, known: int = VERSION) -> DataError:
     """Return the error for a pool that a later datacomp made."""
     return DataError(
@@ -89,6 +96,8 @@ def migrate(
     if found > target:
         raise too_new(found, path, target)
     for step in range(found, target):
+        if step not in steps:
+            raise DataError(f"{path}: pool of schema version {step}, which no datacomp made")
         connection.execute("BEGIN")
         try:
             connection.execute(steps[step])

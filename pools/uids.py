@@ -78,16 +78,6 @@ def is_sorted(uids: UidArray) -> bool:
     return bool(np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))))
 
 
-def unique_uids(uids: UidArray) -> UidArray:
-    """Return sorted records without repetitions."""
-    ordered = sort_uids(uids)
-    if len(ordered) < 2:
-        return ordered
-    keep = np.ones(len(ordered), bool)
-    keep[1:] = (ordered["f0"][1:] != ordered["f0"][:-1]) | (ordered["f1"][1:] != ordered["f1"][:-1])
-    return ordered[keep]
-
-
 def digest_of_uids(ordered: UidArray) -> str:
     """Return the SHA-256 over sorted records: the name of a set of samples.
 

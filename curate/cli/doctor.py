@@ -27,6 +27,8 @@ _PACKAGES = {
     "sklearn": ("scikit-learn", "demo suite's handwritten digits", "train"),
     "img2dataset": ("img2dataset", "downloading images", "download"),
     "libtorrent": ("libtorrent", "BitTorrent", "p2p"),
+    "numba": ("numba", "drawing synthetic pools", "synth"),
+    "isal": ("isal", "drawing synthetic pools", "synth"),
     "faiss": ("faiss-cpu", "nearest neighbours", "all"),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import math
 import sys
 from pathlib import Path
 
@@ -11,6 +13,11 @@ from ...errors import DatacompError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
+MEMORY = click.option(
+    "--memory", metavar="SIZE",
+    help="Most memory DuckDB may take, such as 2GB or 25%; more goes to a folder beside the pool. "
+         "Else DATACOMP_MEMORY, else half of the memory.",
+)  # fmt: skip
 
 
 @click.group()
@@ -20,11 +27,15 @@ def pool() -> None:
 
 @pool.command(epilog=examples("datacomp pool create pool.duckdb"))
 @POOL
-def create(pool: Path) -> None:
+@json_option
+def create(pool: Path, as_json: bool) -> None:
     """Make an empty POOL: one DuckDB file."""
     from ...pools.pool import Pool
 
-    with Pool.create(pool):
+    Pool.create(pool).close()
+    if as_json:
+        emit_json({"pool": str(pool)})
+    else:
         click.echo(f"made {pool}")
 
 
@@ -39,15 +50,20 @@ def create(pool: Path) -> None:
 @POOL
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--kind", required=True,
-              help="Kind of source: folder, webdataset, parquet, csv or glyphs.")  # fmt: skip
+              help="Kind of source: folder, webdataset, parquet, csv, jsonl, glyphs, visualatom, "
+                   "rcdb, fractaldb or exfractaldb.")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
               help="An option of the source; may be repeated.")  # fmt: skip
+@MEMORY
 @json_option
-def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bool) -> None:
+def add(
+    pool: Path, path: Path, kind: str, options: tuple[str, ...], memory: str | None, as_json: bool
+) -> None:
     """Add the samples at PATH to POOL (made if it is not there).
 
-    Adding a source again brings in what is new. A sample that cannot be used is set aside
-    under a reason and listed in the table set_aside; the exit code is then 3.
+    Adding a source again brings in what is new and takes over what has changed; what has
+    vanished is kept. A sample that cannot be used is set aside under a reason; the exit code is
+    then 3. The table set_aside lists these, the duplicates and the vanished.
     """
     from ...pools.pool import Pool
     from ...pools.sources import open_source
@@ -55,7 +71,7 @@ def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bo
     source = open_source(kind, path, **parse_options(options))
     new = not pool.exists()
     try:
-        with Pool.open_or_create(pool) as opened:
+        with Pool.open_or_create(pool, memory_limit=memory) as opened:
             report = opened.add(source)
     except DatacompError:
         if new:  # nothing came of it: leave nothing behind
@@ -65,7 +81,8 @@ def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bo
         emit_json(report.to_dict())
     else:
         click.echo(
-            f"{report.source}: {report.added:,} added, {report.unchanged:,} there already, "
+            f"{report.source}: {report.added:,} added, {report.unchanged:,} unchanged, "
+            f"{report.changed:,} changed, {report.vanished:,} vanished, "
             f"{report.duplicates:,} duplicates"
         )
         for reason, count in sorted(report.set_aside.items()):
@@ -78,12 +95,13 @@ def add(pool: Path, path: Path, kind: str, options: tuple[str, ...], as_json: bo
     epilog=examples("datacomp pool info pool.duckdb", "datacomp pool info pool.duckdb --json")
 )
 @POOL
+@MEMORY
 @json_option
-def info(pool: Path, as_json: bool) -> None:
+def info(pool: Path, memory: str | None, as_json: bool) -> None:
     """Show what is in POOL: counts, columns, sources, scores, what was set aside."""
     from ...pools.pool import Pool
 
-    with Pool.open(pool, read_only=True) as opened:
+    with Pool.open(pool, read_only=True, memory_limit=memory) as opened:
         found = opened.info()
     if as_json:
         emit_json(found)
@@ -103,6 +121,7 @@ def info(pool: Path, as_json: bool) -> None:
     epilog=examples(
         'datacomp pool query pool.duckdb "SELECT text, width FROM samples LIMIT 5"',
         'datacomp pool query pool.duckdb "FROM set_aside" --limit 10 --json',
+        'datacomp pool query pool.duckdb "SELECT uid, url FROM samples" --csv --limit 1000000',
     )
 )
 @POOL
@@ -114,27 +133,50 @@ def info(pool: Path, as_json: bool) -> None:
     show_default=True,
     help="Print at most this many rows.",
 )
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@MEMORY
 @json_option
-def query(pool: Path, sql: str, limit: int, as_json: bool) -> None:
-    """Ask POOL in SQL, read-only and without access to other files."""
-    import duckdb
+def query(
+    pool: Path, sql: str, limit: int, as_csv: bool, memory: str | None, as_json: bool
+) -> None:
+    """Ask POOL in SQL, read-only and without access to other files.
 
-    from ...errors import UsageError
-    from ...pools.pool import query as run_query
+    Uids are printed as 32 hex digits. In JSON, other 128-bit integers are text.
+    """
+    from ...pools.asking import query as run_query
+    from ...pools.asking import question_errors
 
-    with run_query(pool, sql) as cursor:
+    if as_csv and as_json:
+        raise click.UsageError("give --csv or --json, not both")
+    with run_query(pool, sql, memory_limit=memory) as cursor:
         names = [column[0] for column in cursor.description or []]
-        try:
-            rows = cursor.fetchmany(limit)
+        kinds = [str(column[1]) for column in cursor.description or []]
+        with question_errors(pool):
+            found = cursor.fetchmany(limit)
             more = cursor.fetchone() is not None
-        except duckdb.Error as error:  # some errors show only when the rows are computed
-            raise UsageError(f"{pool}: {' '.join(str(error).split())}") from None
+    uids = [(n.lower(), k) == ("uid", "UHUGEINT") for n, k in zip(names, kinds, strict=True)]
+    rows = [[_hex(v) if u else v for v, u in zip(row, uids, strict=True)] for row in found]
     if as_json:
-        emit_json([dict(zip(names, row, strict=True)) for row in rows])
-        return
-    emit_table([[_cell(value) for value in row] for row in rows], names)
+        emit_json(
+            [{n: _plain(v, k) for n, v, k in zip(names, row, kinds, strict=True)} for row in rows]
+        )
+    elif as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows([names, *rows])
+    else:
+        emit_table([[_cell(value) for value in row] for row in rows], names)
     if more:
         click.echo(f"(more rows; --limit {limit})", err=True)
+
+
+def _hex(uid: int | None) -> str | None:
+    return None if uid is None else f"{uid:032x}"
+
+
+def _plain(value: object, kind: str) -> object:
+    """Return a value for JSON, which has neither 128-bit integers nor infinities."""
+    if isinstance(value, int) and kind in ("HUGEINT", "UHUGEINT"):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _cell(value: object) -> object:
@@ -156,11 +198,18 @@ def _cell(value: object) -> object:
 @click.option("--where", default="true", help="SQL condition on the samples shown.")
 @click.option("--limit", default=200, show_default=True, help="How many samples to show.")
 @click.option("--seed", default=0, show_default=True, help="Another seed shows other samples.")
-def show(pool: Path, output: Path, where: str, limit: int, seed: int) -> None:
+@MEMORY
+@json_option
+def show(
+    pool: Path, output: Path, where: str, limit: int, seed: int, memory: str | None, as_json: bool
+) -> None:
     """Write a page with a contact sheet of POOL and its distributions."""
     from ...pools.pool import Pool
     from ..report import write_contact_sheet
 
-    with Pool.open(pool, read_only=True) as opened:
+    with Pool.open(pool, read_only=True, confined=True, memory_limit=memory) as opened:
         shown = write_contact_sheet(opened, output, where, limit, seed)
-    click.echo(f"{output}: {shown:,} samples")
+    if as_json:
+        emit_json({"page": str(output), "samples": shown})
+    else:
+        click.echo(f"{output}: {shown:,} samples")

@@ -22,6 +22,13 @@ from .sheets import gallery, order_by_hash, thumbnails
 LIMIT = 10_000
 """Most thumbnails on one sheet: about 30 MB of page."""
 
+_USERS_FAULT = (
+    duckdb.ProgrammingError,
+    duckdb.DataError,
+    duckdb.NotSupportedError,
+    duckdb.PermissionException,
+)
+
 _BINS = 24
 _NAMES = 8
 _NUMBERS = ("INT", "FLOAT", "DOUBLE", "DECIMAL", "REAL")
@@ -51,8 +58,11 @@ def write_contact_sheet(
     ``where`` is SQL over the columns of ``samples`` and the pool's scores, by name (a name that
     several scores share is ``name:`` and the first 8 digits of the digest). At most ``limit``
     samples are shown, picked by the seed; the distributions are of all that match. Same pool
-    and arguments, same bytes. Raises UsageError for SQL that cannot be used.
+    and arguments, same bytes. Raises UsageError for SQL that cannot be used, and for a pool
+    that is not ``confined``: the SQL may be a stranger's.
     """
+    if not pool.confined:
+        raise UsageError(f"{pool.path}: open the pool with confined=True to show it")
     if not 1 <= limit <= LIMIT:
         raise UsageError(f"limit is {limit}; a contact sheet shows 1 to {LIMIT:,} samples")
     if not where.strip():
@@ -158,7 +168,7 @@ def _user_errors(where: str) -> Iterator[None]:
     """Blame the user's SQL for what DuckDB says, in one line."""
     try:
         yield
-    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+    except _USERS_FAULT as error:
         said = " ".join(str(error).split("\n\nLINE")[0].split())
         raise UsageError(f"where {shorten(where, 80)!r}: {said}") from error
 

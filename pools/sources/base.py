@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import duckdb
 
 from ...durable import digest
-from ...errors import UsageError, suggest
+from ...errors import DataError, MissingError, UsageError, suggest
 from ..images import EXTENSIONS
 from ..schema import CORE_COLUMNS
 from ..tar import Member, TarSample, Window
@@ -26,7 +26,10 @@ URL_KEYS = ("url", "URL", "image_url")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A usable sample. The image lies at [offset, offset + length) of ``shard``, if at hand."""
+    """A usable sample. The image lies at [offset, offset + length) of ``shard``, if at hand.
+
+    ``item`` names it in lists, where shard or URL do not.
+    """
 
     uid: str
     url: str | None
@@ -38,6 +41,7 @@ class Record:
     offset: int | None = None
     length: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    item: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +123,11 @@ class SqlSource(Source):
     """A source that DuckDB reads by itself."""
 
     @abstractmethod
-    def load(self, connection: duckdb.DuckDBPyConnection, number: int) -> list[SetAside]:
-        """Create the temporary table ``incoming`` and return what had to be set aside."""
+    def load(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Fill the temporary tables ``incoming`` and ``incoming_aside``.
+
+        Both are there already (see ``pools/adding.py``); columns may be added to ``incoming``.
+        """
 
 
 def caption_of(raw: bytes) -> str:
@@ -167,6 +174,25 @@ def printable(text: str) -> str:
 def inside(root: Path, path: Path) -> bool:
     """Tell whether ``path``, links followed, lies in ``root`` (or is it)."""
     return path.resolve().is_relative_to(root.resolve())
+
+
+def files_below(path: Path, extensions: tuple[str, ...]) -> list[Path]:
+    """Return ``path`` if it is a file, else the files below it that end so, sorted.
+
+    Raises MissingError or DataError where there is none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise MissingError(f"{path}: no such file or folder")
+    files = sorted(
+        found
+        for found in path.rglob("*")
+        if found.suffix.lower() in extensions and found.is_file() and not found.name.startswith(".")
+    )
+    if not files:
+        raise DataError(f"{path}: no {' or '.join(extensions)} files found")
+    return files
 
 
 # -- the members of a tar sample -------------------------------------------------------------
@@ -217,3 +243,14 @@ def json_object(raw: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("json_broken")
     return value
+
+
+def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yield number and start of each line, one byte more than a caption may have at most."""
+    number = 0
+    while line := file.readline(MAX_CAPTION_BYTES + 1):
+        number += 1
+        rest = line
+        while not rest.endswith(b"\n") and (rest := file.readline(MAX_CAPTION_BYTES + 1)):
+            pass
+        yield number, line

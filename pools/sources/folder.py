@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 from ...errors import DataError, MissingError, UnsafeInputError
 from ..images import EXTENSIONS, MAX_BYTES, verify
@@ -30,6 +30,7 @@ from .base import (
     caption_of_values,
     inside,
     json_object,
+    numbered_lines,
     printable,
     scalars,
     url_of,
@@ -182,7 +183,7 @@ def _rows(path: Path, where: str) -> Iterator[dict[str, Any] | SetAside]:
         yield from _parquet_rows(path, where)
     elif path.suffix == ".jsonl":
         with path.open("rb") as file:
-            for number, line in _lines(file):
+            for number, line in numbered_lines(file):
                 if len(line) > MAX_CAPTION_BYTES:
                     yield SetAside(f"{where}:{number}", "json_too_long")
                 elif line.strip():
@@ -222,14 +223,3 @@ def _csv_rows(path: Path, where: str) -> Iterator[dict[str, Any] | SetAside]:
                     yield row
         except csv.Error as error:
             yield SetAside(f"{where}:{reader.line_num}", "metadata_broken", str(error))
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield number and start of each line, one byte more than is allowed at most."""
-    number = 0
-    while line := file.readline(MAX_CAPTION_BYTES + 1):
-        number += 1
-        rest = line
-        while not rest.endswith(b"\n") and (rest := file.readline(MAX_CAPTION_BYTES + 1)):
-            pass
-        yield number, line

@@ -1,4 +1,4 @@
-"""Tables of URLs and captions: parquet and CSV, read by DuckDB itself."""
+"""Tables of URLs and captions: parquet, CSV and TSV, read by DuckDB itself."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from typing import ClassVar
 
 import duckdb
 
-from ...errors import DataError, MissingError, UsageError, suggest
-from ..pool import add_columns, literal, pool_errors, quote
+from ...errors import DataError, UsageError, suggest
+from ..columns import add_columns, columns_of, literal, quote
+from ..connection import pool_errors
 from ..schema import CORE_COLUMNS
+from ..staging import MAX_ITEM, put_aside
 from .base import (
     CAPTION_KEYS,
     MAX_CAPTION_BYTES,
     URL_KEYS,
     SetAside,
     SqlSource,
+    files_below,
     inside,
     is_column_name,
+    printable,
 )
+
+# DuckDB appends to these tables as long as the connection lives.
+_FORGET_REJECTED = "DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans"
 
 _WIDTHS = ("width", "original_width", "WIDTH")
 _HEIGHTS = ("height", "original_height", "HEIGHT")
@@ -33,67 +40,55 @@ class _TableSource(SqlSource):
 
     url_column: str = ""
     text_column: str = ""
-    extension: ClassVar[str]
+    extensions: ClassVar[tuple[str, ...]]
 
-    def load(self, connection: duckdb.DuckDBPyConnection, number: int) -> list[SetAside]:
-        """Create ``incoming``: uids as given, or from URL and caption.
+    def load(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Fill ``incoming``: uids as given, or from URL and caption.
 
         A file that cannot be read is set aside; if no file can, the first one's error is raised.
         """
-        connection.execute("DROP TABLE IF EXISTS incoming")
-        aside: list[SetAside] = []
         first: DataError | UsageError | None = None
         loaded = False
-        for file in self._files():
+        for file in files_below(self.path, self.extensions):
             name = file.name if file == self.path else str(file.relative_to(self.path))
+            aside: list[SetAside] = []
             if not inside(self.path, file):
-                aside.append(SetAside(name, "outside_root", "a link that leaves the folder"))
-                continue
-            try:
-                with pool_errors(file):
-                    aside += self._load_file(connection, file, name)
-                loaded = True
-            except (DataError, UsageError) as error:
-                first = first or error
-                aside.append(SetAside(name, "file_broken", str(error)[:300]))
+                aside = [SetAside(name, "outside_root", "a link that leaves the folder")]
+            else:
+                try:
+                    with pool_errors(file):
+                        self._load_file(connection, file, printable(name))
+                    loaded = True
+                except (DataError, UsageError) as error:
+                    first = first or error
+                    # What it rejected before it failed is not the next file's.
+                    connection.execute(_FORGET_REJECTED)
+                    aside = [SetAside(name, "file_broken", str(error)[:300])]
+            put_aside(connection, aside)
         if not loaded:
             raise first or DataError(f"{self.path}: every file is a link that leaves the folder")
         with pool_errors(self.path):
-            aside += _take_out(connection, "url IS NULL OR url = ''", "text", "no_url")
-            long = f"strlen(text) > {MAX_CAPTION_BYTES}"
-            aside += _take_out(connection, long, "url", "caption_too_long")
-        return aside
+            _take_out(connection, "url IS NULL OR url = ''", "coalesce(nullif(text, ''), _item)",
+                      "no_url")  # fmt: skip
+            _take_out(connection, f"strlen(text) > {MAX_CAPTION_BYTES}", "url", "caption_too_long")
 
-    def _files(self) -> list[Path]:
-        if self.path.is_file():
-            return [self.path]
-        if not self.path.is_dir():
-            raise MissingError(f"{self.path}: no such file or folder")
-        files = sorted(
-            path
-            for path in self.path.rglob(f"*{self.extension}")
-            if path.is_file() and not path.name.startswith(".")
-        )
-        if not files:
-            raise DataError(f"{self.path}: no {self.extension} files found")
-        return files
-
-    def _load_file(
-        self, connection: duckdb.DuckDBPyConnection, file: Path, name: str
-    ) -> list[SetAside]:
+    def _load_file(self, connection: duckdb.DuckDBPyConnection, file: Path, name: str) -> None:
         """Append one file's rows to ``incoming``, all of them or none."""
-        described = connection.execute(f"DESCRIBE SELECT * FROM {self._reader(file, ())}")
-        columns = {row[0]: row[1] for row in described.fetchall()}
+        columns = columns_of(connection, f"SELECT * FROM {self._reader(file, ())}")
         url = self._pick(file, "url", self.url_column, URL_KEYS, columns)
         text = self._pick(file, "caption", self.text_column, CAPTION_KEYS, columns)
         as_text = tuple(c for c in dict.fromkeys((url, text, "uid", "sha256")) if c in columns)
         select = self._select(url, text, columns) + f" FROM {self._reader(file, as_text)}"
-        kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {select}").fetchall()}
-        connection.execute("CREATE TEMP TABLE IF NOT EXISTS incoming (uid UHUGEINT)")
-        known = connection.execute("DESCRIBE incoming").fetchall()
-        add_columns(connection, "incoming", {row[0]: row[1] for row in known}, kinds)
-        connection.execute(f"INSERT INTO incoming BY NAME {select}")
-        return self._rejected(connection, name)
+        fitted = add_columns(connection, "incoming", columns_of(connection, select))
+        before = connection.execute("SELECT coalesce(max(_row), -1) FROM incoming").fetchall()[0][0]
+        row = literal(f"{name}: row ")
+        connection.execute(
+            f"INSERT INTO incoming BY NAME SELECT {before} + _n AS _row, "
+            f"left(coalesce(nullif(url, ''), {row} || _n), {MAX_ITEM}) AS _item, "
+            f"{', '.join(map(quote, fitted))} FROM (SELECT *, row_number() OVER () AS _n "
+            f"FROM ({select}))"
+        )
+        self._note_rejected(connection, name)
 
     def _select(self, url: str, text: str, columns: dict[str, str]) -> str:
         uid = _uid_sql(url, text)
@@ -141,8 +136,8 @@ class _TableSource(SqlSource):
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         """Return the SQL that reads a file; the columns ``as_text`` are not taken for numbers."""
 
-    def _rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> list[SetAside]:
-        return []
+    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Set aside the lines of a file that do not parse."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ class ParquetSource(_TableSource):
     """Parquet files with url and caption columns."""
 
     kind: ClassVar[str] = "parquet"
-    extension: ClassVar[str] = ".parquet"
+    extensions: ClassVar[tuple[str, ...]] = (".parquet",)
 
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         return f"read_parquet([{_path_sql(file)}], hive_partitioning = false)"
@@ -161,7 +156,7 @@ class CsvSource(_TableSource):
     """CSV or TSV files with a header; lines that do not parse are set aside."""
 
     kind: ClassVar[str] = "csv"
-    extension: ClassVar[str] = ".csv"
+    extensions: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         # A caption such as 007 or 1.50 must not be read as a number.
@@ -169,26 +164,26 @@ class CsvSource(_TableSource):
         return (
             f"read_csv([{_path_sql(file)}], header = true, hive_partitioning = false, "
             "store_rejects = true, max_line_size = 4194304"
+            + (", delim = '\\t'" if file.suffix.lower() == ".tsv" else "")
             + (f", types = {{{types}}})" if types else ")")
         )
 
-    def _rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> list[SetAside]:
+    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+        """Set aside the lines of a file that do not parse."""
         # The sniffing DESCRIBE rejects lines too: a line counts once.
-        rows = connection.execute(
-            "SELECT line, min(error_type::VARCHAR) FROM reject_errors GROUP BY line ORDER BY line"
-        ).fetchall()
-        # DuckDB appends to these tables as long as the connection lives.
-        connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
-        return [SetAside(f"{name}:{line}", "line_broken", str(kind)) for line, kind in rows]
+        connection.execute(
+            f"INSERT INTO incoming_aside SELECT {literal(name + ':')} || line, 'line_broken', "
+            "min(error_type::VARCHAR) FROM reject_errors GROUP BY line ORDER BY line"
+        )
+        connection.execute(_FORGET_REJECTED)
 
 
-def _take_out(
-    connection: duckdb.DuckDBPyConnection, where: str, item: str, reason: str
-) -> list[SetAside]:
-    rows = connection.execute(
-        f"DELETE FROM incoming WHERE {where} RETURNING left({item}, 200)"
-    ).fetchall()
-    return [SetAside(row[0], reason) for row in rows]
+def _take_out(connection: duckdb.DuckDBPyConnection, where: str, item: str, reason: str) -> None:
+    connection.execute(
+        f"INSERT INTO incoming_aside SELECT left({item}, {MAX_ITEM}), {literal(reason)}, '' "
+        f"FROM incoming WHERE {where} ORDER BY _row"
+    )
+    connection.execute(f"DELETE FROM incoming WHERE {where}")
 
 
 def _path_sql(file: Path) -> str:

@@ -117,6 +117,7 @@ class WebDatasetSource(RecordSource):
             offset=image.data,
             length=image.size,
             extra=scalars(values, _NOT_COLUMNS),
+            item=item,
         )
 
 

@@ -4,6 +4,7 @@ import duckdb
 import pytest
 from datacomp.errors import DataError
 from datacomp.pools import Pool, schema
+from datacomp.pools.asking import query
 
 
 @pytest.fixture
@@ -61,14 +62,31 @@ def test_a_pool_of_a_later_version_is_refused(tmp_path, read_only):
     )
 
 
-def test_an_older_pool_is_not_opened_read_only(tmp_path):
+@pytest.mark.parametrize("way", ["write", "read", "query"])
+def test_an_older_pool_is_brought_up_to_date_when_it_is_opened(tmp_path, way):
+    path = tmp_path / "pool.duckdb"
+    with Pool.create(path) as pool:
+        pool.sql("CREATE TABLE runs (command VARCHAR)")
+        pool.sql("UPDATE pool SET value = '1' WHERE key = 'schema_version'")
+    if way == "query":
+        query(path, "FROM samples").close()
+    else:
+        Pool.open(path, read_only=way == "read").close()
+    with Pool.open(path, read_only=True) as pool:
+        assert schema.version_of(pool.connection, "x") == schema.VERSION
+        assert ("runs",) not in pool.sql("SHOW TABLES").fetchall()
+        with pytest.raises(DataError, match="read-only"):
+            pool.sql("DELETE FROM samples")
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_version_that_never_was_is_refused(tmp_path, read_only):
     path = tmp_path / "pool.duckdb"
     with Pool.create(path) as pool:
         pool.sql("UPDATE pool SET value = '0' WHERE key = 'schema_version'")
-    with pytest.raises(
-        DataError, match=r"opened read-only, but version .* is needed; open it once"
-    ):
-        Pool.open(path, read_only=True)
+    with pytest.raises(DataError) as caught:
+        Pool.open(path, read_only)
+    assert str(caught.value) == f"{path}: pool of schema version 0, which no datacomp made"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from datacomp.pools import Pool
@@ -24,6 +26,9 @@ def path(tmp_path, photos, command):
 def test_create_makes_an_empty_pool_once(tmp_path, command):
     path = tmp_path / "pool.duckdb"
     assert command("pool", "create", path) == (0, f"made {path}\n", "")
+    other = tmp_path / "other.duckdb"
+    code, out, _ = command("pool", "create", other, "--json")
+    assert (code, json.loads(out)) == (0, {"pool": str(other)})
     with Pool.open(path) as pool:
         assert pool.count() == 0
     code, out, err = command("pool", "create", path)
@@ -31,22 +36,42 @@ def test_create_makes_an_empty_pool_once(tmp_path, command):
     assert err == f"error: {path} exists already; add to it with 'datacomp pool add {path} ...'\n"
 
 
+def counted(photos, added, unchanged, changed=0, vanished=0, duplicates=0):
+    return (
+        f"folder {photos}: {added} added, {unchanged} unchanged, {changed} changed, "
+        f"{vanished} vanished, {duplicates} duplicates\n"
+    )
+
+
 def test_add_counts_and_exits_3_when_something_was_set_aside(tmp_path, photos, command):
     path = tmp_path / "pool.duckdb"
     add = ("pool", "add", path, photos, "--kind", "folder")
-    assert command(*add) == (0, f"folder {photos}: 3 added, 0 there already, 0 duplicates\n", "")
+    assert command(*add) == (0, counted(photos, 3, 0), "")
     (photos / "bad.png").write_bytes(b"x")
     (photos / "bad.txt").write_text("x")
     assert command(*add) == (
-        3, f"folder {photos}: 0 added, 3 there already, 0 duplicates\n"
-        "  set aside: 1 image_broken\n", "",
+        3, counted(photos, 0, 3) + "  set aside: 1 image_broken\n", "",
     )  # fmt: skip
     code, out, _ = command(*add, "--json")
     assert code == 3
     assert json.loads(out) == {
-        "source": f"folder {photos}", "added": 0, "unchanged": 3, "duplicates": 0,
-        "set_aside": {"image_broken": 1},
+        "source": f"folder {photos}", "added": 0, "unchanged": 3, "changed": 0, "vanished": 0,
+        "duplicates": 0, "set_aside": {"image_broken": 1},
     }  # fmt: skip
+
+
+def test_add_tells_what_changed_vanished_and_is_there_twice(path, photos, picture, command):
+    (photos / "0.png").rename(photos / "9.png")
+    (photos / "0.txt").rename(photos / "9.txt")
+    (photos / "1.png").unlink()
+    (photos / "3.png").write_bytes(picture(2))
+    (photos / "3.txt").write_bytes((photos / "2.txt").read_bytes())
+    assert command("pool", "add", path, photos, "--kind", "folder") == (
+        0, counted(photos, 0, 1, 1, 1, 1), "",
+    )  # fmt: skip
+    sql = "SELECT item, reason FROM set_aside ORDER BY ALL"
+    code, out, _ = command("pool", "query", path, sql, "--csv")
+    assert (code, out) == (0, "item,reason\n1.png,vanished\n3.png,duplicate_uid\n")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +95,7 @@ def test_add_says_in_one_line_what_is_wrong(tmp_path, command, arguments, code, 
 def test_info_tells_what_is_there(path, photos, command):
     code, out, _ = command("pool", "info", path)
     assert code == 0
-    assert out.startswith(f"{path}: 3 samples, schema 1\ndigest ")
+    assert out.startswith(f"{path}: 3 samples, schema 2\ndigest ")
     assert "folder" in out
     code, out, _ = command("pool", "info", path, "--json")
     found = json.loads(out)
@@ -97,6 +122,26 @@ def test_query_prints_rows_for_people_and_machines(path, command):
     }  # fmt: skip
 
 
+def test_query_prints_uids_in_hex_and_wide_numbers_as_text(path, command):
+    with Pool.open(path, read_only=True) as pool:
+        number = pool.scalar("SELECT min(uid) FROM samples")
+    sql = (
+        "SELECT uid, uid AS other, -5::HUGEINT AS wide, 'nan'::DOUBLE AS n, 1.5 AS d "
+        "FROM samples ORDER BY uid LIMIT 1"
+    )
+    code, out, _ = command("pool", "query", path, sql, "--json")
+    assert (code, json.loads(out)) == (
+        0, [{"uid": f"{number:032x}", "other": str(number), "wide": "-5", "n": None, "d": "1.5"}],
+    )  # fmt: skip
+    code, out, _ = command("pool", "query", path, sql, "--csv")
+    assert (code, out) == (0, f"uid,other,wide,n,d\n{number:032x},{number},-5,nan,1.5\n")
+    code, out, _ = command("pool", "query", path, sql)
+    assert out.splitlines()[2].split() == [f"{number:032x}", str(number), "-5", "nan", "1.5"]
+    code, out, _ = command("pool", "query", path, "SELECT NULL::UHUGEINT AS UID", "--json")
+    assert json.loads(out) == [{"UID": None}]
+    assert command("pool", "query", path, "SELECT 1", "--csv", "--json")[0] == 2
+
+
 def test_query_says_when_there_is_more(path, command):
     code, out, err = command("pool", "query", path, "SELECT 1 AS a FROM samples", "--limit", "2")
     assert (code, out, err) == (0, "a\n-\n1\n1\n", "(more rows; --limit 2)\n")
@@ -120,6 +165,64 @@ def test_show_writes_a_page(path, tmp_path, command):
     page = tmp_path / "pool.html"
     assert command("pool", "show", path, "-o", page) == (0, f"{page}: 3 samples\n", "")
     assert "<html" in page.read_text()
+    code, out, _ = command("pool", "show", path, "-o", page, "--where", "false", "--json")
+    assert (code, json.loads(out)) == (0, {"page": str(page), "samples": 0})
+
+
+@pytest.mark.parametrize(
+    "where", ["text IN (SELECT content FROM read_text('/etc/passwd'))",
+              "EXISTS (FROM read_csv('/etc/passwd'))", "EXISTS (FROM glob('/*'))"],
+)  # fmt: skip
+def test_show_reads_no_other_file(path, tmp_path, command, where):
+    page = tmp_path / "pool.html"
+    code, out, err = command("pool", "show", path, "-o", page, "--where", where)
+    assert (code, out, page.exists()) == (2, "", False)
+    assert err.startswith("error: where ")
+    assert "file system operations are disabled" in err
+    assert err.count("\n") == 1
+
+
+def test_memory_is_an_option_of_every_command_that_may_need_it(path, photos, tmp_path, command):
+    for rest in (
+        ("add", path, photos, "--kind", "folder"),
+        ("info", path),
+        ("query", path, "SELECT 1"),
+        ("show", path, "-o", tmp_path / "p.html"),
+    ):
+        assert command("pool", *rest, "--memory", "200MB")[0] == 0
+        code, out, err = command("pool", *rest, "--memory", "lots")
+        assert (code, out) == (2, "")
+        assert err == (
+            "error: the memory limit is 'lots', expected a size such as 2GB or a share such as "
+            "25%\n"
+        )
+
+
+def test_a_second_process_is_told_who_holds_the_pool(path, photos, command):
+    body = (
+        f"from datacomp.pools import Pool; held = Pool.open({str(path)!r}); "
+        "print(held.count(), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", body], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        try:
+            assert holder.stdout.readline() == b"3\n"
+            for rest in (("add", path, photos, "--kind", "folder"), ("info", path),
+                         ("query", path, "SELECT 1"), ("show", path)):  # fmt: skip
+                assert command("pool", *rest) == (
+                    1, "", f"error: {path}: held by process {holder.pid}; wait for it or stop it\n",
+                )  # fmt: skip
+        finally:
+            holder.kill()
+    assert command("pool", "query", path, "SELECT 1")[0] == 0
+
+
+def test_the_help_of_add_names_every_kind(command):
+    from datacomp.pools.sources import KINDS
+
+    text = " ".join(command("pool", "add", "--help")[1].split())
+    assert all(kind in text for kind in KINDS)
 
 
 def test_help_has_examples(command):

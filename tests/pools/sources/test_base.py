@@ -19,14 +19,14 @@ def test_every_kind_is_there(kind, tmp_path):
     source = open_source(kind, tmp_path)
     assert type(source) is source_class(kind)
     assert (source.kind, source.path) == (kind, tmp_path)
-    assert list(source.options()) == source.option_names()
+    assert all(isinstance(v, str | int | float) for v in source.options().values())
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
         ("fodler", {}, "unknown kind of source 'fodler' (did you mean 'folder'?); "
-         "there are: folder, webdataset, parquet, csv, glyphs"),
+         f"there are: {', '.join(KINDS)}"),
         ("folder", {"a": 1}, "source folder: unknown option 'a'; it has no options"),
         ("glyphs", {"sample": 1}, "source glyphs: unknown option 'sample' (did you mean "
          "'samples'?); options: verify, samples, seed, spoiled"),

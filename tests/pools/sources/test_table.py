@@ -185,6 +185,50 @@ def test_columns_can_be_chosen(tmp_path, pool):
     assert rows(pool) == [("http://a", "hello, you")]
 
 
+def test_csv_and_tsv_files_of_a_folder_are_read_in_order(tmp_path, pool):
+    folder = tmp_path / "tables"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "b.tsv").write_text("url\ttext\thits\nhttp://b\tone, two; three|four\t3\n")
+    (folder / "A.CSV").write_text("url,text\nhttp://a,tab\there\nhttp://a,tab\there\n")
+    (folder / "sub" / "c.TSV").write_text('url\ttext\nhttp://c\t"a ""quoted"" one"\n')
+    (folder / ".hidden.csv").write_text("url,text\nhttp://hidden,x\n")
+    (folder / "notes.txt").write_text("url,text\nhttp://notes,x\n")
+    assert pool.add(open_source("csv", folder)).added == 3
+    assert rows(pool, "url, text, hits") == [
+        ("http://a", "tab\there", None), ("http://b", "one, two; three|four", 3),
+        ("http://c", 'a "quoted" one', None),
+    ]  # fmt: skip
+
+
+def test_the_order_of_a_long_table_is_that_of_its_rows(tmp_path, pool):
+    numbers = list(range(200_000))
+    table = pa.table({"url": [f"u{i}" for i in numbers], "text": [""] * len(numbers),
+                      "uid": [f"{i % 100_000:032x}" for i in numbers], "n": numbers})  # fmt: skip
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=10_000)
+    report = pool.add(open_source("parquet", tmp_path / "t.parquet"))
+    assert (report.added, report.duplicates) == (100_000, 100_000)
+    assert pool.sql("SELECT min(n), max(n), sum(n) FROM samples").fetchall() == [
+        (0, 99_999, sum(range(100_000)))
+    ]
+    wrong = "SELECT count(*) FROM set_aside WHERE substr(item, 2)::INT - substr(detail, 9)::INT"
+    assert pool.scalar(wrong + " <> 100000") == 0
+
+
+def test_rejected_lines_are_counted_for_their_own_file(tmp_path, pool):
+    (tmp_path / "a.csv").write_text("url,title\nhttp://a,x\nhttp://b,x,y,z\n")
+    (tmp_path / "b.csv").write_text("url,text\nhttp://c,x\n")
+    report = pool.add(open_source("csv", tmp_path))
+    assert report.set_aside == {"file_broken": 1}
+    assert aside(pool) == [("a.csv", "file_broken")]
+
+
+def test_rows_without_url_and_caption_are_named_by_number(tmp_path, pool):
+    table = pa.table({"url": ["u", None, ""], "text": ["t", None, "a caption"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert pool.add(open_source("parquet", tmp_path / "t.parquet")).set_aside == {"no_url": 2}
+    assert aside(pool) == [("a caption", "no_url"), ("t.parquet: row 2", "no_url")]
+
+
 def test_nothing_to_read_is_one_clear_line(tmp_path, pool):
     with pytest.raises(MissingError) as caught:
         pool.add(open_source("parquet", tmp_path / "none"))
@@ -192,7 +236,7 @@ def test_nothing_to_read_is_one_clear_line(tmp_path, pool):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as caught:
         pool.add(open_source("csv", tmp_path / "empty"))
-    assert str(caught.value) == f"{tmp_path / 'empty'}: no .csv files found"
+    assert str(caught.value) == f"{tmp_path / 'empty'}: no .csv or .tsv files found"
     (tmp_path / "b.parquet").write_bytes(os.urandom(500))
     with pytest.raises(DataError) as caught:
         pool.add(open_source("parquet", tmp_path / "b.parquet"))

@@ -44,6 +44,7 @@ def test_samples_become_records_with_their_place(tmp_path, sample, picture):
     assert first == Record(
         uid_of_bytes(data, b"caption 1"), None, "caption 1", 24, 24,
         hashlib.sha256(data).hexdigest(), "sub/0.tar", 512, len(data), {"similarity": 0.5},
+        "sub/0.tar/000000001",
     )  # fmt: skip
     place = (tmp_path / "sub" / "0.tar").read_bytes()[second.offset : second.offset + second.length]
     assert place == picture(2, "JPEG")

@@ -1,0 +1,53 @@
+"""A stranger's question to a pool: one SELECT, read-only, without access to anything else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+
+from ..errors import UsageError
+from .connection import one_line, open_file, pool_errors
+
+
+def query(
+    path: Path | str, statement: str, *, memory_limit: str | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Run one SELECT of a stranger: read-only, without access to files or the network.
+
+    The result is a cursor of a connection of its own; use it as a context manager, so that it
+    is closed. Raises UsageError for SQL that cannot be run.
+    """
+    path = Path(path)
+    connection = open_file(path, True, confined=True, memory_limit=memory_limit, threads=threads)
+    try:
+        return _run_select(connection, path, statement)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _run_select(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str
+) -> duckdb.DuckDBPyConnection:
+    with question_errors(path):
+        statements = connection.extract_statements(statement)
+        kinds = [found.type.name for found in statements]
+        if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
+            found = ", ".join(kinds) if kinds else "nothing"
+            raise UsageError(f"{path}: expected one SELECT, found {found}")
+        return connection.execute(statements[0])
+
+
+@contextlib.contextmanager
+def question_errors(path: Path) -> Iterator[None]:
+    """Blame the question for what DuckDB says, in one line; some errors show only on fetching."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        with pool_errors(path):
+            raise
+    except duckdb.Error as error:
+        raise UsageError(f"{path}: {one_line(error)}") from error

@@ -1,0 +1,152 @@
+"""Connections to pool files: how much memory they take, what they may reach, clear errors.
+
+What does not fit into memory goes to a folder ``POOL.tmp`` beside the pool. DuckDB empties it;
+what a killed process left there is removed when the pool is next opened for writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ..errors import DataError, MissingError, StorageError, UsageError
+from . import schema
+
+MEMORY_VARIABLE = "DATACOMP_MEMORY"
+MEMORY = "50%"
+"""Share of the machine's memory that a connection may take, if nothing else is said."""
+
+_CONFIG: dict[str, Any] = {
+    "autoinstall_known_extensions": False,  # nothing is fetched over the network
+    "python_enable_replacements": False,  # an unknown table is never a Python variable
+}
+
+_MEMORY_SIZE = re.compile(r"(?=.*[1-9])\d+(\.\d+)? ?([KMGT]i?B|%)")
+_DISK_FULL = re.compile(
+    r"No space left|[Cc]ould not write|File too large|Disk quota|Out of (disk|storage)"
+)
+
+
+def connect(
+    path: Path,
+    read_only: bool = False,
+    *,
+    confined: bool = False,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file; a ``confined`` connection reaches no other file and no network.
+
+    ``memory_limit`` is a size such as ``2GB`` or a share such as ``25%``; None takes the
+    environment's DATACOMP_MEMORY, or else half of the machine's memory. ``threads`` None takes
+    every core.
+    """
+    config = {**_CONFIG, "memory_limit": _memory(memory_limit)}
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads is {threads}, expected at least 1")
+        config["threads"] = threads
+    if confined:
+        config["enable_external_access"] = False
+    # An absolute path: DuckDB takes names such as "md:x" for services.
+    connection = duckdb.connect(str(path.absolute()), read_only=read_only, config=config)
+    with contextlib.suppress(duckdb.InvalidInputException):  # locked by another one of ours
+        # Its own progress bar goes to standard output where it takes us for interactive.
+        connection.execute("SET enable_progress_bar = false")
+        if confined:
+            connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _memory(given: str | None) -> str:
+    named = given is not None
+    chosen = given if named else os.environ.get(MEMORY_VARIABLE) or MEMORY
+    if not _MEMORY_SIZE.fullmatch(chosen):
+        what = "the memory limit" if named else MEMORY_VARIABLE
+        raise UsageError(
+            f"{what} is {chosen!r}, expected a size such as 2GB or a share such as 25%"
+        )
+    return chosen
+
+
+def open_file(
+    path: Path,
+    read_only: bool = False,
+    *,
+    confined: bool = False,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open the pool at ``path`` as ``connect`` does; an older one is brought up to date first."""
+    if not path.is_file():
+        raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
+
+    def opened(read_only: bool) -> duckdb.DuckDBPyConnection:
+        return connect(path, read_only, confined=confined, memory_limit=memory_limit,
+                       threads=threads)  # fmt: skip
+
+    with pool_errors(path):
+        connection = opened(read_only)
+        try:
+            if not read_only:
+                _sweep(path)
+                schema.migrate(connection, str(path))
+            elif schema.is_older(connection, str(path)):
+                connection.close()
+                open_file(path, memory_limit=memory_limit, threads=threads).close()
+                connection = opened(True)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process could not take out of memory's overflow.
+
+    Whoever holds the pool for writing holds it alone, but for other connections of this process.
+    """
+    folder = path.with_name(path.name + ".tmp")
+    if not any(folder.glob(f"duckdb_temp_{os.getpid()}_*")):
+        for stale in folder.glob("duckdb_temp_*"):
+            stale.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or something else lies in it
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def pool_errors(path: Path) -> Iterator[None]:
+    """Turn DuckDB's failures about a pool file into one clear line."""
+    try:
+        yield
+    except duckdb.Error as error:
+        text = one_line(error)
+        holder = re.search(r"PID (\d+)", text)
+        if "Could not set lock" in text:
+            who = f"process {holder[1]}" if holder else "another process"
+            raise StorageError(f"{path}: held by {who}; wait for it or stop it") from error
+        if "different configuration" in text:
+            raise StorageError(f"{path}: this process holds it open already") from error
+        if "not a valid DuckDB database" in text:
+            raise DataError(f"{path}: not a datacomp pool (no DuckDB file)") from error
+        if _DISK_FULL.search(text):
+            raise StorageError(
+                f"{path}: the disk is full; free some space and run the same command again"
+            ) from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise StorageError(
+                f"{path}: more memory is needed than allowed; allow more with --memory or "
+                f"{MEMORY_VARIABLE}, or free some disk space beside the pool"
+            ) from error
+        raise DataError(f"{path}: {text}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message without line breaks."""
+    return re.sub(r"\s+", " ", str(error)).strip()
