@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..durable import digest
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..pools.clip_model import ClipModel
 from ..progress import Progress
 from .evalsets import EvalSet, Flawed, Sample
+from .vision.backbone import VisionEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ class Embedder:
     Order and content of the results do not depend on ``workers``.
     """
 
-    def __init__(self, model: ClipModel, workers: int, batch_size: int) -> None:
+    def __init__(self, model: ClipModel | VisionEncoder, workers: int, batch_size: int) -> None:
         self.model, self.workers, self.batch_size = model, workers, batch_size
         self._classifiers: dict[str, np.ndarray] = {}
 
@@ -106,7 +107,9 @@ class Embedder:
             return error
 
     def texts(self, texts: list[str]) -> np.ndarray:
-        """Return the embeddings of texts, float32 (n, d)."""
+        """Return the embeddings of texts, float32 (n, d); raise UsageError without a text tower."""
+        if isinstance(self.model, VisionEncoder):
+            raise UsageError(f"{self.model.identity['model']} has no text tower")
         return self.model.encode_texts(texts)
 
     def classifier(self, classnames: tuple[str, ...], templates: tuple[str, ...]) -> np.ndarray:

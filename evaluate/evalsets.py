@@ -9,14 +9,17 @@ wds_TASK_test/classnames.txt                        one class a line; the line i
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ..durable import digest, sha256_file
 from ..errors import DataError, MissingError, UnsafeInputError
 from ..pools import images, tar
+from ..progress import track
 from .tasks import Task, folder_name
 
 CLASSNAMES = "classnames.txt"
@@ -26,6 +29,7 @@ MAX_TEXT_BYTES = 16 << 20
 MAX_LABEL_BYTES = 64
 MAX_CAPTION_BYTES = 1 << 20
 MAX_SHARDS = 100_000
+NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,13 @@ class EvalSet:
 
     def digest(self) -> str:
         """Return the SHA-256 that stands for all of it; reads every tar once."""
+        shards = track(self.shards, f"reading {self.task.key}", len(self.shards), "shards")
         return digest(
             {
                 "family": self.task.family,
                 "classnames": self.classnames,
                 "templates": self.templates,
-                "shards": [sha256_file(shard) for shard in self.shards],
+                "shards": [sha256_file(shard) for shard in shards],
             }
         )
 
@@ -91,7 +96,7 @@ class EvalSet:
                         yield Sample(key, data, label=self._label(raw, where))
                         continue
                     raw = _text_member(file, found, "txt", MAX_CAPTION_BYTES, where)
-                    captions = tuple(line.strip() for line in raw.splitlines() if line.strip())
+                    captions = tuple(line for line in _lines(raw) if line)
                     yield (
                         Sample(key, data, captions=captions)
                         if captions
@@ -120,10 +125,29 @@ def open_evalset(data: Path, task: Task) -> EvalSet:
     return open_folder(data / folder_name(task.key), task)
 
 
+def check_evalsets(data: Path, tasks: Sequence[Task]) -> None:
+    """Check that the data of all ``tasks`` can be opened, before hours are spent on a model.
+
+    Reads no tar. Raises MissingError when ``data`` is no folder, or naming the folders in it
+    that are not there, and the errors of :func:`open_evalset` for the first that is broken.
+    """
+    if not data.is_dir():
+        raise MissingError(f"no evaluation sets at {data}: no such folder")
+    absent = [task for task in tasks if not (data / folder_name(task.key)).is_dir()]
+    if absent:
+        named = ", ".join(folder_name(task.key) for task in absent[:NAMED])
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        raise MissingError(
+            f"{data}: {len(absent)} of {len(tasks)} tasks have no folder there: {named}{more}"
+        )
+    for task in tasks:
+        open_evalset(data, task)
+
+
 def open_folder(path: Path, task: Task) -> EvalSet:
     """Open a task's data in a folder of any name; see :func:`open_evalset`."""
     if not path.is_dir():
-        raise MissingError(f"no data of task {task.key}: {path} is not there")
+        raise MissingError(f"no data of task {task.key}: there is no folder {path}")
     _check_family(path, task)
     shards = _shards(path)
     if task.family == "retrieval":
@@ -141,7 +165,7 @@ def _check_family(path: Path, task: Task) -> None:
 def _shards(path: Path) -> tuple[Path, ...]:
     file = path / "test" / "nshards.txt"
     text = _read_text(file).strip()
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_SHARDS):
+    if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MAX_SHARDS):
         raise DataError(f"{file}: {text[:20]!r}, expected the number of tars")
     shards = tuple(path / "test" / f"{number}.tar" for number in range(int(text)))
     for shard in shards:
@@ -152,7 +176,7 @@ def _shards(path: Path) -> tuple[Path, ...]:
 
 def _classnames(path: Path, task: Task) -> tuple[str, ...]:
     file = path / CLASSNAMES
-    names = tuple(line.strip() for line in _read_text(file).splitlines())
+    names = _lines(_read_text(file))
     if not any(names):
         raise DataError(f"{file}: no class names in it")
     blank = [number for number, name in enumerate(names, 1) if not name]
@@ -170,13 +194,18 @@ def _classnames(path: Path, task: Task) -> tuple[str, ...]:
 
 def _templates(path: Path) -> tuple[str, ...]:
     file = path / TEMPLATES
-    templates = tuple(line.strip() for line in _read_text(file).splitlines())
-    if not templates:
+    templates = _lines(_read_text(file))
+    if not any(templates):
         raise DataError(f"{file}: no templates in it")
     for number, template in enumerate(templates, 1):
         if "{c}" not in template:
             raise DataError(f"{file}: line {number} has no {{c}} for the class name")
     return templates
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    """Split at line feeds only: some captions hold other characters that end a line in Unicode."""
+    return tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
 
 
 def _read_text(file: Path) -> str:
@@ -190,7 +219,9 @@ def _read_text(file: Path) -> str:
         raise DataError(f"{file}: not UTF-8 text") from None
 
 
-def _text_member(file, found: tar.TarSample, extension: str, limit: int, where: str) -> str:
+def _text_member(
+    file: BinaryIO, found: tar.TarSample, extension: str, limit: int, where: str
+) -> str:
     member = found.members.get(extension)
     if member is None:
         raise DataError(f"{where}: no .{extension} beside the image")

@@ -11,15 +11,17 @@ from typing import Any
 
 from .. import __version__
 from ..durable import append_line
-from ..errors import DatacompError, DataError, StorageError, UsageError
+from ..errors import DatacompError, DataError, MissingError, StorageError, UsageError
+from ..pools.clip_model import ModelSpec
 from ..progress import say, warn
 from .classification import evaluate_classification
 from .embedding import Embedder, Outcome, SetAside
 from .evalsets import EvalSet, open_evalset
-from .models import ModelSpec
 from .results import Result, read_results
 from .retrieval import evaluate_retrieval
 from .tasks import Task, load_suites
+from .vision.backbone import VisionSpec
+from .vision.probes import PROBES
 
 FAMILIES = {
     "classification": evaluate_classification,
@@ -42,11 +44,12 @@ class Evaluation:
 
 
 def evaluate(
-    model: ModelSpec,
+    model: ModelSpec | VisionSpec,
     data: Path,
     tasks: Sequence[Task],
     output: Path,
     *,
+    probe: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
     workers: int | None = None,
@@ -54,21 +57,30 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate ``tasks`` and append each result to ``output`` as one line of JSON.
 
+    Zero-shot, or with a ``probe`` (knn, linear) of the image features; then only tasks with
+    class labels are measured.
+
     A task that ``output`` already holds for the same model, data and version is skipped; a
     task that fails is named in ``failed`` and does not stop the others. Raises DataError
-    when ``output`` holds another model's results, and the model's own errors.
+    when ``output`` holds another model's results, MissingError without the folder ``data``,
+    and the model's own errors.
     """
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     if workers < 1 or batch_size < 1:
         raise UsageError("workers and batch size are at least 1")
+    tasks = _measurable(model, tasks, probe)
+    if not data.is_dir():
+        raise MissingError(f"no evaluation sets at {data}: no such folder")
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder, expected a file for the results")
     identity = model.identity(precision)
     done = _results_of(output, identity)
     evaluation = Evaluation()
-    todo: list[tuple[EvalSet, dict[str, Any]]] = []
+    embedder: Embedder | None = None
     for task in tasks:
         try:
             evalset = open_evalset(data, task)
-            provenance = _provenance(task, evalset.digest(), identity)
+            provenance = _provenance(task, evalset.digest(), identity, probe)
         except (DatacompError, OSError) as error:
             _fail(evaluation, task, error)
             continue
@@ -77,14 +89,10 @@ def evaluate(
             say(f"{task.key}: done before", level=1)
             evaluation.results.append(earlier)
             evaluation.skipped.append(task.key)
-        else:
-            todo.append((evalset, provenance))
-    if todo:
-        embedder = Embedder(model.load(device, precision), workers, batch_size)
-        for evalset, provenance in todo:
-            _evaluate_one(evalset, provenance, embedder, output, evaluation)
-    order = {task.key: position for position, task in enumerate(tasks)}
-    evaluation.results.sort(key=lambda result: order[result.key])
+            continue
+        if embedder is None:
+            embedder = Embedder(model.load(device, precision), workers, batch_size)
+        _evaluate_one(evalset, provenance, embedder, output, evaluation)
     return evaluation
 
 
@@ -97,7 +105,9 @@ def _evaluate_one(
 ) -> None:
     task, aside = evalset.task, SetAside()
     try:
-        outcome = FAMILIES[task.family](evalset, embedder, aside)
+        probe = provenance.get("probe")
+        measure = FAMILIES[task.family] if probe is None else PROBES[probe]
+        outcome = measure(evalset, embedder, aside)
     except StorageError:
         raise
     except (DatacompError, OSError) as error:
@@ -117,8 +127,29 @@ def _fail(evaluation: Evaluation, task: Task, error: Exception) -> None:
     warn(f"{task.key} failed: {error}")
 
 
-def _provenance(task: Task, data_digest: str, identity: dict[str, Any]) -> dict[str, Any]:
+def _measurable(
+    model: ModelSpec | VisionSpec, tasks: Sequence[Task], probe: str | None
+) -> Sequence[Task]:
+    """Return the tasks that can be measured this way."""
+    if probe is None:
+        if isinstance(model, VisionSpec):
+            raise UsageError(
+                f"timm:{model.model} has no text tower; measure it with --probe knn or linear"
+            )
+        return tasks
+    if probe not in PROBES:
+        raise UsageError(f"unknown probe {probe!r}; there are: {', '.join(PROBES)}")
+    labelled = [task for task in tasks if task.family == "classification"]
+    if not labelled:
+        raise UsageError("a probe needs class labels, and none of these tasks has them")
+    return labelled
+
+
+def _provenance(
+    task: Task, data_digest: str, identity: dict[str, Any], probe: str | None
+) -> dict[str, Any]:
     return {
+        **({} if probe is None else {"probe": probe}),
         "suite": task.suite,
         "suite_version": load_suites()[task.suite].version,
         "task_version": task.version,
@@ -148,11 +179,11 @@ def _result(task: Task, outcome: Outcome, aside: SetAside, provenance: dict[str,
 
 
 _MODEL_KEYS = ("checkpoint", "model_config", "precision")
-_TASK_KEYS = ("data", "task_version")
+_TASK_KEYS = ("data", "task_version", "probe")
 
 
 def _same(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
-    return all(earlier.get(key) == now[key] for key in (*_MODEL_KEYS, *_TASK_KEYS))
+    return all(earlier.get(key) == now.get(key) for key in (*_MODEL_KEYS, *_TASK_KEYS))
 
 
 def _results_of(output: Path, identity: dict[str, Any]) -> dict[str, Result]:

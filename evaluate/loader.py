@@ -12,21 +12,25 @@ So the batches are the same for 0, 1, 2, 4 or 8 workers, and a resumed run repea
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import random
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import DataError
+from ..errors import DatacompError, DataError, UnsafeInputError
 from ..pools import tar
+from ..pools.clip_model import MAX_TEXT
 from ..pools.images import MAX_BYTES, decode
 from ..pools.sources.base import caption_of_sample, image_member, values_of_sample
+from ..pools.views import find_shard
 from ..progress import Progress
 from .data import TrainingData
+from .set_aside import SetAsideLog
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 LANES = 8
 SHUFFLE_SIZE = 2500
@@ -36,12 +40,21 @@ SHUFFLE_INITIAL = 500
 CAPTION_CACHE = 1 << 16
 READ_AHEAD = 1 << 20
 
+MAX_BROKEN_IN_A_ROW = 5000
+"""So many images that cannot be decoded, one after the other, and the data are no good."""
+
 Sample = tuple[str, bytes, str]
 """Key, encoded image and caption."""
+SetAside = Callable[[str, str, str], None]
+"""Takes the key (empty for the whole shard), a reason code and what exactly was wrong."""
 
 
 def training_loader(
-    data: list[TrainingData], weights: list[float] | None, seed: int, progress: Progress
+    data: list[TrainingData],
+    weights: list[float] | None,
+    seed: int,
+    progress: Progress | None,
+    aside: SetAsideLog,
 ) -> Callable[..., dict[str, Any]]:
     """Return a function that stands in for ``open_clip_train.main.get_data``."""
 
@@ -56,10 +69,11 @@ def training_loader(
         # Accumulated gradients need whole groups of batches.
         groups = math.ceil(args.train_num_samples / (global_batch * args.accum_freq))
         batches = groups * args.accum_freq
-        progress.done = epoch * batches * global_batch
-        progress.total = args.epochs * batches * global_batch
+        if progress is not None:
+            progress.done = epoch * batches * global_batch
+            progress.total = args.epochs * batches * global_batch
         buffer = min(SHUFFLE_SIZE, max(64, batches * args.batch_size // (4 * LANES)))
-        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared, buffer)
+        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared, buffer, aside)
         dataset = _batches_class()(lanes, batches, args.batch_size, preprocess[0], tokenizer)
         loader = DataLoader(dataset, batch_size=None, num_workers=args.workers)
         counted = _Counted(loader, batches, global_batch, progress)
@@ -85,29 +99,61 @@ def seeded_epochs(train_one_epoch: Callable[..., Any], seed: int) -> Callable[..
     return wrapped
 
 
-def read_shard(path: str) -> Iterator[Sample]:
-    """Yield the samples of a tar that have an image and a caption, as the pool would read them."""
+def read_shard(path: str, aside: SetAside = lambda *_: None) -> Iterator[Sample]:
+    """Yield the samples of a tar that have an image and a caption, as the pool would read them.
+
+    What cannot be used is told to ``aside`` under the pool's reason codes; the samples before
+    the place where a tar breaks are used.
+    """
+    try:
+        for key, window, sample in _samples_of(path):
+            try:
+                found = _read(window, sample)
+            except ValueError as error:
+                aside(key, str(error), "")
+            else:
+                yield key, *found
+    except UnsafeInputError as error:
+        aside("", "shard_unsafe", str(error))
+    except DataError as error:
+        aside("", "shard_broken", str(error))
+    except OSError as error:
+        aside("", "shard_unreadable", error.strerror or str(error))
+
+
+def _samples_of(path: str) -> Iterator[tuple[str, tar.Window, tar.TarSample]]:
+    """Yield key, bytes and members of the samples of a tar, or of a virtual shard of a view."""
+    virtual = find_shard(path)
+    if virtual is not None:
+        view, number = virtual
+        for found in view.shard(number):
+            yield found.key, found.window(), found.found
+        return
     with open(path, "rb", buffering=0) as file:
         window = tar.Window(file.fileno(), READ_AHEAD)
         for sample in tar.samples_in(window, path):
-            image = image_member(sample)
-            if image is None or image.size > MAX_BYTES:
-                continue
-            data = window(image.data, image.size)
-            try:
-                values = {} if "txt" in sample.members else values_of_sample(window, sample)
-                caption = caption_of_sample(window, sample, values)
-            except ValueError as error:
-                logging.warning("sample %s set aside: %s", sample.key, error)
-                continue
-            if caption is not None:
-                yield sample.key, data, caption
+            yield sample.key, window, sample
 
 
-def shuffled(samples: Iterator[Sample], size: int, rng: random.Random) -> Iterator[Sample]:
+def _read(window: tar.Window, sample: tar.TarSample) -> tuple[bytes, str]:
+    """Return image and caption, or raise ValueError with a reason code."""
+    image = image_member(sample)
+    if image is None:
+        raise ValueError("no_image")
+    if image.size > MAX_BYTES:
+        raise ValueError("image_unsafe")
+    data = window(image.data, image.size)
+    values = {} if "txt" in sample.members else values_of_sample(window, sample)
+    caption = caption_of_sample(window, sample, values)
+    if caption is None:
+        raise ValueError("no_caption")
+    return data, caption
+
+
+def shuffled(samples: Iterator[T], size: int, rng: random.Random) -> Iterator[T]:
     """Yield from a buffer of ``size`` samples at random; it fills while it gives out already."""
     initial = min(SHUFFLE_INITIAL, size)
-    buffer: list[Sample] = []
+    buffer: list[T] = []
     for taken, sample in enumerate(samples):
         buffer.append(sample)
         growing = len(buffer) < size and taken % 2 == 0  # two in for one out
@@ -128,38 +174,40 @@ class _Lanes:
         seed: str,
         epoch: Any,
         buffer: int,
+        aside: SetAsideLog,
     ) -> None:
-        self._shards = [shard for source in data for shard in source.shards]
+        self._data, self.aside = data, aside
+        self._shards = [
+            (number, shard) for number, source in enumerate(data) for shard in source.shards
+        ]
         self._weights = None if weights is None else [
             weight for source, weight in zip(data, weights, strict=True) for _ in source.shards
         ]  # fmt: skip
-        self._where = data[0].path
+        self.where = data[0].path
         self._seed, self._epoch, self._buffer = seed, epoch, buffer
 
     def generator(self, purpose: str) -> random.Random:
         """Return the generator of a purpose in the current epoch."""
         return random.Random(f"{self._seed}/{self._epoch.get_value()}/{purpose}")
 
-    def lane(self, number: int) -> Iterator[Sample]:
-        """Yield the samples of a lane, shuffled; for ever."""
+    def lane(self, number: int) -> Iterator[tuple[Sample, SetAside]]:
+        """Yield the samples of a lane, shuffled, each with whom to tell if it is broken."""
         rng = self.generator(f"lane{number}/samples")
         return shuffled(self._samples(number), self._buffer, rng)
 
-    def _samples(self, number: int) -> Iterator[Sample]:
+    def _samples(self, number: int) -> Iterator[tuple[Sample, SetAside]]:
         rng = self.generator(f"lane{number}/shards")
         barren = 0
         while True:
-            shard = rng.choices(self._shards, weights=self._weights)[0]
+            source, shard = rng.choices(self._shards, weights=self._weights)[0]
+            aside = functools.partial(self.aside.add, source, self._data[source].name(shard))
             found = False
-            try:
-                for sample in read_shard(shard):
-                    found = True
-                    yield sample
-            except (DataError, OSError) as error:
-                logging.warning("shard set aside: %s", error)
+            for sample in read_shard(shard, aside):
+                found = True
+                yield sample, aside
             barren = 0 if found else barren + 1
             if barren > 64 + 2 * len(self._shards):
-                raise DataError(f"{self._where}: no sample with an image and a caption found")
+                raise DataError(f"{self.where}: no sample with an image and a caption found")
 
 
 @functools.cache
@@ -178,33 +226,51 @@ def _batches_class() -> type:
             self._preprocess, self._tokenizer = preprocess, tokenizer
             self._tokens: Any = None
 
-        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor] | DatacompError]:
             info = get_worker_info()
             worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
             lanes = LANES if LANES % workers == 0 else workers
             self._tokens = functools.lru_cache(CAPTION_CACHE)(lambda t: self._tokenizer(t)[0])
+            self._lanes.aside.refresh()
             streams = {n: self._lanes.lane(n) for n in range(worker, lanes, workers)}
             for number in range(self._batches):
                 if number % lanes in streams:
-                    yield self._batch(number, streams[number % lanes])
+                    try:
+                        yield self._batch(number, streams[number % lanes])
+                    except DatacompError as error:
+                        yield error  # raised by a worker, it would come with torch's traceback
+                        return
 
         def _batch(
-            self, number: int, stream: Iterator[Sample]
+            self, number: int, stream: Iterator[tuple[Sample, SetAside]]
         ) -> tuple[torch.Tensor, torch.Tensor]:
             images: list[torch.Tensor] = []
             texts: list[torch.Tensor] = []
-            before = torch.get_rng_state()
+            broken = 0
+            before, threads = torch.get_rng_state(), torch.get_num_threads()
+            # Several threads gain nothing on one small image, and in the training process, on a
+            # busy machine, they wait for each other most of the time. Workers have one anyway.
+            torch.set_num_threads(1)
             torch.manual_seed(self._lanes.generator(f"batch{number}").getrandbits(63))
             try:
                 while len(images) < self._size:
-                    key, image, text = next(stream)
+                    (key, image, text), aside = next(stream)
                     try:
                         images.append(self._preprocess(decode(image)))
-                        texts.append(self._tokens(text))
                     except DataError as error:
-                        logging.warning("sample %s set aside: %s", key, error)
+                        unsafe = isinstance(error, UnsafeInputError)
+                        aside(key, "image_unsafe" if unsafe else "image_broken", str(error))
+                        broken += 1
+                        if broken == MAX_BROKEN_IN_A_ROW:
+                            raise DataError(
+                                f"{self._lanes.where}: {broken:,} images in a row cannot be decoded"
+                            ) from None
+                        continue
+                    texts.append(self._tokens(text[:MAX_TEXT]))
+                    broken = 0
             finally:
                 torch.set_rng_state(before)
+                torch.set_num_threads(threads)
             return torch.stack(images), torch.stack(texts)
 
     return Batches
@@ -213,11 +279,14 @@ def _batches_class() -> type:
 class _Counted:
     """A loader that says how far it is and offers the two numbers the trainer asks for."""
 
-    def __init__(self, loader: Any, batches: int, batch: int, progress: Progress) -> None:
+    def __init__(self, loader: Any, batches: int, batch: int, progress: Progress | None) -> None:
         self._loader, self._batch, self._progress = loader, batch, progress
         self.num_batches, self.num_samples = batches, batches * batch
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
+            if isinstance(batch, DatacompError):
+                raise batch
             yield batch
-            self._progress.advance(self._batch)
+            if self._progress is not None:
+                self._progress.advance(self._batch)

@@ -106,7 +106,7 @@ def _parse(line: bytes, where: str) -> Result:
     if not isinstance(key, str) or not isinstance(dataset, str) or not isinstance(metrics, dict):
         raise DataError(f"{where}: expected key, dataset and metrics")
     for name, value in metrics.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if value is not None and not _is_number(value):
             raise DataError(f"{where}: metric {name[:80]!r} is not a number")
     extra = [found.get(name) or {} for name in ("provenance", "uncertainty")]
     for name, value in zip(("provenance", "uncertainty"), extra, strict=True):
@@ -114,14 +114,17 @@ def _parse(line: bytes, where: str) -> Result:
             raise DataError(f"{where}: {name} is not an object")
     interval = extra[1].get("interval")
     if interval is not None and not (
-        isinstance(interval, list)
-        and len(interval) == 2
-        and all(isinstance(bound, int | float) for bound in interval)
+        isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))
     ):
         raise DataError(f"{where}: interval is not two numbers")
     if not isinstance(extra[0].get("set_aside", 0), int):
         raise DataError(f"{where}: set_aside is not a number")
     return Result(key, dataset, metrics, *extra)
+
+
+def _is_number(value: Any) -> bool:
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return plain and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -205,24 +208,6 @@ def combine(values: Sequence[float], standard_error: float | None = None) -> Est
     return Estimate(mean, deviation / math.sqrt(len(values)), len(values), deviation)
 
 
-def is_tie(a: Estimate, b: Estimate) -> bool:
-    """Tell whether two datasets' scores are too close to call (Welch's t test at 5 %).
-
-    A tie when ``|a.mean - b.mean| <= t * sqrt(a.standard_error**2 + b.standard_error**2)``;
-    t is Student's 97.5 % quantile at Welch's degrees of freedom: 1.96 for many seeds, 2.78
-    for three each, 4.30 for two each; a single seed counts with 1.96. Raises UsageError for
-    an estimate without a standard error.
-    """
-    errors = [estimate.standard_error for estimate in (a, b)]
-    if errors[0] is None or errors[1] is None:
-        raise UsageError("a single score without uncertainty cannot be compared")
-    variances = [error * error for error in errors if error is not None]
-    total = sum(variances)
-    spent = sum(v * v / (e.n - 1) for v, e in zip(variances, (a, b), strict=True) if e.n > 1)
-    freedom = total * total / spent if spent > 0 else math.inf
-    return abs(a.mean - b.mean) <= t_quantile(freedom) * math.sqrt(total)
-
-
 def pooled_spread(estimates: Sequence[Estimate]) -> tuple[float | None, int]:
     """Return the standard deviation over seeds that several datasets share, and its freedom.
 
@@ -247,6 +232,25 @@ def is_tie_pooled(a: Estimate, b: Estimate, spread: float | None, freedom: int) 
         return True
     error = spread * math.sqrt(1 / a.n + 1 / b.n)
     return abs(a.mean - b.mean) <= t_quantile(freedom) * error
+
+
+def tied_best(estimates: Mapping[str, Estimate]) -> frozenset[str]:
+    """Return the datasets of a column that no other beats: the highest mean and its ties.
+
+    Takes one column (a task, or the average) as dataset name -> :func:`combine` of its seeds,
+    higher being better; a dataset without a score is left out of the mapping. The rule is
+    :func:`is_tie_pooled` with the column's own :func:`pooled_spread`, so with one seed each,
+    where no spread is known, all of them are returned.
+    """
+    if not estimates:
+        return frozenset()
+    spread, freedom = pooled_spread(list(estimates.values()))
+    best = max(estimates.values(), key=lambda estimate: estimate.mean)
+    return frozenset(
+        name
+        for name, estimate in estimates.items()
+        if is_tie_pooled(best, estimate, spread, freedom)
+    )
 
 
 def t_quantile(freedom: float) -> float:

@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,11 +140,8 @@ def select_tasks(
     if patterns:
         keys = [task.key for task in tasks]
         for pattern in patterns:
-            if not fnmatch.filter(keys, pattern):
-                raise UsageError(
-                    f"unknown task {pattern!r}{suggest(pattern, keys)}; "
-                    "see 'datacomp evalsets list'"
-                )
+            if not _matches(keys, pattern):
+                raise UsageError(_unknown_task(pattern, keys, suite))
         return [t for t in tasks if any(fnmatch.fnmatchcase(t.key, p) for p in patterns)]
     if suite is None and data is not None:
         tasks = [task for task in tasks if (data / folder_name(task.key)).is_dir()]
@@ -154,6 +151,20 @@ def select_tasks(
                 "'datacomp evalsets demo DIR' builds the demo suite"
             )
     return tasks
+
+
+def _matches(keys: Iterable[str], pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for key in keys)
+
+
+def _unknown_task(pattern: str, keys: list[str], suite: str | None) -> str:
+    """Say where else a task is, or which one may be meant; a pattern may be meant for a group."""
+    elsewhere = {t.suite for t in load_tasks().values() if _matches([t.key], pattern)}
+    if elsewhere:
+        return f"task {pattern!r} is not of suite {suite}, but of {' and '.join(sorted(elsewhere))}"
+    groups = sorted({f"{key.split('/')[0]}/*" for key in keys if "/" in key})
+    known = groups if "*" in pattern else keys
+    return f"unknown task {pattern!r}{suggest(pattern, known)}; see 'datacomp evalsets list'"
 
 
 def _read(path: Path) -> dict[str, Any]:

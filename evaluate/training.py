@@ -9,7 +9,7 @@ resumes into the same bytes), and the run is described by an ``info.json``.
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import logging
 import math
 import os
@@ -25,20 +25,21 @@ from .. import __version__
 from ..durable import (
     atomic_path,
     fsync_directory,
+    partial_path,
     sha256_file,
     storage_errors,
     write_bytes,
     write_json,
 )
 from ..errors import DataError, IntegrityError, MissingError, RunError, StorageError, UsageError
-from ..pools.clip_model import resolve_device
+from ..pools.clip_model import RUN_INFO, read_run, resolve_device
 from ..progress import Progress, say
-from .data import TrainingData, open_training_data
+from . import set_aside
+from .data import DIGESTS, TrainingData, find_shards, pin
 from .loader import LANES, seeded_epochs, training_loader
 from .scales import CHECKPOINTS, Scale, model_config_path
 
 PRECISIONS = ("fp32", "amp", "amp_bf16", "bf16", "fp16")
-INFO = "info.json"
 
 
 def train(
@@ -78,14 +79,13 @@ def train(
     precision = precision or ("amp" if device.startswith("cuda") else "fp32")
     if precision not in PRECISIONS:
         raise UsageError(f"precision is {precision!r}, expected one of: {', '.join(PRECISIONS)}")
-    opened = [open_training_data(path) for path in data]
+    opened = [find_shards(path) for path in data]
     plan = {
         "format": "datacomp-run",
         "version": 1,
         "scale": scale.to_dict(),
         "model": scale.model,
         "model_config": "model_config.json" if scale.model_config else None,
-        "data": [source.to_dict() for source in opened],
         "data_weights": weights,
         "seed": seed,
         "precision": precision,
@@ -96,26 +96,19 @@ def train(
         "threads": threads,
         "grad_clip_norm": grad_clip_norm,
     }
-    done = _begun(output, plan) if rank == 0 else _finished(output)
+    done = _begin(output, plan, opened) if rank == 0 else _finished(output)
     if done is not None:
         return done
     started = time.monotonic()
+    config = model_config_path(scale)
+    if rank == 0 and config is not None:
+        write_bytes(output / "model_config.json", config.read_bytes())
     arguments = trainer_arguments(
         scale, output, seed=seed, workers=workers, precision=precision, device=device,
         per_device=per_device, accumulation=accumulation, grad_clip_norm=grad_clip_norm,
     )  # fmt: skip
-    if rank == 0:
-        with storage_errors(output):
-            output.mkdir(parents=True, exist_ok=True)
-        write_json(output / INFO, {**plan, "status": "running"})
-        if scale.model_config:
-            config = model_config_path(scale)
-            assert config is not None
-            write_bytes(output / "model_config.json", config.read_bytes())
     _run_trainer(output, arguments, opened, weights, scale, seed)
-    if rank != 0:
-        return plan
-    return _finish(output, plan, started)
+    return plan if rank != 0 else _finish(output, plan, started)
 
 
 def require_extra() -> None:
@@ -142,6 +135,7 @@ def trainer_arguments(
     grad_clip_norm: float | None = None,
 ) -> list[str]:
     """Return open_clip_train's arguments for a scale: DataComp's recipe, nothing else."""
+    whole = Path(os.path.abspath(output))  # "." has no name
     arguments = [
         "--dataset-type", "webdataset", "--train-data", "pinned",
         "--train-num-samples", str(scale.samples_seen // CHECKPOINTS),
@@ -149,7 +143,7 @@ def trainer_arguments(
         "--epochs", str(CHECKPOINTS),
         "--save-frequency", "1" if scale.keep_checkpoints else "0",
         "--save-most-recent", "--resume", "latest",
-        "--logs", str(output.parent), "--name", output.name, "--report-to", "",
+        "--logs", str(whole.parent), "--name", whole.name, "--report-to", "",
         "--model", scale.model,
         "--batch-size", str(per_device), "--accum-freq", str(accumulation),
         "--lr", str(scale.learning_rate), "--warmup", str(scale.warmup),
@@ -177,33 +171,63 @@ def _per_device_batch(scale: Scale, world: int, accumulation: int) -> int:
     return scale.batch_size // (world * accumulation)
 
 
-def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the info of a finished run; refuse a run begun with other data or settings."""
-    path = output / INFO
+def _begin(output: Path, plan: dict[str, Any], data: list[TrainingData]) -> dict[str, Any] | None:
+    """Complete the plan and record it, or return the info of a run that is finished.
+
+    What costs nothing is checked before the shards are read.
+    """
+    before = _recorded(output)
+    if before is not None:
+        _check_settings(output, before, plan)
+    with storage_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    plan["data"] = [pin(source, output).to_dict() for source in data]
+    if before is not None:
+        _check_fingerprints(output, before, plan)
+        if before.get("status") == "done":
+            return before
+    write_json(output / RUN_INFO, {**plan, "status": "running"})
+    return None
+
+
+def _recorded(output: Path) -> dict[str, Any] | None:
+    """Return what the run in ``output`` was begun with; refuse a folder of something else."""
+    path = output / RUN_INFO
     if not path.exists():
-        if output.exists() and any(output.iterdir()):
+        own = {DIGESTS, partial_path(path).name}  # as an attempt leaves that was killed early
+        if output.is_dir() and any(file.name not in own for file in output.iterdir()):
             raise UsageError(f"{output}: is not empty and holds no run; choose another folder")
         return None
-    try:
-        info = json.loads(path.read_bytes())
-        before = [source["fingerprint"] for source in info["data"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not the description of a run: {error}") from error
-    now = [source["fingerprint"] for source in plan["data"]]
-    if before != now:
-        raise IntegrityError(
-            f"{output}: this run was begun on other data (fingerprint {before[0][:12]}, now "
-            f"{now[0][:12]}); restore the shards or train into another folder"
-        )
+    return read_run(output)
+
+
+def _check_settings(output: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Refuse a run begun with other settings."""
     for key, value in plan.items():
-        if key == "data" or (key == "workers" and _alike(info.get(key), value)):
+        if key == "workers" and _alike(before.get(key), value):
             continue
-        if info.get(key) != value:
+        if before.get(key) != value:
             raise UsageError(
-                f"{output}: this run was begun with {key} = {info.get(key)!r}, now {value!r}; "
+                f"{output}: this run was begun with {key} = {before.get(key)!r}, now {value!r}; "
                 "train into another folder"
             )
-    return info if info.get("status") == "done" else None
+
+
+def _check_fingerprints(output: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Refuse a run begun on other data."""
+    try:
+        was = [str(source["fingerprint"]) for source in before["data"]]
+    except (KeyError, TypeError):
+        raise DataError(f"{output / RUN_INFO}: not the description of a run: no data") from None
+    now = [source["fingerprint"] for source in plan["data"]]
+    if was != now:
+        first, other = next(
+            (a, b) for a, b in itertools.zip_longest(was, now, fillvalue="none") if a != b
+        )
+        raise IntegrityError(
+            f"{output}: this run was begun on other data (fingerprint {first[:12]}, now "
+            f"{other[:12]}); restore the shards or train into another folder"
+        )
 
 
 def _alike(before: Any, now: int) -> bool:
@@ -214,10 +238,10 @@ def _alike(before: Any, now: int) -> bool:
 def _finished(output: Path) -> dict[str, Any] | None:
     """Return the info of a finished run; the first process has checked that it fits."""
     try:
-        info = json.loads((output / INFO).read_bytes())
-    except (OSError, ValueError):
+        info = read_run(output)
+    except (MissingError, DataError):
         return None
-    return info if isinstance(info, dict) and info.get("status") == "done" else None
+    return info if info.get("status") == "done" else None
 
 
 def _run_trainer(
@@ -237,6 +261,7 @@ def _run_trainer(
     if config is not None:
         open_clip.add_model_config(config)
     total = scale.samples_seen
+    aside = set_aside.SetAsideLog(output / set_aside.FILE)
     with contextlib.ExitStack() as stack:
         progress = stack.enter_context(Progress("training", total))
         stack.enter_context(storage_errors(output))
@@ -244,23 +269,40 @@ def _run_trainer(
         if not torch.cuda.is_available():
             stack.enter_context(_distributed_on_cpu())
         stack.enter_context(
-            _replaced(trainer, "get_data", training_loader(data, weights, seed, progress))
+            _replaced(trainer, "get_data", training_loader(data, weights, seed, progress, aside))
         )
         stack.enter_context(
             _replaced(trainer, "train_one_epoch", seeded_epochs(trainer.train_one_epoch, seed))
         )
-        try:
+        with _clear_errors():
             code = trainer.main(arguments)
-        except RuntimeError as error:
-            # torch tells a failed write only by its serialiser's file and line.
-            if "inline_container" not in str(error) and "PytorchStreamWriter" not in str(error):
-                raise
+    if code not in (None, 0):
+        raise RunError(f"open_clip's trainer stopped with {code}; its log is out.log in the run")
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Say what to do about the failures of torch that are no mistake of the program."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise RunError("the device is out of memory; split the batch with --accumulation") from None
+    except RuntimeError as error:
+        text = str(error)
+        # torch tells a failed write only by its serialiser's file and line.
+        if "inline_container" in text or "PytorchStreamWriter" in text:
             raise StorageError(
                 "the checkpoint could not be written, most likely the disk is full; free some "
                 "space and run the same command again"
             ) from error
-    if code not in (None, 0):
-        raise RunError(f"open_clip's trainer stopped with {code}; its log is out.log in the run")
+        if text.startswith("DataLoader worker"):
+            raise RunError(
+                f"a loader process was killed ({text.splitlines()[0]}), most likely for memory; "
+                "run the same command again with fewer --workers"
+            ) from error
+        raise
 
 
 def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any]:
@@ -273,15 +315,18 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
         fsync_directory(checkpoint.parent)
     else:
         _keep_weights_only(checkpoint, plan["scale"]["name"])
+    aside = set_aside.SetAsideLog(output / set_aside.FILE).settle()
     info = {
         **plan,
         "status": "done",
         "checkpoint": f"checkpoints/{checkpoint.name}",
         "checkpoint_sha256": sha256_file(checkpoint),
+        "set_aside": aside.counts,
+        "set_aside_samples": aside.named,
         "seconds": round(time.monotonic() - started, 1),
         "versions": _versions(),
     }
-    write_json(output / INFO, info)
+    write_json(output / RUN_INFO, info)
     (checkpoint.parent / "epoch_latest.pt").unlink(missing_ok=True)
     say(f"trained {output} in {info['seconds']:.0f} s", 1)
     return info

@@ -9,7 +9,6 @@ so at least n * fraction + 1 samples and all ties; comparisons are made in float
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,7 +16,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
-from ..errors import DataError, MissingError, UnsafeInputError, UsageError
+from ..errors import DataError, MissingError, UsageError
+from ..pools.clip_model import ClipModel, ModelSpec, model_of_run
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 
@@ -97,14 +97,14 @@ class ClipScore(Filter):
             assert self.checkpoint is not None
             path = Path(self.checkpoint)
             if path.is_dir():
-                self._made = _scorer_of_run(path, self.device)
+                self._made = ClipScorer(model_of_run(path), self.device)
             elif not path.is_file():
                 raise MissingError(f"clip_score: no checkpoint at {path}")
             elif self.model is None:
                 raise UsageError("clip_score: a checkpoint file needs model=ARCHITECTURE beside it")
             else:
                 config = None if self.model_config_file is None else Path(self.model_config_file)
-                self._made = ClipScorer(self.model, path, config, self.device)
+                self._made = ClipScorer(ModelSpec(self.model, path, config), self.device)
         return self._made
 
 
@@ -116,12 +116,10 @@ class ClipScorer(Scorer):
     images = True
     batch_size = 256
 
-    def __init__(self, model: str, checkpoint: Path, config: Path | None, device: str) -> None:
-        from ..pools.clip_model import model_identity
-
-        self._arguments = (model, checkpoint, config, device)
-        self._identity = model_identity(model, checkpoint, config)
-        self._clip: Any = None
+    def __init__(self, model: ModelSpec, device: str) -> None:
+        self._model, self._device = model, device
+        self._identity = model.identity()
+        self._clip: ClipModel | None = None
 
     def identity(self) -> dict[str, Any]:
         """Name the model by architecture, weights and preprocessing."""
@@ -130,9 +128,7 @@ class ClipScorer(Scorer):
     def score(self, batch: Batch) -> Sequence[float | None]:
         """Return one similarity per sample; None where the image cannot be decoded."""
         if self._clip is None:
-            from ..pools.clip_model import ClipModel
-
-            self._clip = ClipModel.load(*self._arguments)
+            self._clip = self._model.load(self._device)
         texts = batch.columns["text"].to_pylist()
         tensors, places = [], []
         for place, data in enumerate(batch.images):
@@ -151,25 +147,3 @@ class ClipScorer(Scorer):
             for place, value in zip(places, similarities.tolist(), strict=True):
                 values[place] = value
         return values
-
-
-def _scorer_of_run(path: Path, device: str) -> ClipScorer:
-    """Read architecture and checkpoint from the ``info.json`` of a run."""
-    info_path = path / "info.json"
-    if not info_path.is_file():
-        raise MissingError(f"{path}: no info.json there; it is not the folder of a run")
-    try:
-        info = json.loads(info_path.read_bytes())
-        model, checkpoint, config = info["model"], info.get("checkpoint"), info["model_config"]
-    except KeyError as error:
-        raise DataError(f"{info_path}: not the description of a run: no {error}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{info_path}: not the description of a run: {error}") from None
-    if info.get("status") != "done" or not isinstance(checkpoint, str):
-        raise MissingError(f"{path}: the run is not finished; run 'datacomp train' again first")
-    if not isinstance(model, str) or not isinstance(config, str | None):
-        raise DataError(f"{info_path}: model and model_config must be names")
-    files = [path / name for name in (checkpoint, config) if name is not None]
-    if not all(file.resolve().is_relative_to(path.resolve()) for file in files):
-        raise UnsafeInputError(f"{info_path}: names files outside the run")
-    return ClipScorer(model, files[0], files[1] if config is not None else None, device)

@@ -1,6 +1,7 @@
 """CLIP models of open_clip: open an architecture and a checkpoint safely, embed images and texts.
 
-Filters score with it and the evaluation measures with it, so it stands on the ground floor.
+Filters score with it and the evaluation measures with it, so it stands on the ground floor. A
+model is named by architecture and checkpoint, or by the run that trained it.
 Weights are read as plain tensors only, and a checkpoint must fit its architecture exactly:
 nothing is resized, skipped or downloaded.
 """
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..durable import digest, sha256_file
+from ..durable import digest, read_json, sha256_file
 from ..errors import (
     DatacompError,
     DataError,
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 PRECISIONS = ("fp32", "bf16", "fp16")
 MAX_CONFIG_BYTES = 1 << 20
 MAX_CONFIG_NUMBER = 1_000_000
+MAX_TEXT = 4096
+"""Characters of a text that are looked at. A model reads some hundred, but the time a tokenizer
+takes grows with the square of a word's length: a megabyte without a space would take hours."""
+RUN_INFO = "info.json"
+"""The description of a run, in its folder."""
+MAX_RUN_INFO_BYTES = 16 << 20
 _HUB = re.compile(r"(hf[-_]hub|local[-_]dir|https?):")
 
 
@@ -112,22 +119,12 @@ class ClipModel:
         batch = torch.stack(list(tensors)).to(self.device, self._dtype())
         return self._encode(lambda: self.model.encode_image(batch))  # pyright: ignore[reportCallIssue]
 
-    def encode_images(self, images: Sequence[Image | bytes], batch_size: int = 64) -> np.ndarray:
-        """Embed images (PIL or encoded bytes): float32 (n, d), each row of length one.
-
-        A broken image raises DataError; who must go on without it decodes first.
-        """
-        parts = [
-            self.encode_tensors([self.prepare(image) for image in images[i : i + batch_size]])
-            for i in range(0, len(images), batch_size)
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Embed texts: float32 (n, d), each row of length one."""
+        """Embed texts: float32 (n, d), each row of length one; see MAX_TEXT for long ones."""
         parts: list[np.ndarray] = []
         for i in range(0, len(texts), batch_size):
-            tokens = self.tokenizer(list(texts[i : i + batch_size])).to(self.device)
+            shortened = [text[:MAX_TEXT] for text in texts[i : i + batch_size]]
+            tokens = self.tokenizer(shortened).to(self.device)
             parts.append(
                 self._encode(lambda tokens=tokens: self.model.encode_text(tokens))  # pyright: ignore[reportCallIssue]
             )
@@ -155,6 +152,72 @@ class ClipModel:
                 f"in {self.precision}; try --precision fp32"
             )
         return features
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """An architecture (open_clip's name, or a configuration file) and its weights."""
+
+    model: str
+    checkpoint: Path
+    model_config: Path | None = None
+
+    def identity(self, precision: str = "fp32") -> dict[str, Any]:
+        """Return what names the model for good; see :func:`model_identity`."""
+        return model_identity(self.model, self.checkpoint, self.model_config, precision)
+
+    def load(self, device: str = "auto", precision: str = "fp32") -> ClipModel:
+        """Load the model; see :meth:`ClipModel.load` for the errors."""
+        return ClipModel.load(self.model, self.checkpoint, self.model_config, device, precision)
+
+
+def model_of_run(path: Path) -> ModelSpec:
+    """Return the model of a finished run, read from the ``info.json`` in its folder.
+
+    Raises MissingError for what is no run or not finished, DataError for a broken description
+    and UnsafeInputError for paths that leave the run.
+    """
+    file = path / RUN_INFO
+    info = read_run(path)
+    if info.get("status") != "done":
+        raise MissingError(
+            f"{path}: the run is not finished; give the same 'datacomp train' command again first"
+        )
+    model = info.get("model")
+    if not isinstance(model, str) or not model:
+        raise DataError(f"{file}: model is {model!r}, expected a name")
+    checkpoint = _inside(path, info.get("checkpoint"), file, "checkpoint")
+    config = info.get("model_config")
+    return ModelSpec(
+        model, checkpoint, None if config is None else _inside(path, config, file, "model_config")
+    )
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return what the ``info.json`` in the folder of a run says; nothing of it is checked.
+
+    Raises MissingError without one, DataError for anything but a JSON object.
+    """
+    file = path / RUN_INFO
+    if not file.is_file():
+        peer = "; DataComp's info.pkl is a pickle and is not opened, name its model and checkpoint"
+        raise MissingError(
+            f"no run at {path}: {RUN_INFO} is not there"
+            + (peer if (path / "info.pkl").is_file() else "")
+        )
+    info = read_json(file, MAX_RUN_INFO_BYTES)
+    if not isinstance(info, dict):
+        raise DataError(f"{file}: expected an object")
+    return info
+
+
+def _inside(root: Path, name: Any, file: Path, key: str) -> Path:
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise DataError(f"{file}: {key} is {name!r}, expected a path inside the run")
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise UnsafeInputError(f"{file}: {key} {name[:200]!r} leaves the run's directory")
+    return path
 
 
 def import_open_clip() -> Any:
@@ -211,12 +274,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read an open_clip model configuration; refuse what would download or open other files."""
     if not path.is_file():
         raise MissingError(f"no model configuration at {path}")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise UnsafeInputError(f"{path}: a model configuration of over {MAX_CONFIG_BYTES:,} bytes")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from None
+    config = read_json(path, MAX_CONFIG_BYTES)
     if not isinstance(config, dict):
         raise DataError(f"{path}: not an open_clip model configuration (expected an object)")
     for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):

@@ -1,14 +1,20 @@
-"""What several folders of tests share: small pictures, small pools, the command line."""
+"""What several folders of tests share: pictures, pools, models, a web server, the command."""
 
+import contextlib
+import http.server
 import io
+import json
+import shutil
 import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.cli import main
-from datacomp.pools import Pool
+from datacomp.pools import Pool, ranges
+from datacomp.pools.clip_model import ModelSpec
 from datacomp.pools.sources import open_source
 
 
@@ -49,6 +55,61 @@ def pool_of(tmp_path):
         pool.close()
 
 
+@pytest.fixture(scope="session")
+def clip_config():
+    """Return the configuration of a tiny CLIP."""
+    return {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
+        },
+        "text_cfg": {
+            "context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, clip_config):
+    """Return a maker of tiny random models: the same seed gives the same checkpoint."""
+    import open_clip
+    import torch
+
+    folder = tmp_path_factory.mktemp("models")
+    config = folder / "tiny.json"
+    config.write_text(json.dumps(clip_config))
+
+    def make(seed=0):
+        path = folder / f"epoch_{seed}.pt"
+        if not path.exists():
+            torch.manual_seed(seed)
+            state = open_clip.CLIP(**clip_config).state_dict()
+            named = {f"module.{name}": tensor for name, tensor in state.items()}
+            torch.save({"epoch": 1, "name": "tiny", "state_dict": named, "optimizer": {}}, path)
+        return ModelSpec("tiny", path, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny):
+    """Return a maker of finished runs: a folder with a tiny model and its ``info.json``."""
+
+    def make(folder, seed=0, **more):
+        spec = tiny(seed)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        shutil.copy(spec.checkpoint, folder / "checkpoints" / "epoch_5.pt")
+        shutil.copy(spec.model_config, folder / "model_config.json")
+        info = {
+            "model": "tiny", "model_config": "model_config.json", "seed": seed, "status": "done",
+            "checkpoint": "checkpoints/epoch_5.pt",
+        }  # fmt: skip
+        (folder / "info.json").write_text(json.dumps({**info, **more}))
+        return folder
+
+    return make
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run the command line; return exit code, output and errors."""
@@ -61,3 +122,62 @@ def command(monkeypatch, capsys):
         return caught.value.code, captured.out, captured.err
 
     return command
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    """Answers ranges of a dictionary of files; notes what was asked."""
+
+    protocol_version = "HTTP/1.1"
+    files: dict[str, tuple[bytes, str]]
+    asked: list[tuple[str, str | None]]
+    failures: int
+
+    def do_GET(self):
+        type(self).asked.append((self.path, self.headers.get("Range")))
+        if type(self).failures:
+            type(self).failures -= 1
+            self.answer(503, b"busy")
+        elif self.path.startswith("/moved/"):
+            self.answer(302, b"", Location="/" + self.path.removeprefix("/moved/"))
+        elif self.path.startswith("/round"):
+            self.answer(302, b"", Location=self.path)
+        elif self.path not in self.files:
+            self.answer(404, b"no")
+        else:
+            data, tag = self.files[self.path]
+            asked = self.headers.get("Range")
+            if asked is None or self.path.startswith("/whole"):
+                self.answer(200, data, ETag=tag)
+                return
+            first, last = map(int, asked.removeprefix("bytes=").split("-"))
+            part = data[first : last + 1]
+            where = f"bytes {first}-{first + len(part) - 1}/{len(data)}"
+            self.answer(206, part, ETag=tag, **{"Content-Range": where})
+
+    def answer(self, status, data, **headers):
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A web server on this machine; ``server.files[path] = (bytes, tag)``."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    handler = type("Own", (RangeHandler,), {"files": {}, "asked": [], "failures": 0})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        handler.url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield handler
+        server.shutdown()
+        thread.join()
+    ranges.close_connections()

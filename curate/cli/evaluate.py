@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import UsageError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+
+if TYPE_CHECKING:
+    from ...evaluate.harness import Evaluation
 
 
 @click.command(
@@ -15,23 +19,27 @@ from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
         "datacomp evaluate runs/baseline --data evalsets",
         "datacomp evaluate runs/baseline --data evalsets --suite datacomp --tasks 'vtab/*,mnist'",
         "datacomp evaluate --model ViT-B-32 --checkpoint b32.pt --data evalsets -o b32.jsonl",
+        "datacomp evaluate runs/visualatom --data evalsets --tasks demo/digits --probe knn",
     )
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
-@click.option("--model", metavar="NAME_OR_CONFIG.json", help="Architecture, instead of a run.")
+@click.option("--model", metavar="NAME_OR_CONFIG.json",
+              help="Architecture, instead of a run; timm:NAME for a vision encoder.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Its weights.")
 @click.option("--data", required=True, type=click.Path(path_type=Path),
               help="Folder of evaluation sets (wds_..._test).")  # fmt: skip
 @click.option("--tasks", metavar="GLOB,...", help="Only tasks whose keys match.")
 @click.option("--suite", help="All tasks of a suite: demo or datacomp. "
               "Without it, those whose folders lie in the data.")  # fmt: skip
+@click.option("--probe", type=click.Choice(["knn", "linear"]),
+              help="Measure the image features by class labels, instead of zero-shot.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path),
-              help="Results file; by default eval_results.jsonl in the run, "
-              "or beside the checkpoint.")  # fmt: skip
+              help="Results file; by default eval_results.jsonl (knn_results.jsonl, "
+              "linear_results.jsonl) in the run, or beside the checkpoint.")  # fmt: skip
 @json_option
 @click.pass_context
 def evaluate(
@@ -43,6 +51,7 @@ def evaluate(
     data: Path,
     tasks: str | None,
     suite: str | None,
+    probe: str | None,
     device: str,
     precision: str,
     workers: int | None,
@@ -50,13 +59,14 @@ def evaluate(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Evaluate a RUN, or a --model with a --checkpoint, zero-shot.
+    """Evaluate a RUN, or a --model with a --checkpoint, zero-shot or with a --probe.
 
     Each result is appended to the results file at once; run the same command again to go on
-    where it stopped. Exit code 1 if a task failed, 3 if samples were set aside.
+    where it stopped. Exit code 3 if samples were set aside or some tasks failed, 1 if all did.
     """
     from ...evaluate.harness import evaluate as evaluate_model
-    from ...evaluate.models import RESULTS, resolve_model
+    from ...evaluate.models import resolve_model
+    from ...evaluate.results import RESULTS
     from ...evaluate.tasks import select_tasks
 
     if (run is None) == (model is None) or (model is None) != (checkpoint is None):
@@ -64,10 +74,11 @@ def evaluate(
     spec = resolve_model(run if run is not None else model or "", checkpoint)
     patterns = [pattern.strip() for pattern in (tasks or "").split(",") if pattern.strip()]
     if output is None:
-        output = (run if run is not None else spec.checkpoint.parent) / RESULTS
+        folder = run if run is not None else spec.checkpoint.parent
+        output = folder / (RESULTS if probe is None else f"{probe}_results.jsonl")
     evaluation = evaluate_model(
         spec, data, select_tasks(patterns, suite, data), output,
-        device=device, precision=precision, workers=workers, batch_size=batch_size,
+        probe=probe, device=device, precision=precision, workers=workers, batch_size=batch_size,
     )  # fmt: skip
     if as_json:
         emit_json(
@@ -90,12 +101,18 @@ def evaluate(
                     "done before" if result.key in evaluation.skipped else "",
                 )
                 for result in evaluation.results
-            ],
+            ]
+            # Why stands on standard error, where it was said at once.
+            + [(key, "-", "-", "-", "-", "failed") for key in evaluation.failed],
             ("task", "score", "95 % interval", "samples", "set aside", ""),
         )
-        for key, reason in evaluation.failed.items():
-            click.echo(f"{key} failed: {reason}")
-    ctx.exit(1 if evaluation.failed else SET_ASIDE if evaluation.set_aside else 0)
+    ctx.exit(_exit_code(evaluation))
+
+
+def _exit_code(evaluation: Evaluation) -> int:
+    if evaluation.failed and not evaluation.results:
+        return 1
+    return SET_ASIDE if evaluation.failed or evaluation.set_aside else 0
 
 
 @click.group()

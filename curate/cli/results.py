@@ -11,7 +11,8 @@ import click
 from .common import emit_json, emit_table, examples, json_option
 
 if TYPE_CHECKING:
-    from ...evaluate.results import GroupScore, Result
+    from ...evaluate.results import Estimate, GroupScore, Result
+    from ...evaluate.seeds import Seeds
     from ...evaluate.tasks import Suite
 
 Runs = Mapping[str, Mapping[str, "Result"]]
@@ -26,14 +27,19 @@ def results() -> None:
     epilog=examples(
         "datacomp results show runs/baseline",
         "datacomp results show runs/baseline runs/filtered --json",
+        "datacomp results show runs/* --seeds",
     )
 )
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--partial", is_flag=True, help="Average what is there where tasks are missing.")
+@click.option("--seeds", is_flag=True,
+              help="Combine runs that differ in the seed only: mean and spread; * is best or "
+              "tied with it.")  # fmt: skip
 @json_option
-def show(runs: tuple[Path, ...], partial: bool, as_json: bool) -> None:
+def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> None:
     """Show the scores of runs (directories or results files) side by side."""
     from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.seeds import run_name
     from ...evaluate.tasks import load_suites
 
     found = {str(run): read_results(run) for run in runs}
@@ -43,6 +49,9 @@ def show(runs: tuple[Path, ...], partial: bool, as_json: bool) -> None:
         for suite in load_suites().values()
         if any(key in run for run in found.values() for key in suite.groups["Average"])
     ]
+    if seeds:
+        _show_seeds(found, suites, partial, as_json)
+        return
     groups = {
         run: {suite.name: _groups(scores, suite, partial) for suite in suites}
         for run, scores in found.items()
@@ -62,7 +71,7 @@ def show(runs: tuple[Path, ...], partial: bool, as_json: bool) -> None:
         )
         return
     keys = list(dict.fromkeys(key for scores in found.values() for key in scores))
-    header = ["task", *(_label(Path(run)) for run in found)]
+    header = ["task", *(run_name(run) for run in found)]
     emit_table([[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
     for suite in suites:
         click.echo(f"\nSuite {suite.name}, version {suite.version}")
@@ -87,10 +96,57 @@ def _groups(scores: Mapping[str, Result], suite: Suite, partial: bool) -> dict[s
     }  # fmt: skip
 
 
-def _label(run: Path) -> str:
-    """Return the run's name; a results file inside a run goes by the run."""
-    run = run.absolute()
-    return run.parent.name if run.name == "eval_results.jsonl" else run.name
+def _show_seeds(found: Runs, suites: list[Suite], partial: bool, as_json: bool) -> None:
+    """Show mean and spread over the seeds of each dataset."""
+    from ...evaluate.seeds import combine_seeds
+
+    datasets = combine_seeds(found, suites, partial)
+    if as_json:
+        emit_json([_plain_seeds(dataset) for dataset in datasets])
+        return
+    header = [f"{d.name} ({len(d.runs)} {'seed' if len(d.runs) == 1 else 'seeds'})"
+              for d in datasets]  # fmt: skip
+    keys = list(dict.fromkeys(key for dataset in datasets for key in dataset.tasks))
+    rows = [[key, *_estimates([d.tasks.get(key) for d in datasets])] for key in keys]
+    emit_table(rows, ["task", *header])
+    for suite in suites:
+        click.echo(f"\nSuite {suite.name}, version {suite.version}")
+        rows = [
+            [group, *_estimates([d.groups[suite.name, group] for d in datasets])]
+            for group in suite.groups
+        ]
+        emit_table(rows, ["group", *header])
+
+
+def _estimates(row: list[Estimate | None]) -> list[str]:
+    """Write mean and spread; the best and what ties with it are marked, if others do not."""
+    from ...evaluate.results import tied_best
+
+    known = {str(place): estimate for place, estimate in enumerate(row) if estimate is not None}
+    best = tied_best(known)
+    marked = best if len(best) < len(known) else frozenset()
+    cells: list[str] = []
+    for place, estimate in enumerate(row):
+        if estimate is None:
+            cells.append("-")
+            continue
+        spread = "" if estimate.deviation is None else f" ± {estimate.deviation:.4f}"
+        cells.append(f"{estimate.mean:.4f}{spread}{' *' if str(place) in marked else ''}")
+    return cells
+
+
+def _plain_seeds(dataset: Seeds) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    groups: dict[str, dict[str, Any]] = {}
+    for (suite, group), estimate in dataset.groups.items():
+        groups.setdefault(suite, {})[group] = None if estimate is None else asdict(estimate)
+    return {
+        "dataset": dataset.name,
+        "runs": list(dataset.runs),
+        "results": {key: asdict(estimate) for key, estimate in dataset.tasks.items()},
+        "groups": groups,
+    }
 
 
 def _plain(score: GroupScore) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .common import emit_json, emit_table, examples, json_option
+from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
 
 
 @click.command(
@@ -52,7 +52,10 @@ from .common import emit_json, emit_table, examples, json_option
 @click.option("--grad-clip-norm", type=float, help="Clip gradients to this norm.")
 @click.option("--list-scales", is_flag=True, help="List the recipes and stop.")
 @json_option
+@click.pass_context
 def train(
+    ctx: click.Context,
+    *,
     data: tuple[Path, ...],
     output: Path | None,
     scale: str,
@@ -72,7 +75,8 @@ def train(
 
     Calls open_clip's own trainer. An interrupted run goes on from its last checkpoint when the
     same command is given again; it refuses data that changed. Under torchrun the global batch
-    of the scale is split over the processes.
+    of the scale is split over the processes. Exit code 3 if samples were set aside (under
+    torchrun, which takes that for a crash, 0).
     """
     from ...evaluate.scales import SCALES, get_scale
 
@@ -86,6 +90,7 @@ def train(
         return
     if not data or output is None:
         raise click.UsageError("give SHARDS and --output (or --list-scales)")
+    from ...evaluate.set_aside import FILE
     from ...evaluate.training import train as train_run
 
     info = train_run(
@@ -99,3 +104,9 @@ def train(
         emit_json(info)
     else:
         click.echo(f"{output / info['checkpoint']}: {info['seconds']:.0f} s")
+    aside: dict[str, int] = info["set_aside"]
+    if aside:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in aside.items())
+        listed = output / FILE
+        click.echo(f"{sum(aside.values()):,} set aside ({reasons}); see {listed}", err=True)
+        ctx.exit(0 if "TORCHELASTIC_RUN_ID" in os.environ else SET_ASIDE)

@@ -1,55 +1,11 @@
-"""A tiny random CLIP and small evaluation sets, for the tests of this folder."""
+"""Small evaluation sets, for the tests of this folder."""
 
-import io
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from datacomp.evaluate.models import ModelSpec
 from datacomp.evaluate.tasks import Task
 from datacomp.pools.tar import tar_bytes
-
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], ModelSpec]:
-    """Return a maker of tiny models: the same seed gives the same checkpoint."""
-    import open_clip
-    import torch
-
-    folder = tmp_path_factory.mktemp("models")
-    config = folder / "tiny.json"
-    config.write_text(json.dumps(CONFIG))
-
-    def make(seed: int = 0) -> ModelSpec:
-        path = folder / f"epoch_{seed}.pt"
-        if not path.exists():
-            torch.manual_seed(seed)
-            state = open_clip.CLIP(**CONFIG).state_dict()
-            named = {f"module.{name}": tensor for name, tensor in state.items()}
-            torch.save({"epoch": 1, "name": "tiny", "state_dict": named, "optimizer": {}}, path)
-        return ModelSpec("tiny", path, config)
-
-    return make
-
-
-def png(seed: int, side: int = 24) -> bytes:
-    """Return a random picture."""
-    from PIL import Image
-
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class SetMaker:
@@ -57,8 +13,8 @@ class SetMaker:
 
     names = ("red", "green", "blue", "black", "white", "grey")
 
-    def __init__(self, data: Path) -> None:
-        self.data = data
+    def __init__(self, data: Path, picture: Callable[[int], bytes]) -> None:
+        self.data, self.picture = data, picture
 
     def task(
         self, key: str, family: str = "classification", size: int = 12, **more: object
@@ -84,9 +40,9 @@ class SetMaker:
             for i in range(shard * per_shard, min(size, (shard + 1) * per_shard)):
                 if family == "classification":
                     files.append((f"s{i:07d}.cls", str(i % len(self.names)).encode()))
-                    files.append((f"s{i:07d}.png", png(i)))
+                    files.append((f"s{i:07d}.png", self.picture(i)))
                 else:
-                    files.append((f"s{i:07d}.png", png(i)))
+                    files.append((f"s{i:07d}.png", self.picture(i)))
                     files.append((f"s{i:07d}.txt", f"picture {i}\nphoto number {i}".encode()))
             (path / "test" / f"{shard}.tar").write_bytes(tar_bytes(files))
         (path / "test" / "nshards.txt").write_text(str(shards))
@@ -101,6 +57,6 @@ class SetMaker:
 
 
 @pytest.fixture
-def sets(tmp_path: Path) -> SetMaker:
+def sets(tmp_path: Path, picture: Callable[[int], bytes]) -> SetMaker:
     """Return a writer of evaluation sets under ``tmp_path/sets``."""
-    return SetMaker(tmp_path / "sets")
+    return SetMaker(tmp_path / "sets", picture)

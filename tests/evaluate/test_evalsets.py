@@ -4,7 +4,7 @@ import tarfile
 
 import pytest
 from datacomp.errors import DatacompError, DataError, MissingError, UnsafeInputError
-from datacomp.evaluate.evalsets import Flawed, Sample, open_evalset
+from datacomp.evaluate.evalsets import Flawed, Sample, check_evalsets, open_evalset
 from datacomp.pools.tar import tar_bytes
 
 
@@ -29,11 +29,12 @@ def test_a_set_is_read_in_order(sets):
 
 def test_captions_are_the_lines_of_txt(sets):
     path = sets.write("pairs", "retrieval", size=1, shards=1)
-    members = [("a.jpg", png()), ("a.txt", b" one \n\ntwo\n"), ("b.webp", png()), ("b.txt", b"\n")]
+    text = " one \n\ntwo\u2028and more\r\n".encode()  # only a line feed ends a line
+    members = [("a.jpg", png()), ("a.txt", text), ("b.webp", png()), ("b.txt", b"\n")]
     (path / "test" / "0.tar").write_bytes(tar_bytes(members))
     samples = list(open_evalset(sets.data, sets.task("pairs", "retrieval")).samples())
     assert samples == [
-        Sample("0.tar:a", png(), captions=("one", "two")),
+        Sample("0.tar:a", png(), captions=("one", "two\u2028and more")),
         Flawed("0.tar:b", "no caption"),
     ]
 
@@ -80,6 +81,8 @@ TEMPLATES = "zeroshot_classification_templates.txt"
         ("test/nshards.txt", "0", DataError, "{}: '0', expected the number of tars"),
         ("test/nshards.txt", "9" * 30, DataError,
          "{}: '99999999999999999999', expected the number of tars"),
+        ("test/nshards.txt", "0000000019999999999", DataError,
+         "{}: '0000000019999999999', expected the number of tars"),
         ("test/1.tar", None, MissingError, "{} is not there (nshards.txt says 2); fetch it again"),
         ("dataset_type.txt", "multilabel", DataError,
          "{}: type is 'multilabel', task colours needs 'classification'"),
@@ -103,7 +106,7 @@ def test_published_lists_with_repeated_or_empty_names_are_read(sets):
 
 
 def test_a_task_without_its_folder(sets):
-    with pytest.raises(MissingError, match=r"no data of task colours: .*wds_colours_test is not"):
+    with pytest.raises(MissingError, match=r"no data of task colours: there is no folder .*/wds_"):
         open_evalset(sets.data, sets.task("colours"))
 
 
@@ -148,3 +151,21 @@ def test_every_refusal_is_one_line(sets):
     with pytest.raises(DatacompError) as caught:
         open_evalset(sets.data, sets.task("colours", classes=7))
     assert "\n" not in str(caught.value)
+
+
+def test_sets_are_checked_before_a_model_is_trained(sets, tmp_path):
+    sets.write("colours")
+    check_evalsets(sets.data, [sets.task("colours")])
+    with pytest.raises(MissingError) as caught:
+        check_evalsets(tmp_path / "none", [sets.task("colours")])
+    assert str(caught.value) == f"no evaluation sets at {tmp_path / 'none'}: no such folder"
+    tasks = [sets.task("colours"), *(sets.task(f"t/{number}") for number in range(7))]
+    with pytest.raises(MissingError) as caught:
+        check_evalsets(sets.data, tasks)
+    assert str(caught.value) == (
+        f"{sets.data}: 7 of 8 tasks have no folder there: wds_t-0_test, wds_t-1_test, "
+        "wds_t-2_test, wds_t-3_test, wds_t-4_test and 2 more"
+    )
+    (sets.data / "wds_colours_test/classnames.txt").unlink()
+    with pytest.raises(MissingError, match=r"classnames\.txt is not there; fetch the evaluation"):
+        check_evalsets(sets.data, tasks[:1])

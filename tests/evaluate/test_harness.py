@@ -257,6 +257,10 @@ def test_wrong_use_is_refused(sets, tasks, tiny, tmp_path):
     with pytest.raises(UsageError, match=r"unknown precision 'fp23' \(did you mean 'fp32'\?\)"):
         evaluate(tiny(0), sets.data, tasks, tmp_path / "r.jsonl", precision="fp23")
     absent = type(tiny(0))("tiny", tmp_path / "no.pt", tiny(0).model_config)
+    with pytest.raises(MissingError, match=r"^no evaluation sets at .*: no such folder$"):
+        evaluate(tiny(0), tmp_path / "none", tasks, tmp_path / "r.jsonl")
+    with pytest.raises(UsageError, match="is a folder, expected a file for the results"):
+        evaluate(tiny(0), sets.data, tasks, tmp_path)
     with pytest.raises(MissingError, match=r"no checkpoint at .*no\.pt; train the model or give"):
         evaluate(absent, sets.data, tasks, tmp_path / "r.jsonl")
 
@@ -294,7 +298,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from datacomp.evaluate import harness
-from datacomp.evaluate.models import ModelSpec
+from datacomp.pools.clip_model import ModelSpec
 from datacomp.evaluate.tasks import Task
 
 append, count = harness.append_line, 0

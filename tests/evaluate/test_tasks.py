@@ -106,8 +106,10 @@ def test_without_a_choice_what_lies_in_the_folder_is_chosen(tmp_path):
     [
         ({"patterns": ["mnits"]}, "unknown task 'mnits' (did you mean 'mnist'?); "
          "see 'datacomp evalsets list'"),
-        ({"patterns": ["mnist"], "suite": "demo"}, "unknown task 'mnist'; see"),
+        ({"patterns": ["mnist"], "suite": "demo"},
+         "task 'mnist' is not of suite demo, but of datacomp"),
         ({"patterns": ["x/*"]}, "unknown task 'x/*'; see"),
+        ({"patterns": ["vatb/*"]}, "unknown task 'vatb/*' (did you mean 'vtab/*'?); see"),
         ({"suite": "dmeo"}, "unknown suite 'dmeo' (did you mean 'demo'?); there are: "
          "datacomp, demo"),
     ],

@@ -10,10 +10,12 @@ import types
 from pathlib import Path
 
 import pytest
-from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
-from datacomp.evaluate.data import open_training_data
+from datacomp.errors import DataError, IntegrityError, UsageError
+from datacomp.evaluate import loader
+from datacomp.evaluate.data import find_shards
 from datacomp.evaluate.loader import LANES, SHUFFLE_INITIAL, read_shard, shuffled, training_loader
 from datacomp.evaluate.scales import SCALES, get_scale
+from datacomp.evaluate.set_aside import SetAsideLog
 from datacomp.evaluate.training import train
 from datacomp.pools import tar
 from datacomp.pools.sources.glyphs import GlyphSource
@@ -24,7 +26,7 @@ SMALL = ["--scale", "demo", "--samples-seen", "3200", "--threads", "1"]
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """Six shards of 50 drawn characters each."""
+    """Six shards of 50 drawn characters each, and one broken image."""
     folder = tmp_path_factory.mktemp("shards")
     source = GlyphSource(folder / "glyphs", samples=300)
     source.render()
@@ -37,6 +39,9 @@ def shards(tmp_path_factory):
             for key, image, text in found[number * 50 : number * 50 + 50]:
                 writer.add(f"{key}.png", image)
                 writer.add(f"{key}.txt", text.encode())
+            if number == 2:
+                writer.add("broken.png", b"not an image")
+                writer.add("broken.txt", b"a caption")
             writer.close()
         (out / f"{number:08d}_stats.json").write_text('{"successes": 50}')
     return out
@@ -46,39 +51,26 @@ def command(*arguments):
     return [sys.executable, "-m", "datacomp.curate.cli", "-q", "train", *map(str, arguments)]
 
 
+def finish(arguments):
+    """Train to the end: one broken image is set aside, so the exit code is 3."""
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 3, done.stderr
+    return done
+
+
 def weights(run: Path) -> str:
     return json.loads((run / "info.json").read_bytes())["checkpoint_sha256"]
-
-
-# -- data ------------------------------------------------------------------------------------
-
-
-def test_the_fingerprint_follows_content_not_place(shards, tmp_path):
-    before = open_training_data(shards)
-    assert (len(before.shards), before.samples) == (6, 300)
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(shards, copy)
-    assert open_training_data(copy).fingerprint == before.fingerprint
-    with (copy / "00000003.tar").open("r+b") as file:
-        file.seek(1000)
-        file.write(b"!")
-    assert open_training_data(copy).fingerprint != before.fingerprint
-
-
-def test_folders_without_shards_are_refused(tmp_path):
-    with pytest.raises(MissingError, match="no such folder of shards"):
-        open_training_data(tmp_path / "none")
-    with pytest.raises(DataError, match=r"no \.tar shards found"):
-        open_training_data(tmp_path)
-    (tmp_path / "0.tar").touch()
-    with pytest.raises(DataError, match="the shard is empty"):
-        open_training_data(tmp_path)
 
 
 # -- loader ----------------------------------------------------------------------------------
 
 
-def batches(shards, workers=0, epoch=0, seed=0, count=2 * LANES, size=8, rank=0):
+@pytest.fixture
+def aside(tmp_path):
+    return SetAsideLog(tmp_path / "set_aside.jsonl")
+
+
+def batches(shards, workers=0, epoch=0, seed=0, count=2 * LANES, size=8, rank=0, aside=None):
     import torch
     from torchvision.transforms import functional
 
@@ -86,12 +78,13 @@ def batches(shards, workers=0, epoch=0, seed=0, count=2 * LANES, size=8, rank=0)
         noise = torch.rand(1)  # stands for the random crop: it must not depend on the worker
         return functional.to_tensor(image.resize((4, 4))) + noise
 
-    data = [open_training_data(shards)]
+    data = [find_shards(shards)]
+    aside = aside or SetAsideLog(Path("never written"))
     args = types.SimpleNamespace(
         batch_size=size, world_size=1, workers=workers, accum_freq=1, epochs=1, rank=rank,
         train_num_samples=count * size,
     )  # fmt: skip
-    make = training_loader(data, None, seed, Progress("test"))
+    make = training_loader(data, None, seed, Progress("test"), aside)
     info = make(args, (preprocess, None), epoch, lambda text: [torch.tensor([len(text)])])
     info["train"].set_epoch(epoch)
     return [torch.cat([images.flatten(), texts.flatten()]) for images, texts in
@@ -117,7 +110,7 @@ def test_batches_follow_seed_epoch_and_rank(shards):
     assert not same(batches(shards, count=3, rank=1), first)
 
 
-def test_making_batches_draws_nothing_from_the_model_s_generator(shards):
+def test_making_batches_leaves_the_model_s_generator_and_threads_alone(shards):
     import torch
 
     def after(count):
@@ -125,7 +118,13 @@ def test_making_batches_draws_nothing_from_the_model_s_generator(shards):
         batches(shards, count=count)
         return torch.rand(1)
 
-    assert after(1).equal(after(5))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert after(1).equal(after(5))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_shuffle_buffer_grows_to_its_size():
@@ -137,9 +136,13 @@ def test_the_shuffle_buffer_grows_to_its_size():
     assert max(out[:10]) < SHUFFLE_INITIAL + 20  # but it gave out before it was full
 
 
-def test_broken_samples_are_left_out(shards, tmp_path, caplog):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_samples_are_left_out_and_listed_once(shards, tmp_path, aside, workers):
     good = next(read_shard(str(shards / "00000000.tar")))
-    with (tmp_path / "0.tar").open("wb") as file:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "1.tar").write_bytes((shards / "00000000.tar").read_bytes()[:1000])
+    with (data / "0.tar").open("wb") as file:
         writer = tar.TarWriter(file)
         writer.add("a.png", b"no image")
         writer.add("a.txt", b"caption")
@@ -148,17 +151,50 @@ def test_broken_samples_are_left_out(shards, tmp_path, caplog):
         writer.add("c.txt", b"no image")
         writer.add("d.png", good[1])
         writer.add("d.txt", b"fine")
+        writer.add("e.png", good[1])
         writer.close()
-    found = batches(tmp_path, count=1, size=4)
-    assert [int(batch[-1]) for batch in found] == [4]
-    assert "sample a set aside: not an image of a known format" in caplog.text
-    assert "sample b set aside: caption_not_utf8" in caplog.text
+    for epoch in range(2):
+        found = batches(data, count=4, size=4, aside=aside, workers=workers, epoch=epoch)
+        assert [int(batch[-1]) for batch in found] == [4] * 4
+    report = aside.settle()
+    assert report.counts == {
+        "caption_not_utf8": 1, "image_broken": 1, "no_caption": 1, "no_image": 1,
+        "shard_broken": 1,
+    }  # fmt: skip
+    assert report.named[:4] == [
+        "0.tar:a: image_broken (not an image of a known format)",
+        "0.tar:b: caption_not_utf8", "0.tar:c: no_image", "0.tar:e: no_caption",
+    ]  # fmt: skip
+    assert report.named[4].startswith(f"1.tar: shard_broken ({data / '1.tar'}: truncated")
+    lines = (tmp_path / "set_aside.jsonl").read_text().splitlines()
+    assert json.loads(lines[0]) == {
+        "source": 0, "shard": "0.tar", "sample": "a", "reason": "image_broken",
+        "detail": "not an image of a known format",
+    }  # fmt: skip
+    assert len(lines) == 5
 
 
-def test_shards_without_a_usable_sample_are_refused(tmp_path):
-    (tmp_path / "0.tar").write_bytes(tar.tar_bytes([("a.txt", b"caption")]))
-    with pytest.raises(DataError, match="no sample with an image and a caption found"):
-        batches(tmp_path, count=1)
+def test_a_caption_without_end_is_cut(shards, tmp_path):
+    good = next(read_shard(str(shards / "00000000.tar")))
+    files = [("a.png", good[1]), ("a.txt", b"x" * 100_000)]
+    (tmp_path / "0.tar").write_bytes(tar.tar_bytes(files))
+    (found,) = batches(tmp_path, count=1, size=1)
+    assert int(found[-1]) == 4096
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_shards_without_a_usable_sample_are_one_clear_line(tmp_path, aside, workers, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "0.tar").write_bytes(tar.tar_bytes([("a.txt", b"caption")]))
+    with pytest.raises(DataError) as caught:
+        batches(data, count=1, aside=aside, workers=workers)
+    assert str(caught.value) == f"{data}: no sample with an image and a caption found"
+    monkeypatch.setattr(loader, "MAX_BROKEN_IN_A_ROW", 50)
+    (data / "0.tar").write_bytes(tar.tar_bytes([("a.txt", b"caption"), ("a.png", b"?")]))
+    with pytest.raises(DataError) as caught:
+        batches(data, count=1, aside=aside, workers=workers)
+    assert str(caught.value) == f"{data}: 50 images in a row cannot be decoded"
 
 
 # -- training --------------------------------------------------------------------------------
@@ -179,6 +215,10 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(shards, tmp_path):
         with pytest.raises(UsageError, match="device cuda is not here; use --device cpu"):
             train([shards], tmp_path / "run", SCALES["demo"], device="cuda")
     (tmp_path / "other").mkdir()
+    (tmp_path / "other/shard_digests.jsonl").touch()  # as an attempt leaves that was killed early
+    (tmp_path / "other/.info.json.partial").touch()
+    with pytest.raises(UsageError, match="a global batch of 128, which 1 processes x 3"):
+        train([shards], tmp_path / "other", SCALES["demo"], accumulation=3)
     (tmp_path / "other/file").touch()
     with pytest.raises(UsageError, match="is not empty and holds no run"):
         train([shards], tmp_path / "other", SCALES["demo"])
@@ -187,7 +227,7 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(shards, tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(shards, "-o", whole, "--workers", 0, *SMALL), check=True, timeout=200)
+    finish(command(shards, "-o", whole, "--workers", 0, *SMALL))
     with subprocess.Popen(
         command(shards, "-o", cut, "--workers", 2, *SMALL), start_new_session=True
     ) as process:
@@ -197,7 +237,8 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards,
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
     assert json.loads((cut / "info.json").read_bytes())["status"] == "running"
-    subprocess.run(command(shards, "-o", cut, "--workers", 2, *SMALL), check=True, timeout=200)
+    done = finish(command(shards, "-o", cut, "--workers", 2, *SMALL))
+    assert done.stderr == f"1 set aside (1 image_broken); see {cut / 'set_aside.jsonl'}\n"
     log = (cut / "out.log").read_text()
     assert "resuming checkpoint" in log
     assert weights(cut) == weights(whole)
@@ -205,6 +246,13 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards,
     info = json.loads((whole / "info.json").read_bytes())
     assert info["status"] == "done"
     assert info["data"][0]["samples"] == 300
+    assert info["data"][0]["fingerprint_kind"] == "content"
+    assert info["set_aside"] == {"image_broken": 1}
+    assert info["set_aside_samples"] == [
+        "00000002.tar:broken: image_broken (not an image of a known format)"
+    ]
+    assert (cut / "set_aside.jsonl").read_bytes() == (whole / "set_aside.jsonl").read_bytes()
+    assert len((whole / "set_aside.jsonl").read_text().splitlines()) == 1
     assert not list(whole.rglob("*.pkl"))
     assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["epoch_5.pt"]
     scale = get_scale("demo", 3200)
@@ -250,5 +298,5 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(shards, tm
         "space and run the same command again\n"
     )
     assert not list((run / "checkpoints").glob("epoch_*"))
-    subprocess.run(command(shards, "-o", run, "--workers", 0, *SMALL), check=True, timeout=200)
+    finish(command(shards, "-o", run, "--workers", 0, *SMALL))
     assert json.loads((run / "info.json").read_bytes())["status"] == "done"

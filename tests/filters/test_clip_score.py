@@ -1,4 +1,3 @@
-import json
 import os
 
 import numpy as np
@@ -12,13 +11,6 @@ from datacomp.pools.uids import to_hex
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}  # fmt: skip
 COLUMN = "clip_l14_similarity_score"
 
 
@@ -128,23 +120,9 @@ def test_a_score_that_is_not_there_says_where_it_comes_from(pool_of):
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
+def run_folder(tmp_path_factory, tiny_run):
     """The folder of a finished run: a tiny random model."""
-    import open_clip
-    import torch
-
-    folder = tmp_path_factory.mktemp("run")
-    (folder / "checkpoints").mkdir()
-    (folder / "model.json").write_text(json.dumps(CONFIG))
-    torch.manual_seed(0)
-    torch.save(
-        {"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "checkpoints" / "1.pt"
-    )
-    (folder / "info.json").write_text(json.dumps({
-        "model": "tiny", "model_config": "model.json", "checkpoint": "checkpoints/1.pt",
-        "status": "done",
-    }))  # fmt: skip
-    return folder
+    return tiny_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
@@ -175,11 +153,11 @@ def test_scores_are_the_cosine_of_image_and_caption(photos, run_folder, tmp_path
         photos, [parse(f"clip_score:checkpoint={run_folder},fraction=0.4,device=cpu")]
     )
     clip = ClipModel.load(
-        "tiny", run_folder / "checkpoints" / "1.pt", run_folder / "model.json", "cpu"
+        "tiny", run_folder / "checkpoints" / "epoch_5.pt", run_folder / "model_config.json", "cpu"
     )
     data = [(tmp_path / "photos" / f"{i}.png").read_bytes() for i in range(5)]
     images, texts = (
-        clip.encode_images(data),
+        clip.encode_tensors([clip.prepare(image) for image in data]),
         clip.encode_texts([f"picture number {i}" for i in range(5)]),
     )
     found = scores_of(photos)
@@ -200,8 +178,8 @@ def test_a_weights_file_gives_the_same_score_column_and_nothing_is_scored_twice(
     first = run_filters(photos, [parse(f"clip_score:checkpoint={run_folder},device=cpu")])
     monkeypatch.setattr(ClipScorer, "score", lambda *_: pytest.fail("scored again"))
     weights = FilterSpec("clip_score", {
-        "checkpoint": str(run_folder / "checkpoints" / "1.pt"), "model": "tiny",
-        "model_config_file": str(run_folder / "model.json"), "device": "cpu",
+        "checkpoint": str(run_folder / "checkpoints" / "epoch_5.pt"), "model": "tiny",
+        "model_config_file": str(run_folder / "model_config.json"), "device": "cpu",
     })  # fmt: skip
     second = run_filters(photos, [weights])
     assert second.scores == first.scores
@@ -209,20 +187,11 @@ def test_a_weights_file_gives_the_same_score_column_and_nothing_is_scored_twice(
     assert photos.scalar("SELECT count(*) FROM scores") == 1
 
 
-def test_new_weights_under_the_old_name_are_another_score(photos, run_folder, tmp_path):
-    import shutil
-
-    import open_clip
-    import torch
-
-    folder = tmp_path / "run"
-    shutil.copytree(run_folder, folder)
+def test_new_weights_under_the_old_name_are_another_score(photos, tiny_run, tmp_path):
+    folder = tiny_run(tmp_path / "run")
     spec = parse(f"clip_score:checkpoint={folder},device=cpu")
     before = run_filters(photos, [spec]).scores
-    torch.manual_seed(1)
-    torch.save(
-        {"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, folder / "checkpoints" / "1.pt"
-    )
+    tiny_run(folder, seed=1)
     assert run_filters(photos, [spec]).scores != before
     assert photos.scalar("SELECT count(*) FROM scores") == 2
 
@@ -236,37 +205,22 @@ def test_only_what_is_left_of_a_chain_is_scored(photos, run_folder):
     assert sorted(scores_of(photos)) == ["1.png", "2.png", "3.png", "4.png", "5.png"]
 
 
-@pytest.mark.parametrize(
-    ("info", "error", "message"),
-    [
-        (None, MissingError, "{run}: no info.json there; it is not the folder of a run"),
-        ("{", DataError, "{run}/info.json: not the description of a run: "),
-        ("[]", DataError, "{run}/info.json: not the description of a run: "),
-        ({"checkpoint": "c"}, DataError,
-         "{run}/info.json: not the description of a run: no 'model'"),
-        ({"model": "m", "model_config": None, "status": "running"}, MissingError,
-         "{run}: the run is not finished; run 'datacomp train' again first"),
-        ({"model": 3, "model_config": None, "status": "done", "checkpoint": "c"}, DataError,
-         "{run}/info.json: model and model_config must be names"),
-        ({"model": "m", "model_config": "../x.json", "status": "done", "checkpoint": "c"},
-         UnsafeInputError, "{run}/info.json: names files outside the run"),
-        ({"model": "m", "model_config": None, "status": "done", "checkpoint": "/etc/passwd"},
-         UnsafeInputError, "{run}/info.json: names files outside the run"),
-        ({"model": "ViT-B-32", "model_config": None, "status": "done", "checkpoint": "gone.pt"},
-         MissingError, "no checkpoint at {run}/gone.pt; train the model or give another path"),
-    ],
-)  # fmt: skip
-def test_a_folder_that_is_no_finished_run_is_one_clear_line(
-    pool_of, tmp_path, info, error, message
-):
+def test_a_folder_that_is_no_finished_run_is_one_clear_line(pool_of, tiny_run, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
-    if info is not None:
-        (run / "info.json").write_text(info if isinstance(info, str) else json.dumps(info))
-    with pytest.raises(error) as caught:
-        kept(pool_of(text=["a"]), FilterSpec("clip_score", {"checkpoint": str(run)}))
-    assert str(caught.value).startswith(message.format(run=run))
-    assert "\n" not in str(caught.value)
+    pool, spec = pool_of(text=["a"]), FilterSpec("clip_score", {"checkpoint": str(run)})
+    with pytest.raises(MissingError) as caught:
+        kept(pool, spec)
+    assert str(caught.value) == f"no run at {run}: info.json is not there"
+    tiny_run(run, status="running")
+    with pytest.raises(MissingError, match="the run is not finished; give the same 'datacomp t"):
+        kept(pool, spec)
+    tiny_run(run, checkpoint="/etc/passwd")
+    with pytest.raises(UnsafeInputError, match="checkpoint '/etc/passwd' leaves the run's dir"):
+        kept(pool, spec)
+    tiny_run(run, checkpoint="gone.pt")
+    with pytest.raises(MissingError, match=r"^no checkpoint at .*/gone\.pt; train the model or"):
+        kept(pool, spec)
 
 
 def test_a_missing_or_nameless_checkpoint_is_one_clear_line(pool_of, tmp_path):

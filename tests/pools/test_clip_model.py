@@ -4,46 +4,37 @@ import logging
 import os
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
-from datacomp.pools.clip_model import ClipModel, model_identity, read_checkpoint, read_config
-
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def state():
-    import open_clip
-    import torch
-
-    torch.manual_seed(0)
-    return open_clip.CLIP(**CONFIG).state_dict()
+from datacomp.pools.clip_model import (
+    MAX_TEXT,
+    ClipModel,
+    model_identity,
+    model_of_run,
+    read_checkpoint,
+    read_config,
+)
 
 
 @pytest.fixture
-def config(tmp_path) -> Path:
+def state(tiny):
+    return read_checkpoint(tiny(0).checkpoint)
+
+
+@pytest.fixture
+def config(tmp_path, clip_config) -> Path:
     path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(CONFIG))
+    path.write_text(json.dumps(clip_config))
     return path
 
 
 @pytest.fixture
-def checkpoint(tmp_path, state) -> Path:
-    import torch
-
-    path = tmp_path / "epoch_1.pt"
-    named = {f"module.{name}": tensor for name, tensor in state.items()}
-    torch.save({"epoch": 1, "name": "x", "state_dict": named, "optimizer": {"lr": 0.1}}, path)
-    return path
+def checkpoint(tmp_path, tiny) -> Path:
+    return Path(shutil.copy(tiny(0).checkpoint, tmp_path))
 
 
 @pytest.fixture
@@ -51,45 +42,48 @@ def model(checkpoint, config) -> ClipModel:
     return ClipModel.load("tiny", checkpoint, config, device="cpu")
 
 
-def picture(seed: int, width: int = 40, height: int = 30):
+def embedded(model: ClipModel, pictures) -> np.ndarray:
+    return model.encode_tensors([model.prepare(picture) for picture in pictures])
+
+
+@pytest.fixture
+def photo(picture):
     from PIL import Image
 
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(pixels)
+    return lambda number: Image.open(io.BytesIO(picture(number, width=40, height=30)))
 
 
-def png(image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def test_embeddings_are_open_clips_own(model, state):
+def test_embeddings_are_open_clips_own(clip_config, model, state, photo):
     import open_clip
     import torch
 
-    reference = open_clip.CLIP(**CONFIG)
+    reference = open_clip.CLIP(**clip_config)
     reference.load_state_dict(state)
     reference.eval()
     tokens = open_clip.SimpleTokenizer(context_length=16)(["a cat", "two dogs"])
     with torch.no_grad():
         expected = reference.encode_text(tokens, normalize=True).numpy()
-        pixels = torch.stack([model.preprocess(picture(i)) for i in range(3)])
+        pixels = torch.stack([model.preprocess(photo(i).convert("RGB")) for i in range(3)])
         expected_images = reference.encode_image(pixels, normalize=True).numpy()
     assert np.allclose(model.encode_texts(["a cat", "two dogs"]), expected, atol=1e-6)
-    assert np.allclose(model.encode_images([picture(i) for i in range(3)]), expected_images,
-                       atol=1e-6)  # fmt: skip
+    assert np.allclose(embedded(model, map(photo, range(3))), expected_images, atol=1e-6)
 
 
-def test_bytes_and_pictures_embed_alike_and_batches_do_not_matter(model):
-    pictures = [picture(i) for i in range(5)]
-    whole = model.encode_images(pictures)
+def test_bytes_and_pictures_embed_alike_and_batches_do_not_matter(model, picture, photo):
+    whole = embedded(model, map(photo, range(5)))
     assert whole.dtype == np.float32
     assert whole.shape == (5, 16)
     assert np.allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
-    assert np.allclose(model.encode_images([png(p) for p in pictures], batch_size=2), whole,
-                       atol=1e-6)  # fmt: skip
-    assert model.encode_images([]).shape[0] == model.encode_texts([]).shape[0] == 0
+    encoded = [picture(number, width=40, height=30) for number in range(5)]
+    parts = [embedded(model, encoded[:2]), embedded(model, encoded[2:])]
+    assert np.allclose(np.concatenate(parts), whole, atol=1e-6)
+    assert model.encode_texts([]).shape[0] == 0
+
+
+def test_a_long_word_costs_no_more_than_its_beginning(model):
+    word = "".join("abcdefghij"[number * number % 97 % 10] for number in range(1 << 20))
+    long, short = model.encode_texts([word]), model.encode_texts([word[:MAX_TEXT]])
+    assert np.array_equal(long, short)
 
 
 def test_plain_and_safetensors_weights_load_too(model, state, config, tmp_path):
@@ -106,29 +100,29 @@ def test_plain_and_safetensors_weights_load_too(model, state, config, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_lower_precision_is_near(model, checkpoint, config, precision):
+def test_lower_precision_is_near(model, checkpoint, config, precision, photo):
     low = ClipModel.load("tiny", checkpoint, config, device="cpu", precision=precision)
-    assert np.allclose(
-        low.encode_images([picture(1)]), model.encode_images([picture(1)]), atol=0.05
-    )
+    assert np.allclose(embedded(low, [photo(1)]), embedded(model, [photo(1)]), atol=0.05)
     assert low.encode_texts(["a"]).dtype == np.float32
 
 
-def test_identity_names_config_and_weights(model, checkpoint, config, tmp_path):
+def test_identity_names_config_and_weights(clip_config, model, checkpoint, config, tmp_path):
     assert set(model.identity) == {"model", "config", "weights_sha256", "precision", "image_size"}
     assert model.identity == model_identity("tiny", checkpoint, config)
     assert model.identity["image_size"] == model.image_size == 32
     quick = tmp_path / "quick.json"
-    quick.write_text(json.dumps({**CONFIG, "quick_gelu": True}))
+    quick.write_text(json.dumps({**clip_config, "quick_gelu": True}))
     other = model_identity("tiny", checkpoint, quick)
     assert other["weights_sha256"] == model.identity["weights_sha256"]
     assert other["config"] != model.identity["config"]
 
 
-def test_two_configurations_of_one_name_stay_apart(model, checkpoint, config, tmp_path):
+def test_two_configurations_of_one_name_stay_apart(
+    clip_config, model, checkpoint, config, tmp_path
+):
     (tmp_path / "other").mkdir()
     quick = tmp_path / "other" / "tiny.json"
-    quick.write_text(json.dumps({**CONFIG, "quick_gelu": True}))
+    quick.write_text(json.dumps({**clip_config, "quick_gelu": True}))
     other = ClipModel.load("tiny", checkpoint, quick, device="cpu")
     again = ClipModel.load("tiny", checkpoint, config, device="cpu")
     assert not np.array_equal(other.encode_texts(["a cat"]), model.encode_texts(["a cat"]))
@@ -225,9 +219,11 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, state, config):
         ClipModel.load("tiny", tmp_path / "x.pt", config, device="cpu")
 
 
-def test_a_checkpoint_of_another_architecture_names_the_first_tensor(checkpoint, tmp_path):
+def test_a_checkpoint_of_another_architecture_names_the_first_tensor(
+    clip_config, checkpoint, tmp_path
+):
     wide = tmp_path / "wide.json"
-    wide.write_text(json.dumps({**CONFIG, "embed_dim": 24}))
+    wide.write_text(json.dumps({**clip_config, "embed_dim": 24}))
     with pytest.raises(DataError, match=re.escape(
         f"{checkpoint}: not a checkpoint of wide: tensor 'text_projection' has shape (32, 16), "
         "the model has (32, 24)"
@@ -276,8 +272,8 @@ def test_unknown_names_are_answered(checkpoint, tmp_path, config):
         ({"embed_dim": "x"}, DataError, "no usable 'embed_dim'"),
     ],
 )  # fmt: skip
-def test_a_configuration_that_reaches_out_is_refused(config, change, kind, message):
-    config.write_text(json.dumps({**CONFIG, **change}))
+def test_a_configuration_that_reaches_out_is_refused(clip_config, config, change, kind, message):
+    config.write_text(json.dumps({**clip_config, **change}))
     with pytest.raises(kind, match=re.escape(message)):
         read_config(config)
 
@@ -289,8 +285,8 @@ def test_what_is_no_configuration_is_refused(config, text):
         read_config(config)
 
 
-def test_a_configuration_that_open_clip_cannot_build_is_named(checkpoint, config):
-    config.write_text(json.dumps({**CONFIG, "vision_cfg": {"heigth": 3}}))
+def test_a_configuration_that_open_clip_cannot_build_is_named(clip_config, checkpoint, config):
+    config.write_text(json.dumps({**clip_config, "vision_cfg": {"heigth": 3}}))
     with pytest.raises(DataError, match=r"model tiny cannot be built: TypeError: .*heigth"):
         ClipModel.load("tiny", checkpoint, config, device="cpu")
 
@@ -299,6 +295,71 @@ def test_broken_and_needle_images_are_refused(model):
     from PIL import Image
 
     with pytest.raises(DataError, match="not an image of a known format"):
-        model.encode_images([b"nothing"])
+        model.prepare(b"nothing")
     with pytest.raises(UnsafeInputError, match="1 x 60000 pixels: too narrow to resize"):
         model.prepare(Image.new("RGB", (1, 60_000)))
+
+
+# -- runs ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path) -> Path:
+    return tiny_run(tmp_path / "run")
+
+
+def test_a_run_says_its_model(run):
+    found = model_of_run(run)
+    assert found.model == "tiny"
+    assert found.checkpoint == (run / "checkpoints/epoch_5.pt").resolve()
+    assert found.model_config == (run / "model_config.json").resolve()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "message"),
+    [
+        ({"checkpoint": "../x.pt"}, UnsafeInputError, "checkpoint '../x.pt' leaves the run's"),
+        ({"checkpoint": "/etc/passwd"}, UnsafeInputError, "checkpoint '/etc/passwd' leaves"),
+        ({"model_config": "../c.json"}, UnsafeInputError, "model_config '../c.json' leaves"),
+        ({"checkpoint": 3}, DataError, "checkpoint is 3, expected a path inside the run"),
+        ({"checkpoint": None}, DataError, "checkpoint is None, expected a path inside the run"),
+        ({"model": None}, DataError, "model is None, expected a name"),
+    ],
+)
+def test_a_wrong_run_is_refused(tiny_run, run, values, kind, message):
+    tiny_run(run, **values)
+    with pytest.raises(kind, match="^" + re.escape(f"{run / 'info.json'}: {message}")):
+        model_of_run(run)
+
+
+def test_an_unfinished_run_is_one_clear_line(tiny_run, run):
+    tiny_run(run, status="running")
+    with pytest.raises(MissingError) as caught:
+        model_of_run(run)
+    assert str(caught.value) == (
+        f"{run}: the run is not finished; give the same 'datacomp train' command again first"
+    )
+
+
+def test_a_link_out_of_the_run_is_refused(tiny_run, run, tmp_path):
+    (tmp_path / "secret.pt").write_bytes(b"x")
+    (run / "link.pt").symlink_to(tmp_path / "secret.pt")
+    tiny_run(run, checkpoint="link.pt")
+    with pytest.raises(UnsafeInputError, match=r"'link\.pt' leaves the run's directory"):
+        model_of_run(run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"x"', "[" * 100_000])
+def test_a_damaged_info_is_refused(run, content):
+    (run / "info.json").write_text(content)
+    with pytest.raises(DataError, match=r"info\.json: (not JSON|expected an object)"):
+        model_of_run(run)
+
+
+def test_no_run_there(tmp_path):
+    with pytest.raises(MissingError) as caught:
+        model_of_run(tmp_path)
+    assert str(caught.value) == f"no run at {tmp_path}: info.json is not there"
+    (tmp_path / "info.pkl").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(MissingError, match=r"DataComp's info\.pkl is a pickle and is not opened"):
+        model_of_run(tmp_path)

@@ -7,14 +7,6 @@ from datacomp.curate.cli import cli
 from datacomp.errors import DataError, UsageError
 from datacomp.pools.tar import tar_bytes
 
-CONFIG = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16,
-    },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}  # fmt: skip
-
 
 def call(*arguments: object, expect: int = 0) -> str:
     done = CliRunner().invoke(cli, [str(a) for a in arguments], standalone_mode=False)
@@ -26,22 +18,13 @@ def call(*arguments: object, expect: int = 0) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path, tiny_run) -> Path:
     """A run with a random checkpoint, and a three-image MNIST beside it."""
     import io
 
-    import open_clip
-    import torch
     from PIL import Image
 
-    run = tmp_path / "run"
-    run.mkdir()
-    torch.manual_seed(0)
-    torch.save({"state_dict": open_clip.CLIP(**CONFIG).state_dict()}, run / "w.pt")
-    (run / "model.json").write_text(json.dumps(CONFIG))
-    (run / "info.json").write_text(
-        json.dumps({"model": "t", "model_config": "model.json", "checkpoint": "w.pt"})
-    )
+    tiny_run(tmp_path / "run")
     path = tmp_path / "sets" / "wds_mnist_test"
     (path / "test").mkdir(parents=True)
     members = []
@@ -77,16 +60,37 @@ def test_a_run_is_evaluated_then_shown(place):
 
 def test_a_model_and_a_checkpoint(place):
     output = place / "out.jsonl"
-    call("evaluate", "--model", place / "run/model.json", "--checkpoint", place / "run/w.pt",
-         "--data", place / "sets", "--tasks", "mnist", "-o", output)  # fmt: skip
-    assert json.loads(output.read_text())["provenance"]["model"] == "model"
+    call("evaluate", "--model", place / "run/model_config.json",
+         "--checkpoint", place / "run/checkpoints/epoch_5.pt", "--data", place / "sets",
+         "--tasks", "mnist", "-o", output)  # fmt: skip
+    assert json.loads(output.read_text())["provenance"]["model"] == "model_config"
 
 
-def test_a_failed_task_is_exit_code_1(place):
-    out = call("evaluate", place / "run", "--data", place / "sets", "--tasks", "mnist,cifar10",
-               expect=1)  # fmt: skip
-    assert "cifar10 failed: no data of task cifar10: " in out
-    assert "mnist" in out
+def test_failed_tasks_are_exit_code_3_beside_done_ones_and_1_alone(place, command):
+    arguments = ["evaluate", place / "run", "--data", place / "sets", "--device", "cpu", "--tasks"]
+    code, out, err = command(*arguments, "mnist,cifar10")
+    folder = place / "sets/wds_cifar10_test"
+    reason = f"no data of task cifar10: there is no folder {folder}"
+    assert code == 3
+    rows = [line.split() for line in out.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["mnist", "cifar10"]
+    assert rows[3] == ["cifar10", "-", "-", "-", "-", "failed"]
+    assert f"warning: cifar10 failed: {reason}\n" in err
+    code, out, _ = command(*arguments, "cifar10", "--json")
+    assert code == 1
+    assert json.loads(out)["failed"] == {"cifar10": reason}
+
+
+def test_what_is_not_there_is_one_clear_line(place, command, tiny_run):
+    code, _, err = command("evaluate", place / "run", "--data", place / "none", "--suite", "demo")
+    assert (code, err) == (1, f"error: no evaluation sets at {place / 'none'}: no such folder\n")
+    tiny_run(place / "run", status="running")
+    code, _, err = command("evaluate", place / "run", "--data", place / "sets")
+    assert code == 1
+    assert err == (
+        f"error: {place / 'run'}: the run is not finished; give the same 'datacomp train' "
+        "command again first\n"
+    )
 
 
 def test_samples_set_aside_are_exit_code_3(place):

@@ -1,0 +1,138 @@
+"""What an encoder's features are worth: k nearest neighbours and a linear probe.
+
+Both work on a task's own images and labels, without its class names. DataComp's evaluation
+sets have no training part, so neighbours are found among the other images (leave one out) and
+the probe is fitted by cross-validation: every image is predicted by a model that has not seen
+it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...errors import DataError
+from ...progress import Progress
+from ..classification import summarise
+from ..embedding import Embedder, Outcome, SetAside
+from ..evalsets import EvalSet
+from ..metrics import ranks
+
+NEIGHBOURS = 20
+TEMPERATURE = 0.07
+"""k and temperature as in Wu et al. 2018 and DINO (Caron et al. 2021)."""
+FOLDS = 5
+STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""Inverse regularisation strengths the probe chooses from."""
+BLOCK = 1 << 26
+"""Similarities held at once."""
+
+
+def evaluate_knn(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
+    """Return accuracy and mean per-class recall of the leave-one-out k-NN vote."""
+    features, labels = _features(evalset, embedder, aside)
+    classes = len(evalset.classnames)
+    return _outcome(evalset, knn_votes(features, labels, classes), labels)
+
+
+def evaluate_linear(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
+    """Return accuracy and mean per-class recall of a cross-validated logistic regression."""
+    features, labels = _features(evalset, embedder, aside)
+    classes = len(evalset.classnames)
+    return _outcome(evalset, linear_scores(features, labels, classes), labels)
+
+
+PROBES = {"knn": evaluate_knn, "linear": evaluate_linear}
+"""The probes by name."""
+
+
+def knn_votes(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return each sample's votes, float32 (n, classes), of its nearest other samples.
+
+    ``features`` are float32 (n, d) of length one, ``labels`` int (n,). A neighbour of cosine
+    similarity s votes with exp(s / 0.07).
+    """
+    n = len(labels)
+    k = min(NEIGHBOURS, n - 1)
+    votes = np.zeros((n, classes), np.float32)
+    rows = max(1, BLOCK // n)
+    for first in range(0, n, rows):
+        block = np.arange(first, min(first + rows, n))
+        similarity = features[block] @ features.T
+        similarity[np.arange(len(block)), block] = -np.inf
+        near = np.argpartition(similarity, n - k, axis=1)[:, n - k :]
+        weight = np.exp(np.take_along_axis(similarity, near, axis=1) / TEMPERATURE)
+        np.add.at(votes, (block[:, None], labels[near]), weight)
+    return votes
+
+
+def linear_scores(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return each sample's logits, float32 (n, classes), from the fold that left it out.
+
+    Features are standardised and the regularisation is chosen on a fifth of each fold's
+    training part. A class too rare for a fold to learn gets the lowest score there.
+    """
+    from sklearn.model_selection import KFold, train_test_split
+
+    scores = np.full((len(labels), classes), -np.inf, np.float32)
+    folds = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
+    with Progress("fitting probes", folds.get_n_splits(), "folds") as progress:
+        for train, test in folds.split(features):
+            if len(np.unique(labels[train])) < 2:
+                scores[test, labels[train][0]] = 0.0
+                continue
+            fit, check = map(np.asarray, train_test_split(train, test_size=0.2, random_state=0))
+            best = max(STRENGTHS, key=lambda c, f=fit, t=check: _hits(features, labels, f, t, c))
+            model, known = _logistic(features[train], labels[train], best)
+            scores[np.ix_(test, known)] = model(features[test])
+            progress.advance()
+    return scores
+
+
+def _hits(
+    features: np.ndarray, labels: np.ndarray, fit: np.ndarray, check: np.ndarray, strength: float
+) -> int:
+    if len(np.unique(labels[fit])) < 2:
+        return 0
+    model, known = _logistic(features[fit], labels[fit], strength)
+    return int((known[model(features[check]).argmax(axis=1)] == labels[check]).sum())
+
+
+def _logistic(features: np.ndarray, labels: np.ndarray, strength: float):
+    """Fit; return a function features -> logits (n, known), and the classes it knows."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean = features.mean(axis=0)
+    scale = np.maximum(features.std(axis=0), 1e-6)
+    model = LogisticRegression(C=strength, max_iter=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((features - mean) / scale, labels)
+
+    def logits(rows: np.ndarray) -> np.ndarray:
+        values = model.decision_function((rows - mean) / scale)
+        return np.stack([-values, values], axis=1) if values.ndim == 1 else values
+
+    return logits, model.classes_
+
+
+def _features(
+    evalset: EvalSet, embedder: Embedder, aside: SetAside
+) -> tuple[np.ndarray, np.ndarray]:
+    parts: list[np.ndarray] = []
+    labels: list[int] = []
+    for samples, embedded in embedder.images(evalset, aside):
+        parts.append(embedded)
+        labels.extend(sample.label for sample in samples)
+    if len(labels) < 2:
+        raise DataError(f"{evalset.path}: {len(labels)} usable samples, a probe needs two")
+    return np.concatenate(parts), np.array(labels)
+
+
+def _outcome(evalset: EvalSet, scores: np.ndarray, labels: np.ndarray) -> Outcome:
+    return summarise(
+        labels, scores.argmax(axis=1), ranks(scores, labels), len(evalset.classnames),
+        evalset.task.main_metric,
+    )  # fmt: skip

@@ -1,0 +1,136 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from datacomp.errors import DataError, IntegrityError, UsageError
+from datacomp.evaluate.vision import training
+from datacomp.evaluate.vision.backbone import spec_of_run
+from datacomp.evaluate.vision.training import Settings, finetune, pretrain
+from safetensors.torch import load_file
+
+ONE = Settings(device="cpu", workers=0, threads=1)
+
+
+@pytest.fixture(scope="module")
+def begun(labelled, tiny_recipe, tmp_path_factory):
+    """A run that was pre-trained on four colours."""
+    output = tmp_path_factory.mktemp("runs") / "begun"
+    return output, pretrain(labelled, output, tiny_recipe(), settings=ONE)
+
+
+def test_a_run_says_what_it_was(begun, labelled):
+    output, info = begun
+    assert json.loads((output / "info.json").read_bytes()) == info
+    assert (info["format"], info["task"], info["status"]) == (
+        "datacomp-vision-run", "pretrain", "done",
+    )  # fmt: skip
+    assert info["data"]["samples"] == 80
+    assert info["set_aside"] == {"no_image_or_label": 0, "broken_image": 0}
+    assert sorted(os.listdir(output)) == ["checkpoint.safetensors", "info.json", "log.jsonl"]
+    steps = [json.loads(line)["step"] for line in (output / "log.jsonl").read_text().splitlines()]
+    assert steps == [0, 9]
+
+
+def test_a_finished_run_is_not_trained_again(begun, labelled, tiny_recipe):
+    output, info = begun
+    assert pretrain(labelled, output, tiny_recipe(), settings=ONE) == info
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(
+    begun, labelled, tiny_recipe, tmp_path, monkeypatch
+):
+    at_once = Settings(device="cpu", workers=0, threads=1, save_every=0.0)
+    fit = training.Progress.advance
+    taken = []
+
+    def interrupted(self, amount=1):
+        taken.append(amount)
+        if len(taken) == 6:
+            raise KeyboardInterrupt
+        fit(self, amount)
+
+    monkeypatch.setattr(training.Progress, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(labelled, tmp_path / "run", tiny_recipe(), settings=at_once)
+    assert (tmp_path / "run/state.pt").is_file()
+    assert json.loads((tmp_path / "run/info.json").read_bytes())["status"] == "running"
+    monkeypatch.undo()
+    info = pretrain(labelled, tmp_path / "run", tiny_recipe(), settings=at_once)
+    assert info["checkpoint_sha256"] == begun[1]["checkpoint_sha256"]
+    assert (tmp_path / "run/log.jsonl").read_bytes() == (begun[0] / "log.jsonl").read_bytes()
+    assert not (tmp_path / "run/state.pt").exists()
+
+
+def test_a_run_refuses_other_data_and_other_settings(
+    begun, labelled, tiny_recipe, tmp_path, square, write_tar
+):
+    output, _ = begun
+    with pytest.raises(UsageError, match="was begun with seed = 0, now 1"):
+        pretrain(labelled, output, tiny_recipe(), seed=1, settings=ONE)
+    write_tar(tmp_path / "0.tar", [("a.png", square(0, 0)), ("a.cls", b"1")])
+    with pytest.raises(IntegrityError, match="was begun on other data"):
+        pretrain(tmp_path, output, tiny_recipe(), settings=ONE)
+
+
+def test_a_folder_of_other_things_is_left_alone(labelled, tiny_recipe, tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and holds no run"):
+        pretrain(labelled, tmp_path, tiny_recipe(), settings=ONE)
+
+
+def test_a_damaged_state_is_named(labelled, tiny_recipe, tmp_path):
+    recipe = tiny_recipe()
+    run = tmp_path / "run"
+    run.mkdir()
+    plan = training._plan("pretrain", recipe, 0, training.open_labelled(labelled, run), ONE)
+    (run / "info.json").write_text(json.dumps({**plan, "status": "running"}))
+    (run / "state.pt").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=r"state\.pt: not a saved state .*; delete it to start"):
+        pretrain(labelled, run, recipe, settings=ONE)
+
+
+def test_mixing_and_soft_labels_train(labelled, tiny_recipe, tmp_path):
+    recipe = tiny_recipe(mixup=0.8, cutmix=1.0, drop_path=0.1, repeats=3, epochs=1)
+    info = pretrain(labelled, tmp_path / "run", recipe, settings=ONE)
+    assert info["loss"] < 2
+
+
+def test_finetuning_measures_on_what_was_held_out(begun, labelled, tiny_recipe, tmp_path):
+    recipe = tiny_recipe("finetune", epochs=20)
+    info = finetune(begun[0], labelled, tmp_path / "run", recipe, train=10, settings=ONE)
+    assert info["split"] == {"train": 10, "held_out": 40}
+    assert info["start"] == begun[1]["checkpoint_sha256"]
+    assert info["accuracy"] == 1.0
+    assert spec_of_run(tmp_path / "run").model == "vit_tiny_patch16_224"
+
+
+def test_finetuning_needs_the_architecture_it_starts_from(begun, labelled, tiny_recipe, tmp_path):
+    recipe = tiny_recipe("finetune", image_size=32)
+    with pytest.raises(UsageError, match=r"at 16 px .* fine-tunes a vit_tiny_patch16_224 at 32 px"):
+        finetune(begun[0], labelled, tmp_path / "run", recipe, settings=ONE)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(begun, labelled, tiny_recipe, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from datacomp.evaluate.vision.recipes import Recipe\n"
+        "from datacomp.evaluate.vision.training import Settings, pretrain\n"
+        "recipe = Recipe(**json.loads(sys.argv[3]))\n"
+        "pretrain(Path(sys.argv[1]), Path(sys.argv[2]), recipe,\n"
+        "    settings=Settings(device='cpu', workers=0, threads=1))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
+               "--nproc_per_node", "2", script, labelled, tmp_path / "run",
+               json.dumps(tiny_recipe().to_dict())]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    info = json.loads((tmp_path / "run/info.json").read_bytes())
+    assert (info["status"], info["world_size"]) == ("done", 2)
+    one = load_file(begun[0] / "checkpoint.safetensors")
+    two = load_file(tmp_path / "run/checkpoint.safetensors")
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
