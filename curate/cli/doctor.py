@@ -24,6 +24,7 @@ _PACKAGES = {
     "torchvision": ("torchvision", "train, evaluate", "train"),
     "open_clip": ("open_clip_torch", "train, evaluate, clip_score with a checkpoint", "train"),
     "webdataset": ("webdataset", "train", "train"),
+    "timm": ("timm", "pretrain, finetune, evaluate with a probe", "train"),
     "sklearn": ("scikit-learn", "demo suite's handwritten digits", "train"),
     "img2dataset": ("img2dataset", "downloading images", "download"),
     "libtorrent": ("libtorrent", "BitTorrent", "p2p"),
@@ -33,21 +34,32 @@ _PACKAGES = {
 }
 
 
-@click.command(epilog=examples("datacomp doctor", "datacomp doctor --json"))
+@click.command(epilog=examples("datacomp doctor", "datacomp doctor shards/clean"))
+@click.argument("shards", required=False, type=click.Path(path_type=Path))
 @json_option
-def doctor(as_json: bool) -> None:
-    """Show what this machine has, and what is missing for which feature."""
+def doctor(shards: Path | None, as_json: bool) -> None:
+    """Show what this machine has, and what is missing for which feature.
+
+    With SHARDS, measure how fast a training loader reads, decodes and augments their samples,
+    and which of the three it waits for.
+    """
     machine = describe_machine()
     packages = describe_packages()
+    loader = None if shards is None else describe_loader(shards)
     if as_json:
-        emit_json({"machine": machine, "packages": packages})
+        found = {"machine": machine, "packages": packages}
+        emit_json(found if loader is None else {**found, "loader": loader})
         return
     emit_table([(key, str(value)) for key, value in machine.items()], ["machine", ""])
     click.echo()
     emit_table([list(row.values()) for row in packages], list(packages[0]))
     missing = sorted({row["extra"] for row in packages if row["version"] == "missing"})
-    for extra in missing:
-        click.echo(f"\nto install what is missing: pip install 'datacomp[{extra}]'")
+    if missing:
+        extras = "all" if "all" in missing else ",".join(missing)
+        click.echo(f"\nto install what is missing, in the clone: pip install '.[{extras}]'")
+    if loader is not None:
+        click.echo()
+        emit_table([(key, str(value)) for key, value in loader.items()], ["loader", ""])
 
 
 def describe_machine() -> dict[str, Any]:
@@ -62,6 +74,23 @@ def describe_machine() -> dict[str, Any]:
         "memory": f"{pages / 2**30:.1f} GiB",
         "free disk here": f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB",
         "gpu": _gpus(),
+    }
+
+
+def describe_loader(shards: Path) -> dict[str, Any]:
+    """Return samples per second of each step of a training loader, and what it waits for."""
+    from ...evaluate.loader_speed import measure_loader
+
+    speed = measure_loader(shards)
+    return {
+        "reading, samples/s": round(speed.read),
+        "reading, MB/s": round(speed.bytes_read / 1e6, 1),
+        "and decoding, samples/s": round(speed.decode),
+        **{
+            f"batches of {speed.image_size} px with {workers} workers, samples/s": round(rate)
+            for workers, rate in speed.batches.items()
+        },
+        "waits for": speed.waits_for,
     }
 
 

@@ -401,6 +401,6 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             raise MissingError(
-                f"training needs {name}, which is not installed: pip install 'datacomp[train]'"
+                f"training needs {name}, which is not installed: pip install '.[train]'"
             ) from None
     return found

@@ -11,17 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError, suggest
-from .base import Record, RecordSource, SetAside, Source, SqlSource
+from .base import LinkableSource, Record, RecordSource, SetAside, Source, SqlSource
 
 KINDS = {
     "folder": "folder:FolderSource",
     "webdataset": "webdataset:WebDatasetSource",
+    "commonpool": "commonpool:CommonPoolSource",
     "parquet": "table:ParquetSource",
     "csv": "table:CsvSource",
+    "jsonl": "jsonl:JsonlSource",
     "glyphs": "glyphs:GlyphSource",
+    "visualatom": "synthetic:VisualAtomSource",
+    "rcdb": "synthetic:RcdbSource",
+    "fractaldb": "synthetic:FractalDbSource",
+    "exfractaldb": "synthetic:ExFractalDbSource",
 }
 
-__all__ = ["KINDS", "Record", "RecordSource", "SetAside", "Source", "SqlSource", "open_source"]
+__all__ = [
+    "KINDS",
+    "LinkableSource",
+    "Record",
+    "RecordSource",
+    "SetAside",
+    "Source",
+    "SqlSource",
+    "open_source",
+]
 
 
 def source_class(kind: str) -> type[Source]:

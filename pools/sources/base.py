@@ -130,6 +130,64 @@ class SqlSource(Source):
         """
 
 
+@dataclass(frozen=True)
+class Scan:
+    """What a linkable source reads, as SQL over one ``relation``.
+
+    ``uid`` is the uid or NULL, ``values`` are the other columns of ``samples`` (not ``source``),
+    ``item`` names a row, ``row`` numbers it within its file, and ``reason`` says why it cannot
+    be used or is NULL. ``rows`` is how many there are.
+    """
+
+    relation: str
+    uid: str
+    values: str
+    item: str
+    row: str
+    reason: str
+    rows: int
+
+    def usable(self, besides: str = "") -> str:
+        """Return the SELECT of what can be used, with other columns besides."""
+        return (
+            f"SELECT {self.uid} AS uid, {self.values}{besides} FROM {self.relation} "
+            f"WHERE ({self.reason}) IS NULL"
+        )
+
+    def unusable(self) -> str:
+        """Return the SELECT of item, reason and detail of what cannot be used."""
+        return (
+            f"SELECT {self.item} AS item, {self.reason} AS reason, '' AS detail "
+            f"FROM {self.relation} WHERE ({self.reason}) IS NOT NULL"
+        )
+
+    def every(self) -> str:
+        """Return the SELECT of all rows, which fails at one that has no uid."""
+        uid = f"coalesce({self.uid}, error('a uid that is not 32 hex digits: ' || {self.item}))"
+        return f"SELECT {uid} AS uid, {self.values} FROM {self.relation}"
+
+
+class LinkableSource(Source):
+    """A source that is one SELECT: it can be copied in bulk, or linked, which copies nothing."""
+
+    link: bool
+
+    @abstractmethod
+    def listed(self) -> tuple[list[Path], list[str]]:
+        """Return the files there are, and the names of those that are none of the source's."""
+
+    @abstractmethod
+    def files(self) -> tuple[list[Path], list[SetAside]]:
+        """Return the files to read and why others are not read.
+
+        Raises MissingError or DataError if there is nothing to read.
+        """
+
+    @abstractmethod
+    def scan(self, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> Scan:
+        """Return how to read some of the files."""
+
+
 def caption_of(raw: bytes) -> str:
     """Decode a caption; raise ValueError with a reason code for what cannot be one."""
     if len(raw) > MAX_CAPTION_BYTES:

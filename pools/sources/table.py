@@ -101,18 +101,12 @@ class _TableSource(SqlSource):
         width = next((quote(name) for name in _WIDTHS if name in columns), "NULL")
         height = next((quote(name) for name in _HEIGHTS if name in columns), "NULL")
         sha256 = "sha256" if "sha256" in columns else "NULL"
-        extra: dict[str, str] = {}
-        for name, kind in columns.items():
-            taken = name in (url, text) or name.lower() in CORE_COLUMNS or "BLOB" in kind
-            if is_column_name(name) and not taken:
-                extra.setdefault(name.lower(), name)
         return (
             f"SELECT {uid} AS uid, {quote(url)}::VARCHAR AS url, "
             f"coalesce({quote(text)}::VARCHAR, '') AS text, "
             f"TRY_CAST({width} AS INTEGER) AS width, TRY_CAST({height} AS INTEGER) AS height, "
             f'{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS "offset", '
-            "NULL::BIGINT AS length"
-            + "".join(f", {quote(name)} AS {quote(low)}" for low, name in extra.items())
+            "NULL::BIGINT AS length" + extra_columns(columns, (url, text))
         )
 
     def _pick(
@@ -176,6 +170,16 @@ class CsvSource(_TableSource):
             "min(error_type::VARCHAR) FROM reject_errors GROUP BY line ORDER BY line"
         )
         connection.execute(_FORGET_REJECTED)
+
+
+def extra_columns(columns: dict[str, str], taken: tuple[str, ...]) -> str:
+    """Return the SQL of the columns that a table has besides; those of bytes are left out."""
+    extra: dict[str, str] = {}
+    for name, kind in columns.items():
+        known = name in taken or name.lower() in CORE_COLUMNS or "BLOB" in kind
+        if is_column_name(name) and not known:
+            extra.setdefault(name.lower(), name)
+    return "".join(f", {quote(name)} AS {quote(low)}" for low, name in extra.items())
 
 
 def _take_out(connection: duckdb.DuckDBPyConnection, where: str, item: str, reason: str) -> None:

@@ -1,0 +1,91 @@
+"""Work spread over processes: results in order, nothing left behind when the parent is killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+from ..errors import RunError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def default_workers() -> int:
+    """Return the number of processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
+    """Yield ``function(task)`` for every task, in order, computed by ``workers`` processes.
+
+    Tasks are drawn a little ahead of the results, so memory holds a few of them at a time. One
+    worker means this process. The first exception ends the work; a worker that dies without a
+    word is a RunError.
+    """
+    if workers <= 1:
+        yield from map(function, tasks)
+        return
+    # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
+    context = multiprocessing.get_context("forkserver")
+    executor = ProcessPoolExecutor(workers, context, _start_worker)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for task in tasks:
+            waiting.append(executor.submit(function, task))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a worker process was killed (out of memory?); run the same command again, "
+            "perhaps with fewer --workers"
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def map_threads(
+    function: Callable[[T], R], tasks: Iterable[T], workers: int | None = None
+) -> Iterator[R]:
+    """Yield ``function(task)`` for every task, in order, computed a little ahead by threads.
+
+    For work that waits for others or lets go of Python's lock.
+    """
+    workers = workers or default_workers()
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for task in tasks:
+                waiting.append(threads.submit(function, task))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the parent, and die with it: an orphan would go on writing files."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _die_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
