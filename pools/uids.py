@@ -88,8 +88,12 @@ def digest_of_uids(ordered: UidArray) -> str:
 
 def save_subset(path: Path | str, uids: UidArray) -> None:
     """Write records as a DataComp subset file, sorted, atomically."""
+    ordered = np.ascontiguousarray(sort_uids(uids))
     with atomic_path(path) as partial, partial.open("wb") as file:
-        np.lib.format.write_array(file, sort_uids(uids), version=(1, 0), allow_pickle=False)
+        header = np.lib.format.header_data_from_array_1_0(ordered)
+        np.lib.format.write_array_header_1_0(file, header)
+        # numpy's own writer reports a full disk without saying so.
+        file.write(ordered.view(np.uint8).data)
 
 
 def load_subset(path: Path | str) -> UidArray:
@@ -103,7 +107,7 @@ def load_subset(path: Path | str) -> UidArray:
         raise MissingError(f"{path}: no such subset file; make one with 'datacomp filter run'")
     try:
         with path.open("rb") as file:
-            shape, dtype, offset = _npy_header(file)
+            shape, _, dtype, offset = npy_header(file)
             size = os.fstat(file.fileno()).st_size
     except (ValueError, OSError, EOFError) as error:
         raise DataError(f"{path}: not a readable .npy subset: {_first_line(error)}") from error
@@ -130,8 +134,11 @@ def load_subset(path: Path | str) -> UidArray:
     return array
 
 
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Return shape, dtype and where the data starts; nothing is allocated or unpickled."""
+def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Return shape, whether columns come first, dtype, and where the data starts.
+
+    Nothing is allocated or unpickled. Raises ValueError for what is no ``.npy``.
+    """
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -139,8 +146,8 @@ def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, int]:
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f".npy version {version[0]}.{version[1]} is not known")
-    shape, _, dtype = readers[version](file)
-    return shape, dtype, file.tell()
+    shape, fortran, dtype = readers[version](file)
+    return shape, fortran, dtype, file.tell()
 
 
 def _first_line(error: BaseException) -> str:

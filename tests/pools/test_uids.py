@@ -1,6 +1,7 @@
 """Uids and the subset file format: exact bytes, and nothing unsorted or foreign gets in."""
 
 import hashlib
+import resource
 
 import numpy as np
 import pytest
@@ -162,3 +163,14 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
     with pytest.raises(StorageError, match="a folder stands where a file should be written"):
         uids.save_subset(tmp_path / "s.npy", records([(1, 1)]))
     assert [path.name for path in tmp_path.iterdir()] == ["s.npy"]
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"subset\.npy: the file would exceed"):
+            uids.save_subset(tmp_path / "subset.npy", np.zeros(1000, uids.UID_DTYPE))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
