@@ -15,7 +15,6 @@ and its funnel, the files they were computed from, and the version of datacomp.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..durable import write_json
+from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
 from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, to_hex
 
@@ -33,6 +32,8 @@ FORMAT = "datacomp-subset"
 VERSION = 1
 PROVENANCE = ("pool", "pipeline", "funnel", "inputs")
 MAX_SIDECAR_BYTES = 64 << 20
+DEEP = 64
+"""Uids that share a prefix, above which binary search is faster than looking at each."""
 
 Counts = NDArray[np.int64]
 
@@ -97,15 +98,41 @@ def tally(a: UidArray, b: UidArray) -> tuple[UidArray, Counts, Counts]:
 
 
 class Lookup:
-    """Finds uids in a sorted array without repetitions, by binary search on all at once."""
+    """Finds uids in a sorted array without repetitions, all at once.
+
+    Uids are hashes, so their first bits say nearly where they stand: a table of where each
+    prefix starts leaves one or two to compare. Where they are not (a prefix that many share),
+    binary search takes over.
+    """
 
     def __init__(self, ordered: UidArray) -> None:
         self._high = np.ascontiguousarray(ordered["f0"])
         self._low = np.ascontiguousarray(ordered["f1"])
+        bits = max(1, min(24, len(ordered).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        counts = np.bincount((self._high >> self._shift).astype(np.int64), minlength=1 << bits)
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._deepest = int(counts.max(initial=0))
 
     def find(self, uids: UidArray) -> Counts:
         """Return where each uid stands in the sorted array, -1 where it does not, shape (n,)."""
         high, low = np.ascontiguousarray(uids["f0"]), np.ascontiguousarray(uids["f1"])
+        if self._deepest > DEEP:
+            return self._search(high, low)
+        places = np.full(len(uids), -1, np.int64)
+        prefix = (high >> self._shift).astype(np.int64)
+        at, end = self._starts[prefix], self._starts[prefix + 1]
+        rows = np.flatnonzero(at < end)
+        at, end = at[rows], end[rows]
+        while len(rows):
+            same = (self._high[at] == high[rows]) & (self._low[at] == low[rows])
+            places[rows[same]] = at[same]
+            at = at + 1
+            going = ~same & (at < end)
+            rows, at, end = rows[going], at[going], end[going]
+        return places
+
+    def _search(self, high: NDArray[np.uint64], low: NDArray[np.uint64]) -> Counts:
         first = np.searchsorted(self._high, high, "left")
         last = np.searchsorted(self._high, high, "right")
         open_ones = np.flatnonzero(first < last)
@@ -116,8 +143,6 @@ class Lookup:
             last[open_ones[~below]] = middle[~below]
             open_ones = open_ones[first[open_ones] < last[open_ones]]
         places = np.minimum(first, len(self._high) - 1)
-        if not len(self._high):
-            return np.full(len(uids), -1, np.int64)
         found = (self._high[places] == high) & (self._low[places] == low)
         return np.where(found, places, -1).astype(np.int64)
 
@@ -225,12 +250,7 @@ def read_sidecar(path: Path | str) -> dict[str, Any] | None:
     beside = sidecar_path(path)
     if not beside.is_file():
         return None
-    try:
-        if beside.stat().st_size > MAX_SIDECAR_BYTES:
-            raise ValueError(f"larger than {MAX_SIDECAR_BYTES:,} bytes")
-        value = json.loads(beside.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{beside}: not a readable sidecar: {error}") from None
+    value = read_json(beside, MAX_SIDECAR_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{beside}: not the sidecar of a subset; move it away or rename the subset")
     if value.get("version") != VERSION:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import os
-import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..errors import DataError, UnsafeInputError
+from .tar_headers import Extended, is_checked, number_in, ustar_name, verify_checksum
 
 BLOCK = 512
 END = b"\0" * (2 * BLOCK)
@@ -27,12 +26,11 @@ MAX_NAME = 4096
 _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
 _EXTENDED = (b"x", b"g", b"L", b"K")
+_FILE, _PAX = ord("0"), ord("x")
 _ZEROS = b"\0" * BLOCK
-_OCTAL = re.compile(rb"[0-7]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file inside a tar: where its header starts, where its data starts, how long it is."""
 
     name: str
@@ -43,7 +41,7 @@ class Member:
     @property
     def end(self) -> int:
         """Offset just after the padded data."""
-        return self.data + padded(self.size)
+        return self.data - -self.size // BLOCK * BLOCK
 
 
 @dataclass(slots=True)
@@ -77,7 +75,7 @@ def check_name(name: str, where: str) -> str:
     """Return a member's name if it stays inside its root, else raise UnsafeInputError."""
     if not name:
         raise UnsafeInputError(f"{where}: a member without a name; the tar is refused")
-    leaves = name.startswith("/") or ".." in name.split("/")
+    leaves = name[0] == "/" or (".." in name and ".." in name.split("/"))
     if leaves or "\0" in name or "\\" in name or len(name) > MAX_NAME:
         raise UnsafeInputError(
             f"{where}: member {name[:80]!r} would leave its folder; the tar is refused"
@@ -104,119 +102,185 @@ def samples(path: Path | str) -> Iterator[TarSample]:
     yield from _group(scan(path), str(path))
 
 
-def samples_in(window: Window, where: str) -> Iterator[TarSample]:
-    """Yield the samples of an open tar as ``samples`` does, for callers that read data too."""
-    total = os.fstat(window.descriptor).st_size
-    yield from _group(_scan(window, total, where), where)
+def samples_in(window: Window, where: str, start: int = 0) -> Iterator[TarSample]:
+    """Yield the samples of an open tar as ``samples`` does, for callers that read data too.
+
+    They may ``start`` at the offset of one.
+    """
+    yield from _group(_scan(window, window.total, where, start), where)
 
 
-def parse_sample(data: bytes, where: str) -> TarSample:
+def parse_sample(data: bytes | memoryview, where: str) -> TarSample:
     """Return the one sample that the byte range ``data`` of a tar holds; offsets count from 0.
 
     Raises DataError when it is not exactly one sample.
     """
-    found = list(_group(_scan(lambda at, size: data[at : at + size], len(data), where), where))
+    view = memoryview(data)
+    plain = _plain_sample(view)
+    if plain is not None:
+        return plain
+    found = list(
+        _group(_scan(lambda at, size: bytes(view[at : at + size]), len(data), where), where)
+    )
     if len(found) != 1:
         raise DataError(f"{where}: {len(found)} samples in a range that should hold one")
     return found[0]
+
+
+def _plain_sample(view: memoryview) -> TarSample | None:
+    """Parse the sample of an ordinary tar fast; None for whatever needs a closer look.
+
+    Ordinary are plain members with short, harmless names, and PAX headers that say nothing
+    about name and size (as Python's tarfile writes for times).
+    """
+    total, offset, start = len(view), 0, 0
+    sample: TarSample | None = None
+    while offset < total:
+        block = bytes(view[offset : offset + BLOCK])
+        if len(block) < BLOCK or block[345]:
+            return None
+        digits = block[124:135]
+        if block[135] or not digits.isdigit() or b"8" in digits or b"9" in digits:
+            return None
+        size, data = int(digits, 8), offset + BLOCK
+        offset = data - -size // BLOCK * BLOCK
+        if block[156] == _PAX:
+            payload = bytes(view[data : data + size])
+            if b"path=" in payload or b"size=" in payload or b"GNU" in payload:
+                return None
+            continue
+        name = block[: block.index(0)] if block[99] == 0 else block[:100]
+        harmless = name.isascii() and b"/" not in name and b"\\" not in name
+        if block[156] != _FILE or offset > total or not harmless or not is_checked(block):
+            return None
+        key, _, extension = name.decode().partition(".")
+        extension = extension.lower()
+        if sample is None:
+            sample = TarSample(key, 0, total)
+        if not key or not extension or key != sample.key or extension in sample.members:
+            return None
+        sample.members[extension] = Member(name.decode(), start, data, size)
+        start = offset
+    return sample if start == total else None
 
 
 class Window:
     """Reads ranges of an open file through a small window.
 
     Headers and the small members between two images are neighbours: one system call serves
-    them all.
+    them all. ``source`` is a descriptor, or a function that returns up to ``size`` bytes at an
+    offset of a file of ``total`` bytes. ``bytes_read`` counts what was asked of it.
     """
 
-    def __init__(self, descriptor: int, size: int = 8 * BLOCK) -> None:
-        self.descriptor, self._size = descriptor, size
+    def __init__(
+        self,
+        source: int | Callable[[int, int], bytes],
+        size: int = 8 * BLOCK,
+        total: int | None = None,
+    ) -> None:
+        if isinstance(source, int):
+            self._read_at = lambda offset, size: os.pread(source, size, offset)
+            total = os.fstat(source).st_size if total is None else total
+        else:
+            self._read_at = source
+        self.total = total or 0
+        self.bytes_read = 0
+        self._size = size
         self._start, self._data = 0, b""
 
     def __call__(self, offset: int, size: int) -> bytes:
         """Return the bytes at [offset, offset + size); fewer where the file ends."""
         at = offset - self._start
         if at < 0 or at + size > len(self._data):
-            self._data = os.pread(self.descriptor, max(size, self._size), offset)
+            self._data = self._read_at(offset, max(size, self._size))
+            self.bytes_read += len(self._data)
             self._start, at = offset, 0
         return self._data[at : at + size]
 
 
-def _scan(read: Callable[[int, int], bytes], total: int, where: str) -> Iterator[Member]:
+class Memory(Window):
+    """A window on bytes that are in memory already."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._view = data
+        self.total, self.bytes_read = len(data), 0
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        """Return the bytes at [offset, offset + size); fewer where the data ends."""
+        return bytes(self._view[offset : offset + size])
+
+
+def _scan(
+    read: Callable[[int, int], bytes], total: int, where: str, start: int = 0
+) -> Iterator[Member]:
     """Yield the members of ``total`` bytes of tar; ``read(offset, size)`` returns bytes of it."""
-    offset, start = 0, 0
-    extended = _Extended()
+    offset = start
+    extended: Extended | None = None
     while True:
         block = read(offset, BLOCK)
-        ended = not block and offset == total and offset > 0
-        if ended and not extended.pending:
-            return  # some writers leave out the end-of-archive blocks
         if len(block) < BLOCK:
-            raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
+            if not block and offset == total and offset > 0 and not _pending(extended):
+                return  # some writers leave out the end-of-archive blocks
+            raise _truncated(where, total)
         if block == _ZEROS:
-            if extended.pending:
+            if _pending(extended):
                 raise DataError(f"{where}: an extended header at byte {start} has no member")
             return
-        _verify_checksum(block, offset, where)
+        verify_checksum(block, offset, where)
         kind = block[156:157]
-        size = _number(block[124:136], offset, where)
+        size = number_in(block[124:136], offset, where)
         data = offset + BLOCK
         if kind in _EXTENDED:
-            if size > MAX_EXTENDED_HEADER:
-                raise UnsafeInputError(f"{where}: extended header of {size:,} bytes at {offset}")
-            payload = read(data, size)
-            if len(payload) < size:
-                raise DataError(f"{where}: truncated at byte {total}; fetch or build it again")
-            extended.take(kind, payload, offset, where)
+            extended = extended or Extended()
+            extended.take(kind, _payload(read, data, size, total, where), offset, where)
             offset = data + padded(size)
             continue
-        name = extended.name if extended.name is not None else _ustar_name(block, offset, where)
-        if extended.size is not None:
+        if extended is None or extended.name is None:
+            name = ustar_name(block, offset, where)
+        else:
+            name = extended.name
+        if extended is not None and extended.size is not None:
             size = extended.size
-        extended = _Extended()
+        extended = None
         if data + size > total:
-            raise DataError(
-                f"{where}: truncated at byte {total} inside {name[:80]!r}; fetch or build it again"
-            )
-        name = check_name(name, where).removeprefix("./")
+            raise _truncated(f"{where}", total, f" inside {name[:80]!r}")
+        name = check_name(name, where)
+        if name[0] == ".":
+            name = name.removeprefix("./")
         if kind == _DIRECTORY or (kind == b"\0" and name.endswith("/")):
             if size:
                 raise UnsafeInputError(f"{where}: folder {name[:80]!r} with data is refused")
         elif kind in _REGULAR:
             if size > MAX_MEMBER_BYTES:
                 raise UnsafeInputError(f"{where}: member {name[:80]!r} has {size:,} bytes")
-            yield Member(check_name(name, where), start, data, size)
+            if not name or name[0] == "/":  # behind a "./"
+                check_name(name, where)
+            yield Member(name, start, data, size)
         else:
             raise UnsafeInputError(
                 f"{where}: member {name[:80]!r} is a link or device; the tar is refused"
             )
-        offset = start = data + padded(size)
+        offset = start = data - -size // BLOCK * BLOCK
 
 
-@dataclass(slots=True)
-class _Extended:
-    """What PAX and GNU headers say about the member that follows them."""
+def _pending(extended: Extended | None) -> bool:
+    return extended is not None and extended.pending
 
-    name: str | None = None
-    size: int | None = None
-    pending: bool = False
 
-    def take(self, kind: bytes, payload: bytes, offset: int, where: str) -> None:
-        """Read the payload of one extended header."""
-        self.pending = self.pending or kind != b"g"
-        if kind == b"L":
-            self.name = _text(payload, offset, where)
-        elif kind in (b"x", b"g"):
-            records = _pax(payload, offset, where)
-            if any(name.startswith("GNU.sparse") for name in records):
-                raise UnsafeInputError(f"{where}: sparse member at byte {offset} is refused")
-            if kind == b"g" and not records.keys().isdisjoint(("path", "size")):
-                raise UnsafeInputError(
-                    f"{where}: global header at byte {offset} renames or resizes every member; "
-                    "the tar is refused"
-                )
-            self.name = records.get("path", self.name)
-            if "size" in records:
-                self.size = _pax_size(records["size"], offset, where)
+def _payload(
+    read: Callable[[int, int], bytes], data: int, size: int, total: int, where: str
+) -> bytes:
+    """Read what stands behind an extended header."""
+    if size > MAX_EXTENDED_HEADER:
+        raise UnsafeInputError(f"{where}: extended header of {size:,} bytes at {data - BLOCK}")
+    payload = read(data, size)
+    if len(payload) < size:
+        raise _truncated(where, total)
+    return payload
+
+
+def _truncated(where: str, total: int, inside: str = "") -> DataError:
+    return DataError(f"{where}: truncated at byte {total}{inside}; fetch or build it again")
 
 
 def _group(members: Iterator[Member], where: str) -> Iterator[TarSample]:
@@ -250,10 +314,17 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
     return file.read(member.size)
 
 
+class Sink(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: Any, /) -> Any:
+        """Take all of ``data``."""
+
+
 class TarWriter:
     """Writes plain ustar with fixed metadata: the same members give the same bytes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
         self.offset = 0
 
@@ -283,12 +354,22 @@ def ustar_header(name: str, size: int) -> bytes:
         prefix, encoded = encoded[:cut], encoded[cut + 1 :]
     if size >= 8**11:
         raise DataError(f"{name[:80]!r}: {size:,} bytes do not fit a plain tar member")
-    fields = (
-        encoded.ljust(100, b"\0") + b"0000444\0" + b"0000000\0" * 2 + b"%011o\0" % size
-        + b"00000000000\0" + b" " * 8 + b"0" + b"\0" * 100 + b"ustar\0" + b"00"
-        + b"bigdata".ljust(32, b"\0") * 2 + b"0000000\0" * 2 + prefix.ljust(155, b"\0")
-    ).ljust(BLOCK, b"\0")  # fmt: skip
-    return fields[:148] + b"%06o\0 " % _byte_sum(fields) + fields[156:]
+    length = b"%011o" % size
+    tail = _TAIL + prefix.ljust(155, b"\0") + _REST if prefix else _TAIL_WITHOUT_PREFIX
+    total = _FIXED_SUM + sum(encoded) + sum(length) + sum(prefix)
+    return b"".join((encoded.ljust(100, b"\0"), _MODE, length, _TIME, b"%06o\0 " % total, tail))
+
+
+# What stands in every header written: mode and owner, time, kind and owner's names.
+_MODE = b"0000444\0" + b"0000000\0" * 2
+_TIME = b"\0" + b"00000000000\0"
+_TAIL = (
+    b"0" + b"\0" * 100 + b"ustar\0" + b"00" + b"bigdata".ljust(32, b"\0") * 2
+    + b"0000000\0" * 2
+)  # fmt: skip
+_REST = b"\0" * 12
+_TAIL_WITHOUT_PREFIX = _TAIL + b"\0" * 155 + _REST
+_FIXED_SUM = sum(_MODE) + sum(_TIME) + sum(_TAIL) + 8 * ord(" ")
 
 
 def tar_bytes(files: list[tuple[str, bytes]]) -> bytes:
@@ -299,66 +380,3 @@ def tar_bytes(files: list[tuple[str, bytes]]) -> bytes:
         writer.add(name, data)
     writer.close()
     return buffer.getvalue()
-
-
-def _byte_sum(block: bytes) -> int:
-    """Add up the 512 bytes of a header.
-
-    The low half of an Adler-32 is 1 + the sum of the bytes modulo 65521, which is exact for up
-    to 256 bytes and several times faster than ``sum``.
-    """
-    return (zlib.adler32(block[:256]) & 0xFFFF) + (zlib.adler32(block[256:]) & 0xFFFF) - 2
-
-
-def _verify_checksum(block: bytes, offset: int, where: str) -> None:
-    recorded = _number(block[148:156], offset, where)
-    if recorded != _byte_sum(block[:148] + b" " * 8 + block[156:]):
-        raise DataError(f"{where}: not a tar header at byte {offset}; the file is damaged")
-
-
-def _number(raw: bytes, offset: int, where: str) -> int:
-    """Read a header's number: octal digits, or base 256 behind the byte 0x80."""
-    if raw[0] == 0x80:
-        return int.from_bytes(raw[1:], "big")
-    digits = raw.partition(b"\0")[0].strip(b" ")
-    if digits and not _OCTAL.fullmatch(digits):
-        raise DataError(f"{where}: not a tar header at byte {offset}; the file is damaged")
-    return int(digits or b"0", 8)
-
-
-def _text(raw: bytes, offset: int, where: str) -> str:
-    try:
-        return raw.split(b"\0", 1)[0].decode()
-    except UnicodeDecodeError:
-        raise DataError(f"{where}: a name at byte {offset} is not UTF-8") from None
-
-
-def _ustar_name(block: bytes, offset: int, where: str) -> str:
-    name = _text(block[:100], offset, where)
-    prefix = _text(block[345:500], offset, where) if block[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
-
-
-def _pax(payload: bytes, offset: int, where: str) -> dict[str, str]:
-    """Split a PAX payload into its records: ``LENGTH NAME=VALUE\\n``, one after the other."""
-    records: dict[str, str] = {}
-    position = 0
-    while position < len(payload) and payload[position] != 0:
-        space = payload.find(b" ", position, position + 12)
-        digits = payload[position:space] if space > 0 else b""
-        end = position + int(digits) if digits.isdigit() else 0
-        if not space + 1 < end <= len(payload) or payload[end - 1] != ord("\n"):
-            raise DataError(f"{where}: broken PAX header at byte {offset}")
-        name, _, value = payload[space + 1 : end - 1].partition(b"=")
-        try:
-            records[name.decode()] = value.decode()
-        except UnicodeDecodeError:
-            raise DataError(f"{where}: a name at byte {offset} is not UTF-8") from None
-        position = end
-    return records
-
-
-def _pax_size(text: str, offset: int, where: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise DataError(f"{where}: bad PAX size at byte {offset}")
-    return int(text)

@@ -1,12 +1,17 @@
-"""``datacomp shards``: index, build and check WebDataset shards."""
+"""``datacomp shards``: index, view, build and check WebDataset shards."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from .common import SET_ASIDE, emit_json, examples, json_option
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = click.Path(path_type=Path)
 _workers_option = click.option(
@@ -18,27 +23,38 @@ LISTED = 50
 
 @click.group()
 def shards() -> None:
-    """Index, build and check WebDataset shards."""
+    """Index, view, build and check WebDataset shards."""
 
 
 @shards.command(
-    epilog=examples("datacomp shards index shards/", "datacomp shards index shards/ --workers 8")
+    epilog=examples(
+        "datacomp shards index shards/",
+        "datacomp shards index 'https://host/pool/{00000000..00001279}.tar' -o pool-index/",
+        "datacomp shards index s3://bucket/pool -o pool-index/",
+    )
 )
-@click.argument("directory", type=_PATH, metavar="DIR")
+@click.argument("source", metavar="DIR")
+@click.option("-o", "--out", type=_PATH, help="The folder of the index, where DIR is a URL.")
 @_workers_option
 @click.option("--keep-going", is_flag=True, help="Set broken tars and repeated uids aside.")
 @json_option
 @click.pass_context
 def index(
-    ctx: click.Context, directory: Path, workers: int | None, keep_going: bool, as_json: bool
+    ctx: click.Context,
+    source: str,
+    out: Path | None,
+    workers: int | None,
+    keep_going: bool,
+    as_json: bool,
 ) -> None:
     """Write index.parquet: which sample lies where in the tars of DIR.
 
-    Only headers are read, and only of tars that are new or have changed.
+    DIR is a folder, a URL with a range of numbers, or the URL of a folder with a listing. Only
+    headers are read, and only of tars that are new or have changed.
     """
     from ..shards import index_shards
 
-    report = index_shards(directory, workers, keep_going)
+    report = index_shards(source, workers, keep_going, out)
     if as_json:
         emit_json(report.to_dict())
     else:
@@ -58,51 +74,107 @@ def index(
         ctx.exit(SET_ASIDE)
 
 
+_subset_options = (
+    click.argument("sources", type=_PATH, nargs=-1, required=True, metavar="SOURCE..."),
+    click.argument("subset", type=_PATH),
+    click.option("--weights", type=_PATH, metavar="FILE",
+                 help="Parquet of (uid, weight): how often each sample stands there."),
+    click.option("--mix", type=float, multiple=True, metavar="WEIGHT",
+                 help="Weight of each SOURCE, in order; multiplies those of its samples."),
+    click.option("--shard-size", type=click.IntRange(min=1), default=10_000, show_default=True,
+                 help="Samples per shard."),
+    click.option("--shuffle", type=click.IntRange(min=0), metavar="SEED",
+                 help="Shuffle with a seed; the order is that of the tars otherwise."),
+    _workers_option,
+    click.option("--keep-going", is_flag=True, help="Leave out uids that cannot be had."),
+    json_option,
+)  # fmt: skip
+
+
+def _with_subset(function: F) -> F:
+    """Add the arguments and options that select and build share."""
+    for option in reversed(_subset_options):
+        function = option(function)
+    return function
+
+
+@shards.command(
+    epilog=examples(
+        "datacomp shards select shards/ clip30.npy -o clip30.view",
+        "datacomp shards select a/ b/ both.npy -o mixed.view --mix 1 --mix 2.5 --shuffle 0",
+    )
+)
+@click.option("-o", "--out", type=_PATH, required=True, help="The folder of the view.")
+@_with_subset
+@click.pass_context
+def select(
+    ctx: click.Context, sources: tuple[Path, ...], subset: Path, out: Path, *,
+    mix: tuple[float, ...], as_json: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Make a view: the virtual shards of SUBSET, without copying a byte.
+
+    SOURCE is a folder of WebDataset tars, or a folder with the index of URLs. The view can be
+    trained on, read from Python, or by WebDataset through the URL pattern that is printed.
+    """
+    from ..shards import select_shards
+
+    report = select_shards(sources, subset, out, mix=mix, **options)
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        click.echo(
+            f"{report.path}: {report.samples:,} samples in {report.shards:,} virtual shards, "
+            f"{report.bytes / 1e6:,.1f} MB not copied"
+        )
+        _say_missing(report.missing, out)
+        click.echo(report.urls)
+    if not report.complete:
+        ctx.exit(SET_ASIDE)
+
+
+@shards.command(epilog=examples("datacomp shards cat clip30.view 0"))
+@click.argument("view", type=_PATH)
+@click.argument("number", type=click.IntRange(min=0), metavar="K")
+def cat(view: Path, number: int) -> None:
+    """Write virtual shard K of a view to standard output, as a tar.
+
+    It is, byte for byte, shard K of a build with the same options.
+    """
+    from ...pools.views import View
+
+    if os.isatty(1):
+        raise click.UsageError("a tar is nothing for a terminal: send it to a file or a command")
+    with os.fdopen(os.dup(1), "wb", 1 << 20) as file:
+        View.open(view).write_shard(number, file)
+
+
 @shards.command(
     epilog=examples(
         "datacomp shards build shards/ clip30.npy -o clip30/",
         "datacomp shards build pool.duckdb clip30.npy -o clip30/ --shard-size 1000",
+        "datacomp shards build shards/ clip30.npy -o blurred/ --blur boxes/",
     )
 )
-@click.argument("source", type=_PATH)
-@click.argument("subset", type=_PATH)
 @click.option("-o", "--out", type=_PATH, required=True, help="The folder the shards go to.")
-@click.option(
-    "--shard-size", type=click.IntRange(min=1), default=10_000, show_default=True,
-    help="Samples per shard.",
-)  # fmt: skip
-@_workers_option
-@click.option(
-    "--shuffle", type=click.IntRange(min=0), metavar="SEED",
-    help="Shuffle with a seed; the order is that of the uids otherwise.",
-)  # fmt: skip
-@click.option("--keep-going", is_flag=True, help="Leave out uids that cannot be had.")
-@json_option
+@click.option("--pad", type=click.IntRange(min=512), metavar="BYTES",
+              help="Pad every tar to a multiple of this, as a torrent's pieces.")  # fmt: skip
+@click.option("--blur", type=_PATH, metavar="BOXES",
+              help="Blur faces: parquet of (uid, face_bboxes), or a folder of it.")  # fmt: skip
+@_with_subset
 @click.pass_context
 def build(
-    ctx: click.Context,
-    *,
-    source: Path,
-    subset: Path,
-    out: Path,
-    shard_size: int,
-    workers: int | None,
-    shuffle: int | None,
-    keep_going: bool,
-    as_json: bool,
-) -> None:
+    ctx: click.Context, sources: tuple[Path, ...], subset: Path, out: Path, *,
+    mix: tuple[float, ...], as_json: bool, **options: Any,
+) -> None:  # fmt: skip
     """Copy the samples of SUBSET from SOURCE into shards of their own.
 
-    SOURCE is a folder of WebDataset tars or a pool with images. The same input gives the same
-    bytes, whatever the number of workers; after an interruption the same command goes on where
-    it stopped.
+    SOURCE is a folder of WebDataset tars (or several) or a pool with images. The same input
+    gives the same bytes, whatever the number of workers; after an interruption the same command
+    goes on where it stopped.
     """
     from ..shards import build_shards
 
-    report = build_shards(
-        source, subset, out, shard_size=shard_size, workers=workers, shuffle=shuffle,
-        keep_going=keep_going,
-    )  # fmt: skip
+    report = build_shards(sources, subset, out, mix=mix, **options)
     if as_json:
         emit_json(report.to_dict())
     else:
@@ -111,33 +183,60 @@ def build(
             f"{report.bytes / 1e6:,.1f} MB"
             + (f" ({report.reused:,} shards were there)" if report.reused else "")
         )
-        for reason, count in sorted(report.missing.items()):
-            click.echo(f"left out: {count:,} uids {reason} (listed in {out / 'missing.txt'})")
+        if report.blurred is not None:
+            rest = report.samples - report.blurred
+            click.echo(f"blurred: {report.blurred:,} samples with faces; {rest:,} have none")
+        _say_missing(report.missing, out)
         click.echo(f"digest {report.digest}")
     if not report.complete:
         ctx.exit(SET_ASIDE)
 
 
-@shards.command(epilog=examples("datacomp shards check clip30/", "datacomp shards check d/ --json"))
+def _say_missing(missing: dict[str, int], out: Path) -> None:
+    for reason, count in sorted(missing.items()):
+        click.echo(f"left out: {count:,} uids {reason} (listed in {out / 'missing.txt'})")
+
+
+@shards.command(
+    epilog=examples("datacomp shards check clip30/", "datacomp shards check clip30/ --repair",
+                    "datacomp shards check clip30/ --page check.html")
+)  # fmt: skip
 @click.argument("directory", type=_PATH, metavar="DIR")
 @_workers_option
+@click.option("--page", type=_PATH, help="Write a page of the problems and of some samples.")
+@click.option("--repair", is_flag=True, help="Set bad samples aside and rewrite their shards.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, directory: Path, workers: int | None, as_json: bool) -> None:
+def check(
+    ctx: click.Context,
+    directory: Path,
+    workers: int | None,
+    page: Path | None,
+    repair: bool,
+    as_json: bool,
+) -> None:
     """Decode every image of the shards in DIR and compare all counts and digests."""
-    from ..shards import check_shards
+    from ..shards import check_shards, repair_shards
 
-    report = check_shards(directory, workers)
-    if as_json:
-        emit_json(report.to_dict())
+    if repair:
+        repaired = repair_shards(directory, workers, page)
+        problems, document = repaired.remaining, repaired.to_dict()
+        verdict = f"{repaired.path}: {len(repaired.shards):,} shards rewritten"
+        said = [f"set aside: {n:,} {kind}" for kind, n in sorted(repaired.set_aside.items())]
+        bad = SET_ASIDE if repaired.set_aside or repaired.shards else 0
     else:
-        for problem in report.problems[:LISTED]:
+        report = check_shards(directory, workers, page)
+        problems, document, said, bad = report.problems, report.to_dict(), [], 0
+        verdict = f"{report.path}: {report.samples:,} samples in {report.shards:,} shards"
+    if as_json:
+        emit_json(document)
+    else:
+        for problem in problems[:LISTED]:
             click.echo(str(problem))
-        if len(report.problems) > LISTED:
-            click.echo(f"... and {len(report.problems) - LISTED:,} more (--json lists all)")
-        verdict = "sound" if report.sound else f"{len(report.problems):,} problems"
-        click.echo(
-            f"{report.path}: {report.samples:,} samples in {report.shards:,} shards, {verdict}"
-        )
-    if not report.sound:
-        ctx.exit(1)
+        if len(problems) > LISTED:
+            click.echo(f"... and {len(problems) - LISTED:,} more (--json lists all)")
+        for line in said:
+            click.echo(line)
+        click.echo(f"{verdict}, {f'{len(problems):,} problems' if problems else 'sound'}")
+    if problems or bad:
+        ctx.exit(1 if problems else bad)

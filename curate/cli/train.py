@@ -71,7 +71,7 @@ def train(
     list_scales: bool,
     as_json: bool,
 ) -> None:
-    """Train CLIP on SHARDS (folders of WebDataset tars) with a scale's fixed recipe.
+    """Train CLIP on SHARDS (folders of WebDataset tars, or views) with a scale's fixed recipe.
 
     Calls open_clip's own trainer. An interrupted run goes on from its last checkpoint when the
     same command is given again; it refuses data that changed. Under torchrun the global batch
@@ -91,8 +91,10 @@ def train(
     if not data or output is None:
         raise click.UsageError("give SHARDS and --output (or --list-scales)")
     from ...evaluate.set_aside import FILE
+    from ...evaluate.training import finished
     from ...evaluate.training import train as train_run
 
+    before = finished(output)
     info = train_run(
         list(data), output, get_scale(scale, samples_seen), seed=seed, workers=workers,
         threads=threads, precision=precision, device=device, accumulation=accumulation,
@@ -103,7 +105,8 @@ def train(
     if as_json:
         emit_json(info)
     else:
-        click.echo(f"{output / info['checkpoint']}: {info['seconds']:.0f} s")
+        spent = "done before" if before is not None else f"{info['seconds']:.0f} s"
+        click.echo(f"{output / info['checkpoint']}: {spent}")
     aside: dict[str, int] = info["set_aside"]
     if aside:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in aside.items())

@@ -160,6 +160,12 @@ def _thumbnail(
     )
 
 
+def thumbnail_of(uid: str, caption: str, data: bytes | None, source: str) -> Thumbnail:
+    """Return how a sample that lies in no pool is shown."""
+    uri, size, shown = _encode(data)
+    return Thumbnail(uid, shorten(caption, CAPTION), None, uri, *size, shown, source)
+
+
 def _encode(data: bytes | None) -> tuple[str | None, tuple[int, int], tuple[int, int]]:
     """Return data URI, original size and size shown: PNG or JPEG, whichever is smaller."""
     if data is None:

@@ -1,6 +1,7 @@
 """Check a folder of shards: every image decodes, every count is right, every digest fits.
 
-Nothing is repaired and nothing is skipped: what is wrong is listed as (kind, shard, key).
+Nothing is skipped, and nothing is changed (see ``repair``): what is wrong is listed as (kind,
+shard, key).
 
 * of a tar: ``broken``, ``unsafe``;
 * of a sample: ``no_image``, ``json_broken`` and the like (the reason codes of the index),
@@ -14,11 +15,10 @@ Nothing is repaired and nothing is skipped: what is wrong is listed as (kind, sh
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +26,18 @@ from numpy.typing import NDArray
 from ...distribution import manifest as manifests
 from ...errors import DataError, UnsafeInputError
 from ...pools import tar
+from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
-from .index import PARQUET, identify, load_index, tar_names, uid_records
+from .index import load_index
 from .parallel import default_workers, map_ordered
+from .storage import PARQUET, uid_records
+from .tars import tar_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_JSON_BYTES = 1 << 20
 MANIFEST_KINDS = {"missing": "file_missing", "unsafe": "unsafe"}
@@ -77,8 +83,13 @@ class CheckReport:
         return {**asdict(self), "sound": self.sound, "kinds": self.kinds()}
 
 
-def check_shards(directory: Path | str, workers: int | None = None) -> CheckReport:
-    """Read every sample of every tar in a folder; raises only if there is nothing to check."""
+def check_shards(
+    directory: Path | str, workers: int | None = None, page: Path | str | None = None
+) -> CheckReport:
+    """Read every sample of every tar in a folder; raises only if there is nothing to check.
+
+    ``page`` is where a page goes that shows the problems and some samples.
+    """
     directory = Path(directory)
     workers = workers or default_workers()
     paths = [directory / name for name in tar_names(directory)]
@@ -97,6 +108,10 @@ def check_shards(directory: Path | str, workers: int | None = None) -> CheckRepo
     problems += _index(directory, shards)
     problems += _manifest(directory, shards, workers)
     report.problems = sorted(problems)
+    if page is not None:
+        from .check_page import write_check_page
+
+        write_check_page(Path(page), report, {s.name: (s.uids, s.offsets) for s in shards})
     return report
 
 
@@ -125,7 +140,7 @@ def _check_tar(path: Path) -> _Shard:
             for sample in tar.samples_in(window, str(path)):
                 samples += 1
                 try:
-                    uids.append(identify(window, sample))
+                    uids.append(uid_of_sample(window, sample))
                     offsets.append(sample.start)
                     _verify_image(window, sample)
                 except UnsafeInputError as error:
@@ -143,7 +158,7 @@ def _check_tar(path: Path) -> _Shard:
 
 def _verify_image(window: tar.Window, sample: tar.TarSample) -> None:
     image = next(sample.members[e] for e in EXTENSIONS if e in sample.members)
-    verify(os.pread(window.descriptor, image.size, image.data))
+    verify(window(image.data, image.size))
 
 
 # -- the folder ------------------------------------------------------------------------------
@@ -266,9 +281,8 @@ def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
             yield Problem(shard.name, "", "count", detail)
     if any(record.dropped for record in index.shards):
         return
-    tables = list(index.tables())
-    uids = [uid_records(table["uid"], PARQUET) for table in tables]
-    offsets = [table["offset"].to_numpy() for table in tables]
+    rows = list(index.scan(("uid", "offset"), _uids_and_offsets))
+    uids, offsets = [uid for uid, _ in rows], [offset for _, offset in rows]
     same = np.array_equal(
         np.concatenate([np.empty(0, UID_DTYPE), *uids]),
         np.concatenate([shard.uids for shard in shards]),
@@ -278,6 +292,10 @@ def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
     )
     if not same:
         yield Problem(PARQUET, "", "index", "names other samples or places than the tars hold")
+
+
+def _uids_and_offsets(table: pa.Table) -> tuple[UidArray, NDArray[np.int64]]:
+    return uid_records(table["uid"], PARQUET), table["offset"].to_numpy()
 
 
 def _manifest(directory: Path, shards: list[_Shard], workers: int) -> Iterator[Problem]:

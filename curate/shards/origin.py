@@ -1,4 +1,4 @@
-"""Where the samples of a build come from: a folder of tars, or a pool.
+"""Where the samples of a build come from: folders of tars, or a pool.
 
 An *origin* finds uids and cuts the work into *slices*: what a worker needs to know to read the
 samples of one output shard, small enough to send to it.
@@ -7,40 +7,42 @@ samples of one output shard, small enough to send to it.
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...durable import canonical_json
-from ...errors import DataError, IntegrityError, MissingError
-from ...pools import tar
+from ...errors import DataError, IntegrityError, MissingError, UsageError
 from ...pools.images import probe
-from ...pools.reading import locate
+from ...pools.ranges import OpenFiles, Stamp
 from ...pools.uids import UidArray, to_hex
-from ..subset import Lookup
-from .index import Index, ensure_index, uid_records
+from ...pools.views import read_samples
+from .index import ensure_index
+from .order import order_samples
+from .selection import (
+    NO_IMAGE,
+    NOT_IN_SOURCE,
+    UNREADABLE,
+    Records,
+    Selection,
+    Wanted,
+    choose,
+    missing_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...pools.pool import Pool
 
-OPEN_FILES = 128
 PLAN_BATCH = 100_000
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
 }  # fmt: skip
-
-NOT_IN_SOURCE = "not_in_source"
-NO_IMAGE = "no_image"
-UNREADABLE = "unreadable"
 
 Members = list[tuple[str, bytes | memoryview]]
 """Extension and bytes of the members of one sample, in alphabetical order."""
@@ -50,140 +52,83 @@ class Slice(ABC):
     """The samples of one output shard, in order; travels to a worker."""
 
     @abstractmethod
-    def samples(self) -> Iterator[Members]:
-        """Read the samples."""
+    def samples(self) -> Iterator[tuple[str, Members]]:
+        """Read the samples: key and members of each."""
 
 
 class Origin(ABC):
     """A place whose samples can be found by uid."""
 
     kind: str
-
-    @property
-    @abstractmethod
-    def digest(self) -> str:
-        """The name of what was found: it changes when the samples change."""
+    digest: str
+    """The name of what was found: it changes when the samples change."""
 
     @abstractmethod
-    def find(self, uids: UidArray) -> dict[str, NDArray[np.bool_]]:
-        """Look up sorted uids without repetitions, shape (n,).
+    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
+        """Find the samples wanted; called once, before the others.
 
-        Returns for each reason why a uid cannot be used a mask of shape (n,). Called once, before
-        ``slices``.
+        Returns how many there are, repetitions counted, and (uid, reason) of what is missing.
         """
 
     @abstractmethod
-    def slices(self, order: NDArray[np.int64], parts: list[tuple[int, int]]) -> Iterator[Slice]:
-        """Yield a slice for each part [first, last) of ``order``.
+    def uids(self, first: int, last: int) -> UidArray:
+        """Return the uids of the places [first, last) of the output."""
 
-        ``order`` holds places in the array of uids that ``find`` was given.
-        """
+    @abstractmethod
+    def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
+        """Yield a slice for each part [first, last) of the output."""
 
     def close(self) -> None:  # noqa: B027
         """Let go of what the origin holds open."""
 
 
-# -- a folder of tars ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """A source file as it was when the build was planned."""
-
-    path: str
-    size: int
-    mtime_ns: int
+# -- folders of tars -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TarSlice(Slice):
-    """Byte ranges of indexed tars: ``file`` numbers into ``files``; all arrays of shape (n,)."""
+    """Records of samples that point into a few tars."""
 
-    files: tuple[Stamp, ...]
-    file: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-    key: pa.Array
+    files: list[Stamp]
+    raw: bytes
 
-    def samples(self) -> Iterator[Members]:
-        """Read each range with one call and take its members apart."""
-        places = zip(
-            self.file.tolist(), self.offset.tolist(), self.length.tolist(),
-            self.key.to_pylist(), strict=True,
-        )  # fmt: skip
-        with OpenFiles() as opened:
-            for file, offset, length, key in places:
-                stamp = self.files[file]
-                data = opened.read(stamp.path, offset, length, stamp)
-                sample = tar.parse_sample(data, f"{stamp.path} at byte {offset}")
-                if sample.key != key:
-                    raise DataError(
-                        f"{stamp.path}: holds {sample.key[:80]!r} at byte {offset} where the index "
-                        f"says {key[:80]!r}; remove its index.parquet and run the command again"
-                    )
-                view = memoryview(data)
-                yield [
-                    (extension, view[member.data : member.data + member.size])
-                    for extension, member in sorted(sample.members.items())
-                ]
+    def samples(self) -> Iterator[tuple[str, Members]]:
+        """Read each range and take its members apart."""
+        for sample in read_samples(self.files, self.raw):
+            members = sorted(sample.found.members)
+            yield sample.key, [(extension, sample.member(extension)) for extension in members]
 
 
 class TarOrigin(Origin):
-    """A folder of tars with an index."""
+    """Folders of tars with an index each."""
 
     kind = "shards"
 
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self._stamps = tuple(
-            Stamp(str(index.directory / shard.name), shard.size, shard.mtime_ns)
-            for shard in index.shards
-        )
+    def __init__(self, sources: Sequence[Path], workers: int, keep_going: bool) -> None:
+        self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
+        self._chosen: Selection | None = None
+        self.digest = "".join(index.sha256 for index in self._indexes)
+        if len(self._indexes) > 1:
+            self.digest = hashlib.sha256(self.digest.encode()).hexdigest()
 
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of the index."""
-        return self._index.sha256
+    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
+        """Look the uids up in the indexes."""
+        self._chosen = choose(self._indexes, wanted)
+        return len(self._chosen), self._chosen.missing
 
-    def find(self, uids: UidArray) -> dict[str, NDArray[np.bool_]]:
-        """Read through the index once; keep the places of what is wanted."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+    def uids(self, first: int, last: int) -> UidArray:
+        """Return the uids of some places."""
+        assert self._chosen is not None
+        return self._chosen.uids[self._chosen.order[first:last]]
 
-        lookup = Lookup(uids)
-        names = pa.array([shard.name for shard in self._index.shards], pa.string())
-        self._file = np.full(len(uids), -1, np.int32)
-        self._offset, self._length = np.zeros((2, len(uids)), np.int64)
-        found: list[NDArray[np.int64]] = []
-        keys: list[pa.Array] = []
-        for table in self._index.tables():
-            places = lookup.find(uid_records(table["uid"], str(self._index.directory)))
-            rows = np.flatnonzero(places >= 0)
-            places, part = places[rows], table.take(rows)
-            self._file[places] = pc.index_in(part["shard"].cast(pa.string()), names).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-            self._offset[places] = part["offset"].to_numpy()
-            self._length[places] = part["length"].to_numpy()
-            found.append(places)
-            keys.extend(part["key"].cast(pa.large_string()).chunks)
-        # keys stay in the order of the index; _key_row says where each uid's key stands
-        self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.large_string())
-        self._key_row = np.zeros(len(uids), np.int64)
-        every = np.concatenate(found) if found else np.zeros(0, np.int64)
-        self._key_row[every] = np.arange(len(every))
-        return {NOT_IN_SOURCE: self._file < 0}
-
-    def slices(self, order: NDArray[np.int64], parts: list[tuple[int, int]]) -> Iterator[Slice]:
-        """Cut the places found into slices."""
+    def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
+        """Cut the records into slices, each with the tars it needs."""
+        assert self._chosen is not None
         for first, last in parts:
-            places = order[first:last]
-            numbers, file = np.unique(self._file[places], return_inverse=True)
-            yield TarSlice(
-                files=tuple(self._stamps[number] for number in numbers),
-                file=file.astype(np.int32),
-                offset=self._offset[places],
-                length=self._length[places],
-                key=self._keys.take(self._key_row[places]),
-            )
+            records: Records = self._chosen.records(first, last)
+            numbers, file = np.unique(records["file"], return_inverse=True)
+            records["file"] = file
+            yield TarSlice([self._chosen.files[number] for number in numbers], records.tobytes())
 
 
 # -- a pool ----------------------------------------------------------------------------------
@@ -191,12 +136,14 @@ class TarOrigin(Origin):
 
 @dataclass(frozen=True)
 class PoolSlice(Slice):
-    """Rows of a pool: uid, url, text, width, height, sha256, root, shard, offset, length."""
+    """Rows of a pool: uid, copy, url, text, width, height, sha256, root, shard, offset, length."""
 
     rows: pa.Table
 
-    def samples(self) -> Iterator[Members]:
+    def samples(self) -> Iterator[tuple[str, Members]]:
         """Read each image as it lies and write its caption and metadata anew."""
+        from ...pools.reading import locate
+
         with OpenFiles() as opened:
             for row in self.rows.to_pylist():
                 path = str(locate(Path(row["root"]), row["shard"]))
@@ -207,12 +154,15 @@ class PoolSlice(Slice):
                         f"{path}: the image of sample {row['uid']} is not the one that was added "
                         "to the pool (SHA-256 differs); restore it or make the pool again"
                     )
-                yield sorted(
-                    [
-                        (EXTENSIONS[probe(image).format], image),
-                        ("json", _sample_json(row)),
-                        ("txt", (row["text"] or "").encode()),
-                    ]
+                yield (
+                    f"{row['uid']}-{row['copy']}",
+                    sorted(
+                        [
+                            (EXTENSIONS[probe(image).format], image),
+                            ("json", _sample_json(row)),
+                            ("txt", (row["text"] or "").encode()),
+                        ]
+                    ),
                 )
 
 
@@ -224,21 +174,16 @@ class PoolOrigin(Origin):
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._roots = pool.source_paths()
-        self._uids: UidArray | None = None
-        self._digest = ""
 
-    @property
-    def digest(self) -> str:
-        """A digest over all that goes from the pool into the shards."""
-        return self._digest
-
-    def find(self, uids: UidArray) -> dict[str, NDArray[np.bool_]]:
+    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
         """Look the uids up in the pool, and their images in the file system."""
         import pyarrow as pa
 
-        self._uids = uids
-        wanted = pa.table({"high": uids["f0"], "low": uids["f1"], "place": np.arange(len(uids))})
-        self._register("build_wanted_uids", wanted)
+        if wanted.weights is not None or wanted.mix:
+            raise UsageError(f"{self._pool.path}: weights are for folders of tars, not for a pool")
+        uids = wanted.uids
+        table = pa.table({"high": uids["f0"], "low": uids["f1"], "place": np.arange(len(uids))})
+        self._register("build_wanted_uids", table)
         self._pool.sql(
             "CREATE OR REPLACE TEMP TABLE build_wanted AS SELECT place, "
             "(high::UHUGEINT << 64) + low::UHUGEINT AS uid FROM build_wanted_uids"
@@ -254,24 +199,34 @@ class PoolOrigin(Origin):
             found[name].fill_null(False).to_numpy().astype(bool)
             for name in ("known", "located", "readable")
         )
-        self._digest = self._content_digest()
-        return {
+        self.digest = self._content_digest()
+        reasons = {
             NOT_IN_SOURCE: ~known,
             NO_IMAGE: known & ~located,
             UNREADABLE: located & ~readable,
         }
+        missing = missing_of(wanted, reasons, str(self._pool.path))
+        counts = np.where(known & located & readable, wanted.counts, 0)
+        self._uids = uids
+        self._order, self._copy = order_samples(uids, counts, wanted.shuffle)
+        return len(self._order), missing
 
-    def slices(self, order: NDArray[np.int64], parts: list[tuple[int, int]]) -> Iterator[Slice]:
+    def uids(self, first: int, last: int) -> UidArray:
+        """Return the uids of some places."""
+        return self._uids[self._order[first:last]]
+
+    def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
         """Stream the rows in the order of the output and cut them into slices."""
         import pyarrow as pa
 
         if not parts:
             return
-        places = np.concatenate([order[first:last] for first, last in parts])
-        self._register("build_output", pa.table({"place": places, "rank": np.arange(len(places))}))
+        rank = np.concatenate([np.arange(first, last) for first, last in parts])
+        table = pa.table({"rank": rank, "place": self._order[rank], "copy": self._copy[rank]})
+        self._register("build_output", table)
         reader = self._pool.connection.sql(
-            "SELECT o.place, s.url, s.text, s.width, s.height, s.sha256, s.source, s.shard, "
-            's."offset", s.length FROM build_output o JOIN build_wanted w USING (place) '
+            "SELECT o.place, o.copy, s.url, s.text, s.width, s.height, s.sha256, s.source, "
+            's.shard, s."offset", s.length FROM build_output o JOIN build_wanted w USING (place) '
             "JOIN samples s USING (uid) ORDER BY o.rank"
         ).to_arrow_reader(PLAN_BATCH)
         waiting = reader.schema.empty_table()
@@ -318,7 +273,6 @@ class PoolOrigin(Origin):
         """Put uid and root where place and source stood; copy, so that only this slice travels."""
         import pyarrow as pa
 
-        assert self._uids is not None
         uids = to_hex(self._uids[rows["place"].to_numpy()])
         roots = [str(self._roots[source]) for source in rows["source"].to_pylist()]
         rows = rows.drop_columns(["place", "source"])
@@ -328,6 +282,8 @@ class PoolOrigin(Origin):
 
 
 def _size(root: Path | None, shard: str) -> int | None:
+    from ...pools.reading import locate
+
     if root is None:
         return None
     try:
@@ -352,73 +308,15 @@ def _sample_json(row: dict[str, Any]) -> bytes:
 # -- either ----------------------------------------------------------------------------------
 
 
-def open_origin(source: Path, workers: int, keep_going: bool) -> Origin:
-    """Return the origin at ``source``: a folder of tars (indexed first if need be) or a pool."""
-    if source.is_dir():
-        return TarOrigin(ensure_index(source, workers, keep_going))
-    if source.is_file():
-        from ...pools.pool import Pool
+def open_origin(sources: Sequence[Path], workers: int, keep_going: bool) -> Origin:
+    """Return the origin of some folders of tars (indexed first if need be), or of a pool."""
+    for source in sources:
+        if not source.exists():
+            raise MissingError(f"{source}: no such folder of tars and no such pool")
+    if all(source.is_dir() for source in sources):
+        return TarOrigin(sources, workers, keep_going)
+    if len(sources) > 1:
+        raise UsageError("several sources must all be folders of tars")
+    from ...pools.pool import Pool
 
-        return PoolOrigin(Pool.open(source, read_only=True))
-    raise MissingError(f"{source}: no such folder of tars and no such pool")
-
-
-class OpenFiles:
-    """Keeps the files used last open, and makes sure that none changes meanwhile."""
-
-    def __init__(self) -> None:
-        self._files: OrderedDict[str, tuple[int, Stamp]] = OrderedDict()
-
-    def __enter__(self) -> OpenFiles:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        changed = None
-        while self._files:
-            changed = self._close_oldest() or changed
-        if changed and exc_info[0] is None:
-            raise _changed(changed)
-
-    def read(self, path: str, offset: int, length: int, stamp: Stamp | None = None) -> bytes:
-        """Return ``length`` bytes at ``offset``; a file that is not as stamped is a DataError."""
-        if path in self._files:
-            self._files.move_to_end(path)
-        else:
-            self._open(path, stamp)
-        descriptor, found = self._files[path]
-        if offset < 0 or length < 0 or offset + length > found.size:
-            raise _changed(path)
-        data = os.pread(descriptor, length, offset)
-        if len(data) < length:
-            raise _changed(path)
-        return data
-
-    def _open(self, path: str, stamp: Stamp | None) -> None:
-        if len(self._files) >= OPEN_FILES:
-            changed = self._close_oldest()
-            if changed:
-                raise _changed(changed)
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-        found = _stamp(path, descriptor)
-        self._files[path] = (descriptor, found)
-        if stamp is not None and stamp != found:
-            raise _changed(path)
-
-    def _close_oldest(self) -> str | None:
-        """Close the file not used for longest; return its path if it has changed."""
-        path, (descriptor, before) = self._files.popitem(last=False)
-        after = _stamp(path, descriptor)
-        os.close(descriptor)
-        return None if after == before else path
-
-
-def _stamp(path: str, descriptor: int) -> Stamp:
-    status = os.fstat(descriptor)
-    return Stamp(path, status.st_size, status.st_mtime_ns)
-
-
-def _changed(path: str) -> DataError:
-    return DataError(f"{path}: changed while it was read; run the same command again")
+    return PoolOrigin(Pool.open(sources[0], read_only=True))

@@ -9,7 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -38,6 +38,8 @@ def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) ->
         return
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
     context = multiprocessing.get_context("forkserver")
+    # Workers are forked from a server that has imported what they need, once for all.
+    context.set_forkserver_preload([function.__module__])
     executor = ProcessPoolExecutor(workers, context, _start_worker)
     waiting: deque[Future[R]] = deque()
     try:
@@ -54,6 +56,28 @@ def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) ->
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def map_threads(
+    function: Callable[[T], R], tasks: Iterable[T], workers: int | None = None
+) -> Iterator[R]:
+    """Yield ``function(task)`` for every task, in order, computed a little ahead by threads.
+
+    For work that waits for others or lets go of Python's lock.
+    """
+    workers = workers or default_workers()
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            for task in tasks:
+                waiting.append(threads.submit(function, task))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _start_worker() -> None:

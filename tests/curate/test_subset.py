@@ -111,6 +111,17 @@ def test_lookup_finds_what_is_there(haystack, needles):
     assert found.tolist() == [ordered.index(uid) if uid in haystack else -1 for uid in needles]
 
 
+def test_lookup_of_uids_that_share_their_first_bits():
+    array = uids.from_halves(np.zeros(500, np.uint64), np.arange(0, 1000, 2, dtype=np.uint64))
+    lookup = subset.Lookup(array)
+    assert lookup._deepest > subset.DEEP  # so that binary search takes over
+    wanted = uids.from_halves(
+        np.array([0, 0, 0, 1], np.uint64), np.array([0, 998, 3, 0], np.uint64)
+    )
+    assert lookup.find(wanted).tolist() == [0, 499, -1, -1]
+    assert subset.Lookup(array[:0]).find(wanted).tolist() == [-1] * 4
+
+
 def test_results_are_files_that_load_again(tmp_path):
     a, b = records([(1, 1), (1, 1), (2, 0)]), records([(1, 1), (0, 5)])
     for name, result in [("u", subset.union(a, b)), ("i", subset.intersect(a, b))]:
@@ -173,8 +184,8 @@ def test_a_subset_needs_no_sidecar(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not a readable sidecar: Expecting property name"),
-        ("[" * 100_000, "not a readable sidecar: "),
+        ("{", "not JSON: Expecting property name"),
+        ("[" * 100_000, "not JSON: "),
         ("[]", "not the sidecar of a subset; move it away or rename the subset"),
         ('{"format": "x"}', "not the sidecar of a subset; move it away or rename the subset"),
         (

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 from datacomp.errors import DataError, UnsafeInputError
-from datacomp.pools import tar
+from datacomp.pools import tar, tar_headers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -450,4 +450,46 @@ def test_the_writer_says_where_data_starts():
 
 def test_the_adler_sum_is_the_sum():
     for block in (b"\xff" * 512, b"\0" * 512, bytes(range(256)) * 2):
-        assert tar._byte_sum(block) == sum(block)
+        assert tar_headers.byte_sum(block) == sum(block)
+
+
+# -- the fast way through an ordinary sample -------------------------------------------------
+
+
+def slowly(data):
+    found = list(tar._group(tar._scan(lambda at, size: data[at : at + size], len(data), "t"), "t"))
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize("key", ["a", "k" * 90, "k" * 120, "dir/a", "\u00fc", "./a"])
+def test_a_sample_is_parsed_alike_fast_and_slowly(kind, key):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=kind) as file:
+        for extension, data in (("JPG", b"x" * 1000), ("json", b"{}"), ("seg.png", b"")):
+            info = tarfile.TarInfo(f"{key}.{extension}")
+            info.size, info.mtime = len(data), 1.5 if kind == tarfile.PAX_FORMAT else 1
+            try:
+                file.addfile(info, io.BytesIO(data))
+            except ValueError:  # a name that this format cannot hold
+                return
+    whole = list(tar._group(tar._scan(window_on(buffer), len(buffer.getvalue()), "t"), "t"))
+    data = buffer.getvalue()[whole[0].start : whole[0].end]
+    assert tar.parse_sample(data, "t") == slowly(data)
+    fast = tar._plain_sample(memoryview(data))
+    assert fast in (None, slowly(data))
+    assert (fast is not None) == (key in ("a", "k" * 90))
+
+
+def window_on(buffer):
+    return lambda at, size: buffer.getvalue()[at : at + size]
+
+
+@given(st.integers(0, 2047), st.integers(0, 255))
+def test_a_damaged_sample_is_never_parsed_otherwise_than_slowly(place, value):
+    data = bytearray(tar.tar_bytes([("a.jpg", b"x" * 600), ("a.txt", b"y")])[:-1024])
+    data[place % len(data)] = value
+    fast = tar._plain_sample(memoryview(bytes(data)))
+    if fast is not None:
+        assert fast == slowly(bytes(data))

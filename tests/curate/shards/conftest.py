@@ -104,5 +104,5 @@ def make():
 
     return SimpleNamespace(
         picture=picture, uid_of=uid_of, members=members, write_shard=write_shard,
-        contents=contents, files_of=files_of,
+        contents=contents, files_of=files_of, big=lambda number: picture(number, side=400),
     )  # fmt: skip

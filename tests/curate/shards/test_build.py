@@ -13,8 +13,9 @@ from collections import Counter
 import numpy as np
 import pytest
 from datacomp.curate.shards import build as module
-from datacomp.curate.shards import index_shards, origin
+from datacomp.curate.shards import folder, index_shards, origin
 from datacomp.curate.shards.build import build_shards
+from datacomp.curate.shards.order import order_samples
 from datacomp.distribution import manifest
 from datacomp.errors import (
     DataError,
@@ -52,7 +53,7 @@ def keys(folder, make):
 
 def test_a_build_holds_the_subset_and_nothing_else(shards, select, out, make):
     report = build_shards(shards, select(3, 17, 8, 8, 20, 0), out, shard_size=4, workers=1)
-    names = sorted(make.uid_of(n) for n in (3, 17, 8, 20, 0))
+    names = [make.uid_of(n) for n in (0, 3, 8, 17, 20)]  # as they stand in the tars
     expected = [f"{uid}-{j}" for uid in names for j in range(2 if uid == make.uid_of(8) else 1)]
     assert keys(out, make) == expected
     numbers = {make.uid_of(n): n for n in ALL}
@@ -83,6 +84,8 @@ def test_the_layout_is_the_one_trainers_know(shards, select, out, make):
         "subset_file": "sample_ids.npy",
         "output_shard_format": "{:08d}.tar",
         "output_shard_stats_format": "{:08d}_stats.json",
+        "apply_blur": "False",
+        "blur_count": 0,
         "output_count": 21,
         "output_shard_count": 3,
     }
@@ -117,7 +120,8 @@ def test_a_seed_shuffles_and_another_seed_otherwise(shards, select, tmp_path, ma
         folder = tmp_path / f"{seed}"
         build_shards(shards, select(*ALL, 2), folder, shard_size=10, workers=1, shuffle=seed)
         orders[seed] = keys(folder, make)
-    assert orders[None] == sorted(orders[None])
+    numbers = [shard * 7 + (3 * i) % 7 for shard in range(3) for i in range(7)]
+    assert list(dict.fromkeys(key[:32] for key in orders[None])) == list(map(make.uid_of, numbers))
     assert len({tuple(order) for order in orders.values()}) == 3
     assert {frozenset(Counter(order).items()) for order in orders.values()} == {
         frozenset(Counter(orders[None]).items())
@@ -130,11 +134,11 @@ def test_a_seed_shuffles_and_another_seed_otherwise(shards, select, tmp_path, ma
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=30), st.integers(0, 2**63 - 1))
 def test_a_shuffled_order_is_a_permutation_that_ignores_what_else_is_there(counts, seed):
     array = uids.from_hex([hashlib.sha256(b"%d" % n).hexdigest()[:32] for n in range(len(counts))])
-    order, copy = module._order(array, np.array(counts), seed)
+    order, copy = order_samples(array, np.array(counts), seed)
     expected = [(n, j) for n, count in enumerate(counts) for j in range(count)]
     found = list(zip(order.tolist(), copy.tolist(), strict=True))
     assert sorted(found) == expected
-    fewer, copies = module._order(array, np.array([*counts[:-1], 0]), seed)
+    fewer, copies = order_samples(array, np.array([*counts[:-1], 0]), seed)
     assert list(zip(fewer.tolist(), copies.tolist(), strict=True)) == [
         pair for pair in found if pair[0] != len(counts) - 1
     ]
@@ -142,7 +146,7 @@ def test_a_shuffled_order_is_a_permutation_that_ignores_what_else_is_there(count
 
 def test_the_shuffled_order_is_the_same_for_ever():
     array = uids.from_hex([f"{n:032x}" for n in range(8)])
-    order, _ = module._order(array, np.ones(8, np.int64), 0)
+    order, _ = order_samples(array, np.ones(8, np.int64), 0)
     assert order.tolist() == [0, 6, 2, 1, 3, 4, 7, 5]
 
 
@@ -374,44 +378,21 @@ def test_two_samples_with_one_uid_are_an_error_unless_indexed_so(shards, select,
 def test_a_source_that_changes_under_way_is_an_error(shards, select, out, monkeypatch):
     index_shards(shards, 1)
     path = shards / "00000000.tar"
-    plan = module._claim
+    plan = module.claim
 
     def change(*arguments):
         plan(*arguments)
         path.write_bytes(path.read_bytes())  # same bytes, but who can tell
 
-    monkeypatch.setattr(module, "_claim", change)
+    monkeypatch.setattr(module, "claim", change)
     with pytest.raises(DataError) as caught:
         build_shards(shards, select(*ALL), out, workers=1)
-    assert one_line(caught) == f"{path}: changed while it was read; run the same command again"
+    assert one_line(caught) == (
+        f"{path}: has changed since it was indexed; run 'datacomp shards index' and then this again"
+    )
     assert not list(out.glob("*.tar"))
     monkeypatch.undo()
     assert build_shards(shards, select(*ALL), out, workers=1).samples == 21
-
-
-def shrink(path):
-    with origin.OpenFiles() as files:
-        files.read(str(path), 0, 512)
-        os.truncate(path, 1024)
-        files.read(str(path), 4096, 512)
-
-
-def test_a_source_that_shrinks_is_an_error(shards):
-    path = shards / "00000000.tar"
-    with pytest.raises(DataError, match="changed while it was read"):
-        shrink(path)
-    with origin.OpenFiles() as files, pytest.raises(DataError, match="cannot be read: No such"):
-        files.read(str(path) + "x", 0, 1)
-    with origin.OpenFiles() as files, pytest.raises(DataError, match="changed while it was read"):
-        files.read(str(path), 0, 1 << 50)
-
-
-def test_few_files_are_held_open(shards, monkeypatch):
-    monkeypatch.setattr(origin, "OPEN_FILES", 2)
-    with origin.OpenFiles() as files:
-        for path in sorted(shards.glob("*.tar")) * 2:
-            assert len(files.read(str(path), 0, 512)) == 512
-            assert len(files._files) <= 2
 
 
 def test_an_index_that_lies_is_found_out(shards, select, out):
@@ -421,17 +402,17 @@ def test_an_index_that_lies_is_found_out(shards, select, out):
     index_shards(shards, 1)
     path = shards / "index.parquet"
     table = pq.read_table(path)
-    keys = table["key"].to_pylist()
-    keys[0] = "other"
-    pq.write_table(table.set_column(4, "key", pa.array(keys)), path)
+    found = table["uid"].to_pylist()
+    found[0], found[1] = found[1], found[0]
+    pq.write_table(table.set_column(0, "uid", pa.array(found)), path)
     metadata = json.loads((shards / "index.json").read_text())
     metadata["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (shards / "index.json").write_text(json.dumps(metadata))
     with pytest.raises(DataError) as caught:
         build_shards(shards, select(*ALL), out, workers=1)
     assert one_line(caught) == (
-        f"{shards / '00000000.tar'}: holds '000000000' at byte 0 where the index says 'other'; "
-        "remove its index.parquet and run the command again"
+        f"{shards / '00000000.tar'} at byte 0: holds {found[1]} where the index says {found[0]}; "
+        "index the tars again"
     )
 
 
@@ -489,7 +470,7 @@ def test_an_out_that_cannot_be_written_is_refused(shards, select):
 
 
 def test_one_build_at_a_time(shards, select, out):
-    with module._locked(out), pytest.raises(StorageError) as caught:
+    with folder.locked(out), pytest.raises(StorageError) as caught:
         build_shards(shards, select(1), out, workers=1)
     assert one_line(caught) == f"{out}: another build is writing there; wait for it"
 
@@ -537,12 +518,14 @@ def python(script, *arguments, **options):
 # A process that has everything imported forks one builder per kill point and kills it as soon
 # as so many files are there, a moment later each time.
 KILLER = """
-    import os, signal, sys, time
+    import os, random, signal, sys, time
     from pathlib import Path
     from datacomp.curate.shards import build_shards
     import pyarrow.parquet
     source, subset, out, workers = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    for wanted, delay in [(1, 0), (4, 0.001), (9, 0.004), (16, 0), (24, 0.002)]:
+    chance = random.Random(0)
+    for wanted in sorted(chance.randrange(1, 28) for _ in range(20)):
+        delay = chance.random() * 0.005
         child = os.fork()
         if not child:
             build_shards(source, subset, out, shard_size=2, workers=workers)
@@ -571,7 +554,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(
     process = python(KILLER, shards, subset, out, workers)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert output.count("killed with") == 5
+    assert output.count("killed with") == 20
     time.sleep(0.2)  # workers whose parent was killed are gone by then
     settled = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     assert 0 < len(settled) < 21
@@ -605,6 +588,144 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written(shards, select, 
     assert build_shards(shards, subset, out, workers=1).samples == 21
 
 
+# -- padding and blur ------------------------------------------------------------------------
+
+
+def test_tars_are_padded_to_whole_pieces(shards, select, out, make):
+    plain = out.with_name("plain")
+    build_shards(shards, select(*ALL), plain, shard_size=8, workers=1)
+    report = build_shards(shards, select(*ALL), out, shard_size=8, workers=1, pad=1 << 14)
+    for path in out.glob("*.tar"):
+        data, before = path.read_bytes(), (plain / path.name).read_bytes()
+        assert len(data) % (1 << 14) == 0
+        assert data.rstrip(b"\0") == before.rstrip(b"\0")
+        assert make.contents(path) == make.contents(plain / path.name)
+    assert manifest.verify(out, manifest.load(out / "manifest.json")) == []
+    assert report.bytes == sum(path.stat().st_size for path in out.glob("*.tar"))
+    with pytest.raises(UsageError, match=r"^tars can be padded to a multiple of 512 bytes, not of"):
+        build_shards(shards, select(1), out, pad=1000)
+
+
+FACE = [[0.25, 0.25, 0.75, 0.75]]
+
+
+def boxes(path, rows):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kind = pa.list_(pa.list_(pa.float64()))
+    table = pa.table({"uid": [uid for uid, _ in rows],
+                      "face_bboxes": pa.array([found for _, found in rows], kind)})  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+    return path
+
+
+def test_faces_are_blurred_and_counted(shards, select, out, make, tmp_path, run):
+    path = boxes(tmp_path / "b" / "0.parquet", [(make.uid_of(1), FACE), (make.uid_of(2), [])])
+    arguments = ["shards", "build", shards, select(1, 1, 2), "-o", out, "--workers", 1]
+    code, stdout, _ = run(*arguments, "--blur", path.parent)
+    assert (code, stdout.splitlines()[1]) == (0, "blurred: 2 samples with faces; 1 have none")
+    found = dict(make.contents(out / "00000000.tar"))
+    assert sorted(name.partition("-")[2] for name in found if make.uid_of(1) in name) == [
+        "0.json", "0.txt", "0.webp", "1.json", "1.txt", "1.webp",
+    ]  # fmt: skip
+    assert found[f"{make.uid_of(2)}-0.jpg"] == make.picture(2)
+    assert json.loads((out / "meta.json").read_text())["blur_count"] == 2
+    again = build_shards(shards, select(1, 1, 2), out, workers=1, blur=path.parent)
+    assert (again.reused, again.blurred) == (1, 2)
+    with pytest.raises(UsageError, match=r"holds another build \(blur: "):
+        build_shards(shards, select(1, 1, 2), out, workers=1)
+
+
+def test_the_map_of_datacomp_names_files_of_boxes(shards, select, out, make, tmp_path):
+    path = boxes(tmp_path / "b.parquet", [(make.uid_of(1), FACE)])
+    named = tmp_path / "map.json"
+    named.write_text(json.dumps({"0": {"parquet": str(path), "shards": ["/else/00000000.tar"]}}))
+    report = build_shards(shards, select(1), out, workers=1, blur=named)
+    assert report.blurred == 1
+    path.unlink()
+    with pytest.raises(MissingError) as caught:
+        build_shards(shards, select(1), out, workers=1, blur=named)
+    assert one_line(caught) == f"{path}: no such file of face boxes, but {named} names it"
+    named.write_text("[]")
+    with pytest.raises(DataError, match="not a map of face boxes"):
+        build_shards(shards, select(1), out, workers=1, blur=named)
+
+
+def test_no_image_passes_whose_faces_are_not_known(shards, select, out, make, tmp_path):
+    rows = [(make.uid_of(1), FACE), (make.uid_of(3), None)]
+    path = boxes(tmp_path / "b.parquet", rows)
+    with pytest.raises(DataError) as caught:
+        build_shards(shards, select(1, 2, 3), out, workers=1, blur=path)
+    lacking = ", ".join(sorted([make.uid_of(2), make.uid_of(3)]))
+    assert one_line(caught) == (
+        f"{path}: says nothing about the faces of 2 samples ({lacking}); "
+        "--keep-going leaves them out"
+    )
+    report = build_shards(shards, select(1, 2, 3), out, workers=1, blur=path, keep_going=True)
+    assert report.missing == {"no_face_boxes": 2}
+    assert [name for name, _ in make.contents(out / "00000000.tar")] == [
+        f"{make.uid_of(1)}-0.{extension}" for extension in ("json", "txt", "webp")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([(1, [[0.1, 0.2, 0.3]])], "a face box that is not four numbers"),
+        ([(1, [[0.1, 0.2, 0.3, float("nan")]])], "a face box that is not four numbers"),
+        ([(1, FACE), (1, [])], "a uid whose boxes stand there twice"),
+    ],
+)
+def test_boxes_that_are_none(shards, select, out, make, tmp_path, rows, said):
+    path = boxes(tmp_path / "b.parquet", [(make.uid_of(n), found) for n, found in rows])
+    with pytest.raises(DataError, match=f"^{path}: {said}$"):
+        build_shards(shards, select(1), out, workers=1, blur=path)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="no readable face boxes"):
+        build_shards(shards, select(1), out, workers=1, blur=path)
+    with pytest.raises(MissingError, match="no such file of face boxes"):
+        build_shards(shards, select(1), out, workers=1, blur=tmp_path / "none")
+
+
+def test_the_blur_is_local_and_strong():
+    from datacomp.curate.shards.blur import blur_pixels
+
+    pixels = np.random.default_rng(0).random((200, 300, 3), np.float32)
+    result = blur_pixels(pixels, [(0.4, 0.4, 0.6, 0.6)])
+    # A box of 60 by 40 px grows by 6 px; its sigma is 6 px, so 24 px further nothing changes.
+    changed = np.abs(result - pixels).max(axis=2) > 1e-6
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert (rows[0], columns[0]) >= (74 - 25, 114 - 25)
+    assert (rows[-1], columns[-1]) <= (126 + 25, 186 + 25)
+    middle = result[90:110, 140:160]
+    assert middle.std() < pixels[90:110, 140:160].std() / 8
+    assert blur_pixels(pixels, [(0.5, 0.5, 0.5, 0.5)]) is pixels
+
+
+# -- several sources -------------------------------------------------------------------------
+
+
+def test_several_folders_are_one_source(tmp_path, select, out, make):
+    make.write_shard(tmp_path / "a", 0, make.members(1))
+    make.write_shard(tmp_path / "b", 0, make.members(2))
+    sources = [tmp_path / "a", tmp_path / "b"]
+    build_shards(sources, select(1, 2), out, workers=1, mix=[2, 1])
+    assert keys(out, make) == [
+        f"{make.uid_of(1)}-0", f"{make.uid_of(1)}-1", f"{make.uid_of(2)}-0",
+    ]  # fmt: skip
+
+
+def test_a_pool_is_the_only_source_and_has_no_weights(shards, pool, select, out):
+    with pytest.raises(UsageError, match=r"^several sources must all be folders of tars$"):
+        build_shards([shards, pool], select(1), out, workers=1)
+    with pytest.raises(UsageError, match="weights are for folders of tars, not for a pool"):
+        build_shards(pool, select(1), out, workers=1, mix=[2])
+    with pytest.raises(UsageError, match=r"^no source given"):
+        build_shards([], select(1), out, workers=1)
+
+
 # -- the command -----------------------------------------------------------------------------
 
 
@@ -619,5 +740,5 @@ def test_the_command_says_what_it_built(shards, select, out, run):
     assert json.loads(stdout) == {
         "path": str(out), "selected": 3, "samples": 3, "shards": 2, "reused": 2,
         "bytes": sum(path.stat().st_size for path in out.glob("*.tar")),
-        "missing": {}, "digest": digest,
+        "missing": {}, "digest": digest, "blurred": None,
     }  # fmt: skip

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.shards import index as module
-from datacomp.curate.shards.index import ensure_index, index_shards, load_index, uid_records
+from datacomp.curate.shards import storage
+from datacomp.curate.shards.index import ensure_index, index_shards, load_index
+from datacomp.curate.shards.storage import uid_records
 from datacomp.errors import DataError, MissingError, UnsafeInputError
 from datacomp.pools.tar import END, tar_bytes
 from datacomp.pools.uids import to_hex, uid_of_bytes
@@ -34,6 +36,7 @@ def test_every_sample_has_a_row_that_points_at_it(shards, make):
         "samples": 21,
         "read": 3,
         "unchanged": 0,
+        "bytes_read": report.bytes_read,
         "duplicates": 0,
         "duplicate_uids": [],
         "set_aside": {},
@@ -49,13 +52,21 @@ def test_every_sample_has_a_row_that_points_at_it(shards, make):
             names = [info.name for info in file]
             assert names == [f"{row['key']}.{e}" for e in ("jpg", "json", "txt")]
             assert json.load(file.extractfile(names[1]))["uid"] == row["uid"]
+            for member in row["members"]:
+                there = file.extractfile(f"{row['key']}.{member['extension']}").read()
+                start = member["offset"]
+                assert data[start : start + member["size"]] == there
 
 
 def test_the_columns_are_as_promised(shards):
     index_shards(shards, 1)
     schema = pq.read_schema(shards / "index.parquet")
-    assert schema.names == ["uid", "shard", "offset", "length", "key"]
-    assert [str(kind) for kind in schema.types] == ["string", "string", "int64", "int64", "string"]
+    assert schema.names == ["uid", "shard", "offset", "length", "key", "members"]
+    assert [str(kind) for kind in schema.types] == [
+        "string", "string", "int64", "int64", "string",
+        "list<element: struct<extension: string not null, offset: int64 not null, "
+        "size: int64 not null> not null>",
+    ]  # fmt: skip
 
 
 def test_workers_change_nothing(shards):
@@ -68,7 +79,7 @@ def test_workers_change_nothing(shards):
 
 
 def test_unchanged_tars_are_not_read_again(shards, make, monkeypatch):
-    monkeypatch.setattr(module, "ROW_GROUP", 5)  # so that rows of one tar stand in two groups
+    monkeypatch.setattr(storage, "ROW_GROUP", 5)  # so that rows of one tar stand in two groups
     index_shards(shards, 1)
     before = (shards / "index.parquet").read_bytes()
     report = index_shards(shards, 1)
@@ -87,10 +98,10 @@ def test_unchanged_tars_are_not_read_again(shards, make, monkeypatch):
 
 def test_a_removed_tar_leaves_the_index(shards):
     index_shards(shards, 1)
-    (shards / "00000001.tar").unlink()
+    (shards / "00000002.tar").unlink()
     report = index_shards(shards, 1)
     assert (report.read, report.samples) == (0, 14)
-    assert {row["shard"] for row in rows(shards)} == {"00000000.tar", "00000002.tar"}
+    assert {row["shard"] for row in rows(shards)} == {"00000000.tar", "00000001.tar"}
 
 
 def test_a_tar_with_another_time_is_read_again(shards):
@@ -116,7 +127,7 @@ def test_ensure_index_makes_one_and_then_takes_it(shards):
     assert first.samples == 21
     assert ensure_index(shards, 1) == first == load_index(shards)
     assert (shards / "index.parquet").stat().st_mtime_ns == stamp
-    assert sum(len(table) for table in first.tables()) == 21
+    assert sum(first.scan(("uid",), len)) == 21
 
 
 def test_a_sample_without_a_uid_gets_the_one_a_pool_would_give(tmp_path, make):
@@ -230,9 +241,47 @@ def test_a_tar_that_leaves_its_folder_is_refused_whole(shards, make, name):
             info.size = len(data)
             file.addfile(info, io.BytesIO(data))
     (shards / "00000003.tar").write_bytes(buffer.getvalue())
+    (shards / "00000003_stats.json").write_text('{"successes": 1}')
     with pytest.raises(UnsafeInputError, match="would leave its folder; the tar is refused"):
         index_shards(shards, 2)
     assert index_shards(shards, 1, keep_going=True).samples == 21
+
+
+def test_a_hole_in_the_numbering_is_an_error_that_can_be_passed(shards, make, run):
+    make.write_shard(shards, 5, make.members(70))
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    assert str(caught.value) == (
+        f"{shards}: 00000003.tar is missing (a hole in the numbering); --keep-going goes on without"
+    )
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.samples, report.set_aside) == (22, {"shard_missing": 2})
+    code, out, _ = run("shards", "index", shards, "--keep-going")
+    assert code == 3
+    assert "set aside: 2 shard_missing" in out
+
+
+def test_a_missing_stats_file_is_an_error_that_can_be_passed(shards):
+    (shards / "00000001_stats.json").unlink()
+    with pytest.raises(DataError, match=r"00000001_stats.json is missing; --keep-going goes on"):
+        index_shards(shards, 1)
+    assert index_shards(shards, 1, keep_going=True).set_aside == {"stats_missing": 1}
+    for path in shards.glob("*_stats.json"):
+        path.unlink()
+    assert index_shards(shards, 1).complete  # tars of others have none
+
+
+def test_a_tar_cut_off_between_two_samples_is_noticed(shards):
+    index_shards(shards, 1)
+    path = shards / "00000002.tar"
+    last = rows(shards)[-1]
+    path.write_bytes(path.read_bytes()[: last["offset"]])
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    assert str(caught.value) == (
+        f"{path}: 6 samples, but 00000002_stats.json says 7; fetch or build it again"
+    )
+    assert index_shards(shards, 1, keep_going=True).set_aside == {"shard_broken": 1}
 
 
 def test_a_folder_without_tars(tmp_path):

@@ -1,0 +1,116 @@
+"""The folder that is built: one build at a time, nothing of another's, done shards found again."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...distribution import manifest as manifests
+from ...distribution.manifest import FileEntry
+from ...durable import sha256_file, storage_errors, write_json
+from ...errors import DataError, StorageError, UsageError
+
+SHARD_NAME = "{:08d}.tar"
+STATS_NAME = "{:08d}_stats.json"
+STATE = "build.json"
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold a folder for one build at a time; make it if need be."""
+    with storage_errors(out):
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise UsageError(f"{out}: a file, but shards need a folder") from None
+        except FileNotFoundError as error:  # a place where no folder can be made, as below /proc
+            raise StorageError(f"cannot write {out}: {error.strerror}") from None
+        descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"{out}: another build is writing there; wait for it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse a folder that holds something else than a build."""
+    if not (out / STATE).exists():
+        others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+        if others:
+            raise UsageError(
+                f"{out}: is not empty ({others[0]}) and was not made by 'datacomp shards build'; "
+                "choose another folder"
+            )
+
+
+def claim(out: Path, identity: dict[str, Any]) -> None:
+    """Write what is being built, or make sure that the same is being built already."""
+    path = out / STATE
+    if not path.exists():
+        write_json(path, identity)
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: damaged; remove the folder {out} and build again")
+    for name, value in identity.items():
+        if found.get(name) != value:
+            raise UsageError(
+                f"{out}: holds another build ({name}: {_short(found.get(name))} instead of "
+                f"{_short(value)}); choose another folder or remove this one"
+            )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        value = {k: v[:12] if isinstance(v, str) else v for k, v in value.items()}
+        return ", ".join(f"{name} {item}" for name, item in sorted(value.items()))
+    return str(value)
+
+
+def entry_of(path: Path) -> FileEntry:
+    """Read a file and describe it for the manifest."""
+    return FileEntry(path.name, path.stat().st_size, sha256_file(path))
+
+
+def stats_path(shard: Path) -> Path:
+    """Return where the stats of a shard stand."""
+    return shard.with_name(STATS_NAME.format(int(shard.stem)))
+
+
+def known_entries(out: Path) -> dict[str, FileEntry]:
+    """Return what the manifest of an earlier, finished run says of the shards."""
+    path = out / manifests.NAME
+    if not path.exists():
+        return {}
+    files = manifests.load(path)["files"]
+    return {item["path"]: FileEntry(**item) for item in files}
+
+
+def is_whole(out: Path, number: int, count: int, known: dict[str, FileEntry]) -> bool:
+    """Tell whether a shard is there. Its stats are written after it, so both means whole."""
+    path = out / SHARD_NAME.format(number)
+    stats = stats_path(path)
+    if (
+        not path.is_file()
+        or not stats.is_file()
+        or stats.read_bytes() != stats_text(count).encode()
+    ):
+        return False
+    return path.name not in known or known[path.name].size == path.stat().st_size
+
+
+def stats_text(count: int) -> str:
+    """Return the stats of a shard of so many samples, as the original tools read them."""
+    return json.dumps({"successes": count})

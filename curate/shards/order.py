@@ -1,0 +1,69 @@
+"""In which order samples stand, and how often: the same for ever, on every machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...pools.uids import UidArray
+
+Places = NDArray[np.int64]
+
+MAX_COPIES = 1 << 20
+_ROUNDING = 0x5EED0F3E16475
+
+
+def order_samples(
+    uids: UidArray, counts: Places, shuffle: int | None, rank: NDArray[np.uint64] | None = None
+) -> tuple[Places, NDArray[np.uint32]]:
+    """Return for each output place which uid stands there and which repetition of it.
+
+    ``counts``, shape (n,), says how often each uid is wanted. Without a seed the order is that of
+    ``rank``, shape (n,), or else of the uids; repetitions are neighbours. With a seed it is
+    that of a hash of uid, repetition and seed: unlike a random generator's stream, it is the
+    same in every version of numpy, and a sample's rank does not depend on what else is there.
+    """
+    most = int(counts.max(initial=0))
+    order = np.flatnonzero(counts)
+    if rank is not None and shuffle is None:
+        order = order[np.argsort(rank[order], kind="stable")]
+    if most > 1:
+        order = np.repeat(order, counts[order])
+    copy = _copies(order, most)
+    if shuffle is None:
+        return order, copy
+    hashed = mix(uids["f0"][order] ^ mix(uids["f1"][order] ^ mix(copy.astype(np.uint64))))
+    hashed = mix(hashed ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
+    shuffled = np.argsort(hashed, kind="stable")
+    return order[shuffled], copy[shuffled]
+
+
+def round_weights(uids: UidArray, weights: NDArray[np.float64]) -> Places:
+    """Turn weights, shape (n,), into counts whose expectation they are.
+
+    A weight of 2.3 is 2 repetitions, and for 3 of 10 uids a third: which, a hash of the uid
+    says.
+    """
+    whole = np.floor(weights)
+    chance = mix(uids["f0"] ^ mix(uids["f1"] ^ np.uint64(_ROUNDING))) >> np.uint64(11)
+    more = chance.astype(np.float64) * 2.0**-53 < weights - whole
+    return whole.astype(np.int64) + more
+
+
+def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit integers (the finaliser of SplitMix64)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _copies(order: Places, most: int) -> NDArray[np.uint32]:
+    """Number the repetitions of equal neighbours: 0, 1, 2, ..."""
+    if most <= 1:
+        return np.zeros(len(order), np.uint32)
+    first = np.ones(len(order), bool)
+    first[1:] = order[1:] != order[:-1]
+    starts = np.flatnonzero(first)
+    lengths = np.diff(np.append(starts, len(order)))
+    return (np.arange(len(order)) - np.repeat(starts, lengths)).astype(np.uint32)

@@ -1,0 +1,131 @@
+"""Make a view: the virtual shards of a subset, in seconds and without copying."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...durable import atomic_directory, digest, write_json, write_text
+from ...errors import UsageError
+from ...pools.ranges import is_remote
+from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
+from .index import ensure_index
+from .selection import SHARD_SIZE, Selection, Wanted, choose
+
+CHUNK = 1 << 20
+"""Records written at a time."""
+
+
+@dataclass
+class SelectReport:
+    """What is in a view. ``selected`` and ``samples`` count repetitions, ``missing`` does not."""
+
+    path: str
+    selected: int
+    samples: int
+    shards: int
+    bytes: int
+    urls: str
+    missing: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every selected sample was found."""
+        return not self.missing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def select_shards(
+    sources: Sequence[Path | str],
+    subset: Path | str,
+    out: Path | str,
+    *,
+    weights: Path | str | None = None,
+    mix: Sequence[float] = (),
+    shard_size: int = SHARD_SIZE,
+    shuffle: int | None = None,
+    workers: int | None = None,
+    keep_going: bool = False,
+) -> SelectReport:
+    """Write the view ``out`` of the samples of ``subset`` in indexed tars.
+
+    ``sources`` are folders of tars (indexed first if need be) or folders with the index of URLs.
+    ``weights`` is a parquet file of (uid, weight); ``mix`` has a weight for each source. The
+    weights of a sample multiply, and say how often it is repeated. Raises UsageError, DataError,
+    MissingError, StorageError.
+    """
+    out = Path(out)
+    wanted = Wanted.read(
+        Path(subset), weights=None if weights is None else Path(weights), mix=mix,
+        shard_size=shard_size, shuffle=shuffle, keep_going=keep_going,
+    )  # fmt: skip
+    if not sources:
+        raise UsageError("no source given; name a folder of tars")
+    quoted(out)  # refuses what no URL pattern could name
+    indexes = [ensure_index(Path(source), workers, keep_going) for source in sources]
+    chosen = choose(indexes, wanted)
+    identity = {**wanted.identity(), **chosen.identity()}
+    _write(out, wanted, chosen, {**identity, "digest": digest(identity)})
+    view = View.open(out)
+    report = SelectReport(
+        str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
+        digest=view.digest,
+    )  # fmt: skip
+    for _, reason in chosen.missing:
+        report.missing[reason] = report.missing.get(reason, 0) + 1
+    return report
+
+
+def _write(out: Path, wanted: Wanted, chosen: Selection, identity: dict[str, Any]) -> None:
+    files = [
+        (source, shard.name, shard.size, shard.version)
+        for source, index in enumerate(chosen.sources)
+        for shard in index.shards
+    ]
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "datacomp": __version__,
+        "samples": len(chosen),
+        "selected": chosen.selected,
+        "bytes": chosen.bytes,
+        **identity,
+        "sources": [
+            {"root": _absolute(index.root), "index_sha256": index.sha256, "mix": mixed}
+            for index, mixed in zip(
+                chosen.sources, wanted.mix or [1] * len(chosen.sources), strict=True
+            )
+        ],
+        "files": files,
+    }
+    if out.exists():
+        _refuse_other(out, metadata["digest"])
+        write_json(out / METADATA, metadata)  # the tars may have been moved or indexed anew
+        return
+    with atomic_directory(out) as folder:
+        with (folder / SAMPLES).open("wb") as file:
+            file.write(npy_header(len(chosen)))
+            for first in range(0, len(chosen), CHUNK):
+                chosen.records(first, first + CHUNK).tofile(file)
+        if chosen.missing:
+            lines = "".join(f"{uid} {why}\n" for uid, why in chosen.missing)
+            write_text(folder / "missing.txt", lines)
+        write_json(folder / METADATA, metadata)
+
+
+def _refuse_other(out: Path, digest: str) -> None:
+    if not (out / METADATA).is_file():
+        raise UsageError(f"{out}: is there and is no view; choose another folder")
+    if View.open(out).digest != digest:
+        raise UsageError(f"{out}: holds another view; choose another folder or remove this one")
+
+
+def _absolute(root: str) -> str:
+    return root if is_remote(root) else str(Path(root).resolve())

@@ -1,0 +1,256 @@
+"""The files of an index: ``index.parquet`` with the rows, ``index.json`` with the tars.
+
+``index.parquet`` has one row per sample: ``uid`` (32 hex digits), ``shard`` (file name),
+``offset`` and ``length`` in bytes (from the sample's first header to the end of its last padded
+member), ``key``, and ``members``: extension, where its data starts (counted from ``offset``) and
+size of each. Rows are in the order of shard name and offset. ``index.json`` remembers size and
+version (time of change, ETag) of every tar, so that an unchanged tar is never read again.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...durable import sha256_file, write_json
+from ...errors import DatacompError, DataError
+from ...pools.ranges import Stamp, is_remote, join, open_ranges
+from ...pools.uids import UID_DTYPE, UidArray, from_halves
+from .parallel import map_threads
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FORMAT = "datacomp-index"
+VERSION = 2
+PARQUET = "index.parquet"
+METADATA = "index.json"
+COLUMNS = ("uid", "shard", "offset", "length", "key", "members")
+ROW_GROUP = 100_000
+MAX_METADATA_BYTES = 1 << 30
+REQUESTS = 16
+"""Tars of another machine looked at at a time: what they cost is waiting."""
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """One tar of an index. ``dropped`` counts samples left out for their uid stood earlier."""
+
+    name: str
+    size: int
+    version: str
+    rows: int
+    dropped: int = 0
+    set_aside: tuple[tuple[str, str], ...] = ()
+    broken: str | None = None
+
+    def stamp(self, root: str) -> Stamp:
+        """Return what the tar was when it was read."""
+        return Stamp(join(root, self.name), self.size, self.version)
+
+
+class StoredIndex:
+    """An index as it stands on the disk: row ranges of its tars at hand."""
+
+    def __init__(
+        self, directory: Path, root: str, shards: tuple[ShardRecord, ...], sha256: str
+    ) -> None:
+        self.directory, self.root, self.shards, self.sha256 = directory, root, shards, sha256
+        self._file: pq.ParquetFile | None = None
+        self._group: tuple[int, pa.Table] | None = None
+        self._ranges: dict[str, tuple[ShardRecord, int]] = {}
+        first = 0
+        for shard in shards:
+            self._ranges[shard.name] = (shard, first)
+            first += shard.rows
+
+    @classmethod
+    def load(cls, directory: Path) -> StoredIndex | None:
+        """Return the index of a folder, or None if there is none or it is not whole."""
+        path, parquet = directory / METADATA, directory / PARQUET
+        try:
+            if path.stat().st_size > MAX_METADATA_BYTES:
+                return None
+            value = json.loads(path.read_bytes())
+            if value["format"] != FORMAT or value["version"] != VERSION:
+                return None
+            shards = tuple(_shard_record(item) for item in value["shards"])
+            if value["index_sha256"] != sha256_file(parquet):
+                return None
+            with open_parquet(parquet) as file:
+                if file.metadata.num_rows != sum(shard.rows for shard in shards):
+                    return None
+            root = str(directory) if value["root"] is None else value["root"]
+            if value["root"] is not None and not is_remote(root):
+                return None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, DataError):
+            return None
+        return cls(directory, root, shards, value["index_sha256"])
+
+    def reusable(self) -> dict[str, ShardRecord]:
+        """Return the tars whose rows still hold.
+
+        A tar that lost samples to an earlier one is read again: the earlier one may be gone.
+        """
+        whole = [shard for shard in self.shards if not shard.dropped and not shard.broken]
+        workers = REQUESTS if is_remote(self.root) else 1
+        same = map_threads(lambda shard: is_same(self.root, shard), whole, workers)
+        return {shard.name: shard for shard, found in zip(whole, same, strict=True) if found}
+
+    def rows(self, name: str) -> tuple[ShardRecord, pa.Table]:
+        """Return the record and the rows of one tar."""
+        import pyarrow as pa
+
+        shard, first = self._ranges[name]
+        count = shard.rows
+        if self._file is None:
+            self._file = open_parquet(self.directory / PARQUET)
+        parts: list[pa.Table] = []
+        while count:
+            group, inside = divmod(first, ROW_GROUP)
+            if self._group is None or self._group[0] != group:
+                self._group = group, self._file.read_row_group(group).cast(schema())
+            part = self._group[1].slice(inside, count)
+            parts.append(part)
+            first, count = first + len(part), count - len(part)
+        return shard, pa.concat_tables(parts) if parts else schema().empty_table()
+
+
+class TableWriter:
+    """Writes rows in groups of exactly ROW_GROUP and remembers their uids, 16 bytes each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[pa.Table] = []
+        self._uids: list[UidArray] = []
+
+    def __enter__(self) -> TableWriter:
+        import pyarrow.parquet as pq
+
+        options: dict[str, Any] = {
+            "compression": "zstd",
+            "use_dictionary": ["shard", "members.list.element.extension"],
+            "write_statistics": ["uid", "offset"],
+        }
+        self._writer = pq.ParquetWriter(self._path, schema(), **options)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if exc_info[0] is None:
+            self._flush(everything=True)
+        self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        self._uids.append(uid_records(table["uid"], str(self._path)))
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= ROW_GROUP:
+            self._flush()
+
+    def uids(self) -> UidArray:
+        """Return the uids of all rows, in their order."""
+        self._uids = [np.concatenate(self._uids)] if self._uids else [np.empty(0, UID_DTYPE)]
+        return self._uids[0]
+
+    def _flush(self, everything: bool = False) -> None:
+        import pyarrow as pa
+
+        table = pa.concat_tables(self._waiting) if self._waiting else schema().empty_table()
+        ready = len(table) if everything else len(table) // ROW_GROUP * ROW_GROUP
+        self._waiting = [table.slice(ready)]
+        if ready:
+            self._writer.write_table(table.slice(0, ready), row_group_size=ROW_GROUP)
+
+
+def save_metadata(directory: Path, root: str | None, records: list[ShardRecord]) -> None:
+    """Write ``index.json``; ``root`` is None where the tars lie beside the index."""
+    write_json(
+        directory / METADATA,
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "root": root,
+            "index_sha256": sha256_file(directory / PARQUET),
+            "shards": [asdict(record) for record in records],
+        },
+    )
+
+
+def is_same(root: str, shard: ShardRecord) -> bool:
+    """Tell whether a tar is as it was."""
+    place = join(root, shard.name)
+    try:
+        if is_remote(place):
+            file = open_ranges(place)
+            return (file.size, file.version) == (shard.size, shard.version)
+        status = os.stat(place)
+    except (OSError, DatacompError):
+        return False
+    return (status.st_size, str(status.st_mtime_ns)) == (shard.size, shard.version)
+
+
+def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    """Open the rows of an index; raise DataError for anything else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path, metadata=metadata, read_dictionary=["shard"])
+        if not set(COLUMNS) <= set(file.schema_arrow.names):
+            raise DataError(f"{path}: not an index of shards")
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable index: {str(error).splitlines()[0]}") from None
+    return file
+
+
+def uid_records(column: pa.ChunkedArray | pa.Array, where: str) -> UidArray:
+    """Turn a column of hex uids into records, shape (n,); raise DataError for anything else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    column = column.cast(pa.string())
+    lengths = pc.min_max(pc.binary_length(column)).as_py()  # pyright: ignore[reportAttributeAccessIssue]
+    if len(column) == 0:
+        return np.empty(0, UID_DTYPE)
+    try:
+        if column.null_count or lengths != {"min": 32, "max": 32}:
+            raise ValueError
+        start = column.offset * 32
+        text = column.buffers()[2][start : start + len(column) * 32].to_pybytes()
+        raw = np.frombuffer(bytes.fromhex(text.decode("ascii")), ">u8").reshape(len(column), 2)
+    except ValueError:
+        raise DataError(f"{where}: its uids are not 32 hex digits each; index again") from None
+    return from_halves(raw[:, 0], raw[:, 1])
+
+
+@functools.cache
+def schema() -> pa.Schema:
+    """Return the columns of the index."""
+    import pyarrow as pa
+
+    parts = [("extension", pa.string()), ("offset", pa.int64()), ("size", pa.int64())]
+    member = pa.struct([pa.field(name, kind, False) for name, kind in parts])
+    members = pa.list_(pa.field("element", member, False))
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), members)
+    return pa.schema([pa.field(n, k, False) for n, k in zip(COLUMNS, kinds, strict=True)])
+
+
+def _shard_record(item: dict[str, Any]) -> ShardRecord:
+    return ShardRecord(
+        name=str(item["name"]),
+        size=int(item["size"]),
+        version=str(item["version"]),
+        rows=int(item["rows"]),
+        dropped=int(item["dropped"]),
+        set_aside=tuple((str(key), str(reason)) for key, reason in item["set_aside"]),
+        broken=item["broken"],
+    )

@@ -1,0 +1,124 @@
+"""Where the tars of an index lie: a folder, or URLs that a pattern or a listing names."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import DataError, MissingError, UnsafeInputError, UsageError
+from ...pools.ranges import fetch, is_remote, join, store
+
+MAX_TARS = 10_000_000
+MAX_LISTING = 1 << 28
+LISTINGS = ("manifest.json", "sizes.json", "listing.txt")
+"""Files that name the tars of a folder on a web server: the first that is there counts."""
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+@dataclass(frozen=True)
+class Tars:
+    """A folder or URL and the names of the tars in it, sorted."""
+
+    root: str
+    names: tuple[str, ...]
+
+    @property
+    def remote(self) -> bool:
+        """Whether they lie on another machine."""
+        return is_remote(self.root)
+
+
+def find_tars(source: Path | str) -> Tars:
+    """Find the tars of a folder, of ``https://.../{00000..00009}.tar``, or of a URL's listing.
+
+    Raises MissingError, DataError (none found), UnsafeInputError (names).
+    """
+    place = str(source)
+    if not is_remote(place):
+        return Tars(place, tuple(tar_names(Path(place))))
+    root, _, last = place.rpartition("/")
+    if _BRACES.search(place) or last.endswith(".tar"):
+        names = _expand(last, place)
+    else:
+        root = place.rstrip("/")
+        names = _listed(root) if place.startswith(("http://", "https://")) else _stored(root)
+    names = sorted(names)
+    if not names:
+        raise DataError(f"{place}: no .tar files found")
+    _check_names(names, place)
+    return Tars(root, tuple(names))
+
+
+def tar_names(directory: Path) -> list[str]:
+    """Return the names of the tars that lie directly in a folder, sorted."""
+    if not directory.is_dir():
+        raise MissingError(f"{directory}: no such folder")
+    names = sorted(
+        path.name for path in directory.glob("*.tar") if path.is_file() and path.name[0] != "."
+    )
+    if not names:
+        raise DataError(f"{directory}: no .tar files found")
+    _check_names(names, str(directory))
+    return names
+
+
+def _check_names(names: list[str], where: str) -> None:
+    for name in names:
+        if not name.isprintable():
+            raise UnsafeInputError(f"{where}: tar name {name!r} is not printable; rename it")
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise UnsafeInputError(f"{where}: tar name {name[:80]!r} is not a plain name; refused")
+
+
+def _expand(pattern: str, where: str) -> list[str]:
+    """Write out ``{00000..00009}``: every number between the two, padded as they are."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        if "{" in pattern or "}" in pattern:
+            raise UsageError(f"{where}: expected a range in braces, as in {{00000..00009}}.tar")
+        return [pattern]
+    first, last = int(found[1]), int(found[2])
+    if last < first or last - first >= MAX_TARS:
+        raise UsageError(f"{where}: {found[0]} is no range of at most {MAX_TARS:,} numbers")
+    width = len(found[1]) if len(found[1]) == len(found[2]) or found[1][0] == "0" else 0
+    return [
+        f"{pattern[: found.start()]}{number:0{width}d}{pattern[found.end() :]}"
+        for number in range(first, last + 1)
+    ]
+
+
+def _listed(root: str) -> list[str]:
+    for name in LISTINGS:
+        data = fetch(join(root, name), MAX_LISTING)
+        if data is not None:
+            return [item for item in _names_in(data, join(root, name)) if item.endswith(".tar")]
+    raise MissingError(
+        f"{root}: has none of {', '.join(LISTINGS)} to say which tars there are; give a pattern "
+        "as {00000..00009}.tar"
+    )
+
+
+def _names_in(data: bytes, where: str) -> list[str]:
+    """Return the names in a listing: our manifest, DataComp's sizes.json, or one name a line."""
+    if where.endswith(".txt"):
+        return data.decode(errors="replace").split("\n")
+    try:
+        value = json.loads(data)
+        return [str(item["path"]) for item in value["files"]] if "files" in value else [*value]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise DataError(f"{where}: not a listing of tars") from None
+
+
+def _stored(root: str) -> list[str]:
+    system, path = store(root)
+    try:
+        found = system.ls(path, detail=False)
+    except FileNotFoundError:
+        raise MissingError(f"{root}: no such folder") from None
+    except Exception as error:  # noqa: BLE001  every store has errors of its own
+        raise DataError(f"{root}: cannot be listed: {' '.join(str(error).split())[:200]}") from None
+    names = [str(item).rstrip("/").rpartition("/")[2] for item in found]
+    return [name for name in names if name.endswith(".tar") and not name.startswith(".")]

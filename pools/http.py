@@ -1,0 +1,129 @@
+"""HTTP with Python alone: connections are kept, redirects followed, busy servers asked again."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from ..errors import DataError, MissingError, StorageError, UnsafeInputError
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
+
+TRIES = 4
+REDIRECTS = 5
+TIMEOUT = 60.0
+IDLE = 16
+"""Connections to a server kept for the next request."""
+
+_idle: dict[tuple[str, str], list[HTTPConnection]] = {}
+_idle_lock = threading.Lock()
+
+
+def close_connections() -> None:
+    """Close the connections kept for the next request."""
+    with _idle_lock:
+        for connection in itertools.chain(*_idle.values()):
+            connection.close()
+        _idle.clear()
+
+
+# A child must not speak on its parent's connections.
+os.register_at_fork(after_in_child=_idle.clear)
+
+
+def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
+    """GET a URL, following redirects; return response, at most ``limit`` bytes, final URL.
+
+    A connection that breaks and a server that is busy are tried again, with pauses.
+    """
+    import http.client
+    import time
+
+    trouble = ""
+    for attempt in range(TRIES):
+        if attempt:
+            time.sleep(0.25 * 2**attempt)
+        try:
+            response, data, found = _follow(url, headers, limit)
+        except (OSError, http.client.HTTPException) as error:
+            trouble = one_line(error)
+            continue
+        if response.status not in (429, 500, 502, 503, 504):
+            return response, data, found
+        trouble = f"the server answered {response.status} {response.reason}"
+    raise StorageError(f"{url}: cannot be read: {trouble}; try again later")
+
+
+def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
+    for _ in range(REDIRECTS):
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UnsafeInputError(f"{url}: not an HTTP address; refused")
+        connection, target = _connection(parts.scheme, parts.netloc, url)
+        done = False
+        try:
+            connection.request("GET", target, headers={"Accept-Encoding": "identity", **headers})
+            response = connection.getresponse()
+            data = response.read(limit)
+            done = response.isclosed() and not response.will_close
+        finally:
+            # What is left unread, or broken, must not be read as the next answer.
+            _give_back(connection, parts.scheme, parts.netloc, done)
+        moved = response.getheader("Location")
+        if response.status not in (301, 302, 303, 307, 308) or moved is None:
+            return response, data, url
+        url = urljoin(url, moved)
+    raise DataError(f"{url}: more than {REDIRECTS} redirects")
+
+
+def _connection(scheme: str, netloc: str, url: str) -> tuple[HTTPConnection, str]:
+    """Return a connection to a server, through a proxy if there is one, and what to ask for."""
+    import http.client
+    import urllib.request
+
+    parts = urlsplit(url)
+    path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    proxy = urllib.request.getproxies().get(scheme)
+    if proxy and urllib.request.proxy_bypass(parts.hostname or ""):
+        proxy = None
+    if proxy and scheme == "http":
+        path = url.split("#", maxsplit=1)[0]
+    with _idle_lock:
+        if _idle.get((scheme, netloc)):
+            return _idle[scheme, netloc].pop(), path
+    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+    connection = kind(urlsplit(proxy).netloc if proxy else netloc, timeout=TIMEOUT)
+    if proxy and scheme == "https":
+        connection.set_tunnel(netloc)
+    return connection, path
+
+
+def _give_back(connection: HTTPConnection, scheme: str, netloc: str, usable: bool) -> None:
+    with _idle_lock:
+        kept = _idle.setdefault((scheme, netloc), [])
+        if usable and len(kept) < IDLE:
+            kept.append(connection)
+            return
+    connection.close()
+
+
+def refuse_status(response: HTTPResponse, place: str) -> None:
+    """Raise MissingError or DataError for an answer that is none."""
+    if response.status in (404, 410):
+        raise MissingError(f"{place}: no such file ({response.status})")
+    if response.status >= 300:
+        raise DataError(f"{place}: the server answered {response.status} {response.reason}")
+
+
+def version_of(response: HTTPResponse) -> str:
+    """Return what changes when the file does: its ETag, or else its time of change."""
+    return response.getheader("ETag") or response.getheader("Last-Modified") or ""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

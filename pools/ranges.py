@@ -1,0 +1,352 @@
+"""Ranges of bytes, wherever they lie: a local file, an HTTP server, an object store.
+
+A *place* is a path, an ``http(s)://`` URL, or the URL of an object store that fsspec knows
+(``s3://``, ``gs://``, ...). Each is known by its size and a version (time of change, ETag), so
+that a file that changes between two reads is noticed. This module imports little: the command
+that streams a virtual shard must start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, MissingError, UnsafeInputError
+from .http import http_get, one_line, refuse_status, version_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from http.client import HTTPResponse
+
+OPEN_FILES = 128
+LOCAL_SPAN = 1 << 20
+REMOTE_SPAN = 8 << 20
+REMOTE_GAP = 256 << 10
+"""Reading this much too much costs less than asking a server once more."""
+AHEAD = 8
+"""Requests under way at a time."""
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A file as it was when it was indexed: where it lies, bytes, and what changes with it."""
+
+    place: str
+    size: int
+    version: str
+
+
+def is_remote(place: str) -> bool:
+    """Tell whether a place is a URL."""
+    return _SCHEME.match(place) is not None
+
+
+def join(root: str, name: str) -> str:
+    """Return the place of the file ``name`` in a folder; the name is a plain one."""
+    return f"{root.rstrip('/')}/{name}"
+
+
+# -- one open file ---------------------------------------------------------------------------
+
+
+class Ranges(ABC):
+    """An open file: ``size`` and ``version`` as they are now; ``requests`` made so far."""
+
+    place: str
+    size: int
+    version: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes at ``offset``; DataError if they are not there any more."""
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise changed(self.place)
+        data = self.read_at(offset, length)
+        if len(data) != length:
+            raise changed(self.place)
+        return data
+
+    @abstractmethod
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes at ``offset``: fewer where the file ends."""
+
+    def is_changed(self) -> bool:
+        """Tell whether the file is another one than when it was opened."""
+        return False
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the file."""
+
+
+class LocalRanges(Ranges):
+    """A file of this machine."""
+
+    def __init__(self, place: str) -> None:
+        try:
+            self._descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise DataError(f"{place}: cannot be read: {error.strerror}") from None
+        self.place = place
+        self.size, self.version = self._stat()
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Return up to ``length`` bytes at ``offset``."""
+        return os.pread(self._descriptor, length, offset)
+
+    def is_changed(self) -> bool:
+        """Compare size and time of change with those at the opening."""
+        return self._stat() != (self.size, self.version)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _stat(self) -> tuple[int, str]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, str(status.st_mtime_ns)
+
+
+class HttpRanges(Ranges):
+    """A file on an HTTP server that answers range requests; connections are kept and shared."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._moved: str | None = None
+        response, data = self._get(0, 1)
+        found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
+        if response.status == 200 and not data:
+            self.size = 0
+        elif response.status != 206 or found is None:
+            raise DataError(f"{place}: the server does not answer range requests; download it")
+        else:
+            self.size = int(found[3])
+        self.version = version_of(response)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Ask for a range; the server must still have the same file."""
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        response, data = self._get(offset, length)
+        found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
+        if found is None or response.status != 206 or int(found[1]) != offset:
+            raise DataError(f"{self.place}: the server does not answer range requests; download it")
+        if int(found[3]) != self.size or version_of(response) != self.version:
+            raise changed(self.place)
+        return data
+
+    def _get(self, offset: int, length: int) -> tuple[HTTPResponse, bytes]:
+        wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        response, data, url = http_get(self._moved or self.place, wanted, length)
+        if response.status in (401, 403) and self._moved:  # a signed address that has expired
+            response, data, url = http_get(self.place, wanted, length)
+        refuse_status(response, self.place)
+        self._moved = url if url != self.place else None
+        return response, data
+
+
+class StoreRanges(Ranges):
+    """A file in an object store, through fsspec."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._system, self._path = store(place)
+        try:
+            info = self._system.info(self._path)
+        except FileNotFoundError:
+            raise MissingError(f"{place}: no such file") from None
+        except Exception as error:  # noqa: BLE001  every store has errors of its own
+            raise DataError(f"{place}: cannot be read: {one_line(error)}") from None
+        self.size = int(info["size"])
+        known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
+        self.version = next((str(info[name]) for name in known if info.get(name)), "")
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Ask the store for a range."""
+        end = min(offset + length, self.size)
+        if end <= offset:
+            return b""
+        try:
+            return bytes(self._system.cat_file(self._path, start=offset, end=end))
+        except Exception as error:  # noqa: BLE001  every store has errors of its own
+            raise DataError(f"{self.place}: cannot be read: {one_line(error)}") from None
+
+
+def open_ranges(place: str) -> Ranges:
+    """Open a place. Raises DataError, MissingError, UnsafeInputError."""
+    if not is_remote(place):
+        return LocalRanges(place)
+    if place.startswith(("http://", "https://")):
+        return HttpRanges(place)
+    return StoreRanges(place)
+
+
+def fetch(place: str, limit: int) -> bytes | None:
+    """Return a whole small remote file, None if there is none; over ``limit`` bytes is unsafe."""
+    if place.startswith(("http://", "https://")):
+        response, data, _ = http_get(place, {}, limit + 1)
+        if response.status in (404, 410):
+            return None
+        refuse_status(response, place)
+    else:
+        system, path = store(place)
+        try:
+            data = bytes(system.cat_file(path, start=0, end=limit + 1))
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # noqa: BLE001
+            raise DataError(f"{place}: cannot be read: {one_line(error)}") from None
+    if len(data) > limit:
+        raise UnsafeInputError(f"{place}: larger than {limit:,} bytes; refused")
+    return data
+
+
+def store(place: str) -> tuple[Any, str]:
+    """Return fsspec's file system and path of a URL."""
+    if "::" in place:
+        raise UnsafeInputError(f"{place}: chained URLs are refused")
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(place)
+    except ImportError as error:
+        raise MissingError(
+            f"{place}: needs the fsspec package of its store (s3fs for s3://, gcsfs for gs://): "
+            f"{one_line(error)}"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{place}: not a known kind of store: {one_line(error)}") from None
+
+
+def changed(place: str) -> DataError:
+    """Return the error of a file that is not as it was."""
+    return DataError(f"{place}: changed while it was read; run the same command again")
+
+
+def stale(stamp: Stamp) -> DataError:
+    """Return the error of a file that is not the one that was indexed."""
+    return DataError(
+        f"{stamp.place}: has changed since it was indexed; run 'datacomp shards index' and then "
+        "this again"
+    )
+
+
+# -- many ranges of many files ---------------------------------------------------------------
+
+
+class OpenFiles:
+    """Keeps the files used last open, and makes sure that none changes meanwhile."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, Ranges] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> OpenFiles:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        found = None
+        while self._files:
+            found = self._close_oldest() or found
+        if found and exc_info[0] is None:
+            raise changed(found)
+
+    def read(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> bytes:
+        """Return ``length`` bytes at ``offset``; a file that is not as stamped is a DataError."""
+        with self._lock:
+            file = self._files.get(place)
+            if file is None:
+                file = self._open(place, stamp)
+            else:
+                self._files.move_to_end(place)
+        return file.read(offset, length)
+
+    def _open(self, place: str, stamp: Stamp | None) -> Ranges:
+        if len(self._files) >= OPEN_FILES:
+            found = self._close_oldest()
+            if found:
+                raise changed(found)
+        file = open_ranges(place)
+        self._files[place] = file
+        if stamp is not None and (stamp.size, stamp.version) != (file.size, file.version):
+            raise stale(stamp)
+        return file
+
+    def _close_oldest(self) -> str | None:
+        """Close the file not used for longest; return its place if it has changed."""
+        place, file = self._files.popitem(last=False)
+        found = file.is_changed()
+        file.close()
+        return place if found else None
+
+
+Span = tuple[int, int, int, list[tuple[int, int]]]
+"""A file's number, an offset and a length, and the (offset, length) wanted inside it."""
+
+
+def coalesce(places: Iterable[tuple[int, int, int]], gap: int, limit: int) -> Iterator[Span]:
+    """Join neighbouring ranges (file, offset, length) up to ``limit`` bytes, keeping their order.
+
+    Ranges of one file that follow each other with at most ``gap`` bytes between them become
+    one span.
+    """
+    file = start = end = -1
+    inside: list[tuple[int, int]] = []
+    for number, offset, length in places:
+        joins = number == file and 0 <= offset - end <= gap and offset + length - start <= limit
+        if not joins:
+            if inside:
+                yield file, start, end - start, inside
+            file, start, inside = number, offset, []
+        inside.append((offset - start, length))
+        end = offset + length
+    if inside:
+        yield file, start, end - start, inside
+
+
+def read_places(
+    files: list[Stamp], places: Iterable[tuple[int, int, int]], opened: OpenFiles
+) -> Iterator[memoryview]:
+    """Yield the bytes of each range (file, offset, length), in the order given.
+
+    Local neighbours are read together; remote ranges also across small gaps, several requests
+    at a time.
+    """
+    remote = any(is_remote(file.place) for file in files[:1])
+    spans = coalesce(places, REMOTE_GAP if remote else 0, REMOTE_SPAN if remote else LOCAL_SPAN)
+
+    def read(span: Span) -> memoryview:
+        file = files[span[0]]
+        return memoryview(opened.read(file.place, span[1], span[2], file))
+
+    for span, view in _ahead(spans, read) if remote else ((s, read(s)) for s in spans):
+        for offset, length in span[3]:
+            yield view[offset : offset + length]
+
+
+def _ahead(spans: Iterator[Span], read: Any) -> Iterator[tuple[Span, memoryview]]:
+    """Read some spans ahead in threads: while one answer is used, the next are on their way."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    waiting: deque[tuple[Span, Future[memoryview]]] = deque()
+    with ThreadPoolExecutor(AHEAD) as threads:
+        try:
+            for span in spans:
+                waiting.append((span, threads.submit(read, span)))
+                if len(waiting) >= AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            for _, future in waiting:
+                future.cancel()

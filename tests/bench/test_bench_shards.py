@@ -1,0 +1,218 @@
+"""Shards: index, select, build and read, each against a peer or a physical limit.
+
+The peer is mlfoundations/datacomp's ``resharder.py``. Name the file in DATACOMP_PEER_RESHARDER
+to run against it; it needs cloudpathlib, pysimdjson and img2dataset. DATACOMP_BENCH_SAMPLES says
+how many samples of 43 kB there are (default 8,000; 100,000 are 4.3 GB).
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datacomp.curate.shards import build_shards, index_shards, select_shards
+from datacomp.evaluate.data import find_shards
+from datacomp.evaluate.loader import read_shard
+from datacomp.pools import tar
+from datacomp.pools.uids import UID_DTYPE, from_hex, load_subset, save_subset
+
+SAMPLES = int(os.environ.get("DATACOMP_BENCH_SAMPLES", "8000"))
+PER_SHARD = 1000
+PEER = os.environ.get("DATACOMP_PEER_RESHARDER")
+INDEXED = int(os.environ.get("DATACOMP_BENCH_INDEXED", "2000000"))
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Shards as img2dataset writes them, PAX headers included, and a subset of 30 %."""
+    import webdataset
+
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "shards").mkdir()
+    rng = np.random.default_rng(0)
+    image = rng.bytes(60_000)
+    uids = [rng.bytes(16).hex() for _ in range(SAMPLES)]
+    for shard in range(SAMPLES // PER_SHARD):
+        path = folder / "shards" / f"{shard:08d}.tar"
+        with webdataset.TarWriter(str(path)) as writer:
+            for i, uid in enumerate(uids[shard * PER_SHARD : (shard + 1) * PER_SHARD]):
+                key = f"{shard:08d}{i:04d}"
+                values = {"uid": uid, "caption": "a caption", "key": key, "url": f"http://x/{uid}"}
+                size = int(rng.integers(15_000, 60_000))
+                writer.write({"__key__": key, "jpg": image[:size], "txt": "a caption",
+                              "json": json.dumps(values, indent=4)})  # fmt: skip
+        path.with_name(f"{shard:08d}_stats.json").write_text(f'{{"successes": {PER_SHARD}}}')
+    save_subset(folder / "s.npy", from_hex([uid for uid in uids if rng.random() < 0.3]))
+    index_shards(folder / "shards")
+    return folder
+
+
+def drop_cache(folder):
+    """Ask the system to forget the files of a folder, so that the next reading is cold."""
+    for path in folder.glob("*.tar"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_all(folder):
+    for path in sorted(folder.glob("*.tar")):
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 22):
+                pass
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """Return names of folders that are not there yet; those before are removed."""
+    count = iter(range(1000))
+
+    def fresh():
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        tmp_path.mkdir()
+        return tmp_path / str(next(count))
+
+    return fresh
+
+
+def peer(source, out):
+    """Run the peer's resharder, or skip with what is missing for it."""
+    missing = [
+        name for name in ("cloudpathlib", "simdjson", "img2dataset", "cv2")
+        if importlib.util.find_spec(name) is None
+    ]  # fmt: skip
+    if not PEER or missing:
+        pytest.skip(f"needs DATACOMP_PEER_RESHARDER and {', '.join(missing) or 'nothing else'}")
+    out.mkdir()
+    command = [sys.executable, PEER, "-i", source / "shards", "-o", out, "-s", source / "s.npy"]
+    subprocess.run([*map(str, command), "-j", "2"], check=True, capture_output=True)
+    return sum(json.loads(path.read_text())["successes"] for path in out.glob("*_stats.json"))
+
+
+def command(verb, source, out):
+    arguments = ["-q", "shards", verb, source / "shards", source / "s.npy", "-o", out]
+    module = [sys.executable, "-m", "datacomp.curate.cli"]
+    subprocess.run([*module, *map(str, arguments)], check=True, capture_output=True)
+    return len(load_subset(source / "s.npy"))
+
+
+@pytest.mark.parametrize("verb", ["build", "select"])
+def test_against_the_resharder(source, fresh, paired, verb):
+    def ours():
+        return command(verb, source, fresh())
+
+    def theirs():
+        return peer(source, fresh())
+
+    assert theirs() == ours()
+    paired(f"{verb} 30 % of {SAMPLES:,}", ours, theirs, against="resharder.py", rounds=3)
+
+
+def test_building_cold_against_reading_the_input_once(source, fresh, paired):
+    def ours():
+        drop_cache(source / "shards")
+        return build_shards(source / "shards", source / "s.npy", fresh(), workers=2).samples
+
+    def reading():
+        drop_cache(source / "shards")
+        read_all(source / "shards")
+
+    assert ours() == len(load_subset(source / "s.npy"))
+    paired(f"build 30 % of {SAMPLES:,}, cold", ours, reading, against="reading all input")
+
+
+@pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
+def test_indexing_against_reading_the_headers(source, paired, cold):
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(source / "shards" / "index.parquet", columns=["shard", "offset"])
+    places = list(zip(rows["shard"].to_pylist(), rows["offset"].to_pylist(), strict=True))
+
+    def ours():
+        for name in ("index.parquet", "index.json"):
+            (source / "shards" / name).unlink(missing_ok=True)
+        if cold:
+            drop_cache(source / "shards")
+        return index_shards(source / "shards").samples
+
+    def headers():
+        if cold:
+            drop_cache(source / "shards")
+        files = {}
+        for name, offset in places:
+            if name not in files:
+                files[name] = os.open(source / "shards" / name, os.O_RDONLY)
+            os.pread(files[name], 16 * tar.BLOCK, offset)
+        for descriptor in files.values():
+            os.close(descriptor)
+        return len(places)
+
+    assert ours() == headers() == SAMPLES
+    label = "cold" if cold else "warm"
+    paired(f"index {SAMPLES:,} samples, {label}", ours, headers, against="bare reads of headers")
+
+
+def test_reading_a_view_against_built_shards(source, tmp_path, paired):
+    select_shards([source / "shards"], source / "s.npy", tmp_path / "view")
+    build_shards(source / "shards", source / "s.npy", tmp_path / "built")
+
+    def read(folder):
+        return sum(1 for shard in find_shards(folder).shards for _ in read_shard(shard))
+
+    assert read(tmp_path / "view") == read(tmp_path / "built") > 0
+    paired("read a view's samples", lambda: read(tmp_path / "view"),
+           lambda: read(tmp_path / "built"), against="built shards")  # fmt: skip
+
+
+def test_selecting_from_a_large_index(fresh, tmp_path_factory, paired):
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("large")
+    subset = large_index(folder / "index")
+    save_subset(folder / "s.npy", subset)
+
+    def ours():
+        report = select_shards([folder / "index"], folder / "s.npy", fresh())
+        return report.samples
+
+    def reading():
+        pq.read_table(folder / "index" / "index.parquet", columns=["uid"])
+        return len(subset)
+
+    assert ours() == reading()
+    paired(f"select {len(subset):,} of {INDEXED:,}", ours, reading, against="reading the uids")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"most memory of this process: {used:,} MB")
+
+
+def large_index(folder: Path) -> np.ndarray:
+    """Write an index of tars that hold nothing; return 30 % of its uids."""
+    import pyarrow as pa
+    from datacomp.curate.shards.storage import ShardRecord, TableWriter, save_metadata, schema
+    from datacomp.pools.uids import to_hex
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    records, chosen, per = [], [], 10_000
+    members = pa.array([[]] * per, schema().field("members").type)
+    with TableWriter(folder / "index.parquet") as writer:
+        for number in range(INDEXED // per):
+            uids = np.frombuffer(rng.bytes(16 * per), UID_DTYPE)
+            chosen.append(uids[rng.random(per) < 0.3])
+            length = rng.integers(40, 120, per) * tar.BLOCK
+            columns = [to_hex(uids), [f"{number:08d}.tar"] * per,
+                       np.cumsum(length) - length, length, [""] * per, members]  # fmt: skip
+            writer.write(pa.Table.from_arrays([pa.array(c) for c in columns], schema=schema()))
+            path = folder / f"{number:08d}.tar"
+            with path.open("wb") as file:
+                file.truncate(int(length.sum()))
+            stat = path.stat()
+            records.append(ShardRecord(path.name, stat.st_size, str(stat.st_mtime_ns), per))
+    save_metadata(folder, None, records)
+    return np.concatenate(chosen)

@@ -1,0 +1,149 @@
+"""Repair: bad samples go aside, the rest stays byte for byte, and a check finds nothing more."""
+
+import json
+import os
+
+import pytest
+from datacomp.curate.shards import (
+    build_shards,
+    check_shards,
+    index_shards,
+    load_index,
+    repair_shards,
+)
+from datacomp.curate.shards import repair as module
+from datacomp.errors import DataError
+from datacomp.pools.tar import tar_bytes
+
+
+@pytest.fixture
+def built(shards, select, tmp_path):
+    """A sound build of 21 samples in three shards, with an index."""
+    folder = tmp_path / "built"
+    build_shards(shards, select(*range(21)), folder, shard_size=8, workers=1)
+    index_shards(folder, 1)
+    return folder
+
+
+def damage(folder, make, number=1, count=2):
+    """Break the images of the first samples of a shard; return all members and the bad keys."""
+    path = folder / f"{number:08d}.tar"
+    files = make.contents(path)
+    bad = [name.partition(".")[0] for name, _ in files if name.endswith(".jpg")][:count]
+    broken = [
+        (name, b"not an image" if name in {f"{key}.jpg" for key in bad} else data)
+        for name, data in files
+    ]
+    path.write_bytes(tar_bytes(broken))
+    return broken, bad
+
+
+def test_sound_shards_are_left_alone(built, make, run):
+    before = make.files_of(built)
+    report = repair_shards(built, 1)
+    assert report.to_dict() == {
+        "path": str(built), "shards": [], "set_aside": {}, "remaining": [],
+    }  # fmt: skip
+    assert make.files_of(built) == before
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert (code, out) == (0, f"{built}: 0 shards rewritten, sound\n")
+
+
+def test_bad_samples_go_aside_and_only_their_shard_is_rewritten(built, make):
+    untouched = (built / "00000000.tar").stat().st_mtime_ns
+    files, bad = damage(built, make)
+    report = repair_shards(built, 1)
+    assert (report.shards, report.set_aside) == (["00000001.tar"], {"image_broken": 2})
+    assert report.remaining == []
+    good = [(name, data) for name, data in files if name.partition(".")[0] not in bad]
+    aside = [(name, data) for name, data in files if name.partition(".")[0] in bad]
+    assert (built / "00000001.tar").read_bytes() == tar_bytes(good)
+    assert (built / "set_aside" / "00000001.bad").read_bytes() == tar_bytes(aside)
+    assert (built / "00000000.tar").stat().st_mtime_ns == untouched
+    assert json.loads((built / "00000001_stats.json").read_text()) == {"successes": 6}
+    assert json.loads((built / "meta.json").read_text())["output_count"] == 19
+    assert (built / "missing.txt").read_text() == "".join(
+        f"{key[:32]} set_aside\n" for key in sorted(bad)
+    )
+    assert load_index(built).samples == 19
+    assert check_shards(built, 1).sound
+    assert not (built / "repair.json").exists()
+
+
+def test_the_second_of_two_and_the_unexpected_go_aside(tmp_path, make, run):
+    folder = tmp_path / "s"
+    make.write_shard(folder, 0, make.members(1) + make.members(2))
+    make.write_shard(folder, 1, make.members(1, key="again") + make.members(3))
+    code, out, _ = run("shards", "check", folder, "--repair", "--workers", 1)
+    assert code == 3
+    assert out.splitlines() == [
+        "set aside: 1 duplicate_uid", f"{folder}: 1 shards rewritten, sound",
+    ]  # fmt: skip
+    assert [name for name, _ in make.contents(folder / "00000001.tar")] == [
+        f"{3:09d}.{extension}" for extension in ("jpg", "json", "txt")
+    ]
+
+
+def test_a_tar_cut_short_keeps_its_whole_samples(built, make):
+    path = built / "00000002.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3000])
+    report = repair_shards(built, 1)
+    assert report.shards == ["00000002.tar"]
+    kept = make.contents(path)
+    assert len(kept) % 3 == 0
+    assert path.read_bytes() == tar_bytes(kept)
+    assert whole.startswith(path.read_bytes()[:-1024])
+    assert report.remaining == []
+
+
+def test_what_cannot_be_repaired_remains(built, run):
+    (built / "00000001.tar").unlink()
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert code == 1
+    assert "missing_shard: 00000001.tar: a hole in the numbering" in out
+
+
+@pytest.mark.parametrize("step", ["_copy", "_update_counts", "_list_missing", "_update_manifest"])
+def test_a_repair_that_was_killed_goes_on(built, make, monkeypatch, step):
+    damage(built, make)
+    damage(built, make, number=2, count=1)
+    done = getattr(module, step)
+    calls = []
+
+    def dies(*arguments):
+        calls.append(arguments)
+        if len(calls) == (3 if step == "_copy" else 1):
+            raise KeyboardInterrupt
+        return done(*arguments)
+
+    monkeypatch.setattr(module, step, dies)
+    with pytest.raises(KeyboardInterrupt):
+        repair_shards(built, 1)
+    monkeypatch.undo()
+    report = repair_shards(built, 1)
+    assert report.remaining == []
+    assert sorted(os.listdir(built / "set_aside")) == ["00000001.bad", "00000002.bad"]
+    assert load_index(built).samples == 18
+    assert len((built / "missing.txt").read_text().splitlines()) == 3
+
+
+def test_a_damaged_state_is_told(built):
+    (built / "repair.json").write_text('{"../x.tar": {}}')
+    with pytest.raises(DataError) as caught:
+        repair_shards(built, 1)
+    assert str(caught.value) == f"{built / 'repair.json'}: damaged; remove it and repair again"
+
+
+def test_the_page_shows_problems_and_samples(built, make, tmp_path, run):
+    _, bad = damage(built, make)
+    page = tmp_path / "check.html"
+    code, _, _ = run("shards", "check", built, "--page", page, "--workers", 1)
+    assert code == 1
+    text = page.read_text()
+    assert f"image_broken: 00000001.tar/{bad[0]}" in text
+    assert text.count("<img ") == 19
+    assert "caption 7" in text
+    first = page.read_bytes()
+    check_shards(built, 2, page)
+    assert page.read_bytes() == first
