@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import StorageError
+from .errors import DataError, MissingError, StorageError, UnsafeInputError
 
 _STORAGE_ERRNOS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -115,6 +115,28 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys to ``path`` atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, limit: int) -> Any:
+    """Read a stranger's JSON of at most ``limit`` bytes.
+
+    Raises MissingError where there is no file, UnsafeInputError for a larger one, DataError for
+    what is no JSON.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise MissingError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(data) > limit:
+        raise UnsafeInputError(f"{path}: larger than {limit:,} bytes; refused")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not JSON: {error}") from None
 
 
 def append_line(path: Path | str, line: str) -> None:

@@ -8,7 +8,6 @@ folder, collide on some file system or stand there twice are refused.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import unicodedata
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from ..durable import canonical_json, sha256_file, write_bytes
+from ..durable import canonical_json, read_json, sha256_file, write_bytes
 from ..durable import digest as digest_of
 from ..errors import DataError, IntegrityError, MissingError, UnsafeInputError
 from ..progress import Progress
@@ -107,12 +106,7 @@ def load(path: Path | str) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise MissingError(f"{path}: no such manifest")
-    if path.stat().st_size > MAX_BYTES:
-        raise UnsafeInputError(f"{path}: larger than {MAX_BYTES:,} bytes; refused")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a manifest: {error}") from None
+    value = read_json(path, MAX_BYTES)
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{path}: not a manifest (format is not {FORMAT!r})")
     if value.get("version") != VERSION:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .contract import Decision, Filter, Scorer, View, sql_number, sql_text
-from .language import LanguageScorer
+from .language import LanguageScorer, model_file
 
 # What str.split() of Python takes for white space; RE2's \s knows only the ASCII part.
 _SPACE = (
@@ -70,6 +70,10 @@ class BasicFilter(Filter):
     max_aspect: float = Field(3.0, ge=1, description="longer side over shorter side, at most")
     language: str = Field("en", description="language code the caption must have")
     model: str = Field("embedded", description="'embedded', or a fastText model file")
+
+    def files(self) -> dict[str, str]:
+        """Name the language model, if it is not the embedded one."""
+        return model_file(self.model)
 
     def scorers(self) -> list[Scorer]:
         """Identify the caption's language."""

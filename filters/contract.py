@@ -119,6 +119,20 @@ class Filter(BaseModel):
     set_level: ClassVar[bool] = False
     """Whether the verdict on a sample depends on the others (top fraction, duplicates)."""
 
+    def files(self) -> dict[str, str]:
+        """Return those parameters that name a file or folder the filter will read, as given.
+
+        By default those called ``checkpoint`` or ``..._file``. A study takes them relative to
+        its configuration, looks for them before it begins, and runs the filter again when one
+        has changed.
+        """
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value
+            for name, value in values.items()
+            if isinstance(value, str) and (name == "checkpoint" or name.endswith("_file"))
+        }
+
     def scorers(self) -> list[Scorer]:
         """Return the scorers whose values ``decide`` uses."""
         return []

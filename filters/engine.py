@@ -24,7 +24,7 @@ from ..pools.reading import iterate
 from ..pools.schema import TRUTH
 from ..pools.uids import UidArray, from_halves
 from ..progress import Progress
-from .contract import Batch, Decision, Filter, Scorer
+from .contract import Batch, Decision, Filter, Scorer, View
 from .guard import check_predicate, check_query
 from .registry import blame, defined_at
 from .spec import FilterSpec
@@ -46,7 +46,11 @@ class Step:
 
 @dataclass
 class Selection:
-    """What a funnel kept: sorted uids (n,), the counts on the way, and what scored."""
+    """What a funnel kept: sorted uids (n,), the counts on the way, and what scored.
+
+    ``scoring`` is how many seconds each score took to compute, by digest, whenever that was;
+    ``scoring_now`` how many of ``seconds`` went into scoring now.
+    """
 
     uids: UidArray
     total: int
@@ -54,6 +58,8 @@ class Selection:
     combine: str
     scores: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    scoring: dict[str, float] = field(default_factory=dict)
+    scoring_now: float = 0.0
 
     def funnel(self) -> list[dict[str, Any]]:
         """Return the counts as plain values."""
@@ -96,6 +102,7 @@ def run_filters(
     finally:
         engine.clean()
     selection.scores = engine.used
+    selection.scoring, selection.scoring_now = engine.scoring, engine.scoring_now
     selection.seconds = time.monotonic() - started
     return selection
 
@@ -115,6 +122,8 @@ class _Engine:
         self.pool = pool
         self.columns = [name for name in pool.columns() if name.lower() != TRUTH]
         self.used: list[dict[str, Any]] = []
+        self.scoring: dict[str, float] = {}
+        self.scoring_now = 0.0
         self._joined: dict[str, str] = {}
         self._alive: list[str] = []
         self._made: dict[str, str] = {}
@@ -143,13 +152,14 @@ class _Engine:
         """Let a filter score and decide; set-level ones of a chain see what is left."""
         chained = combine == "then"
         scope = self._left() if chained and made.set_level else "candidates"
-        view = _View(self, spec, scope)
+        view = _view(self, spec, scope)
         with _blaming(spec, made):
             scorers = _all(Scorer, made.scorers())
         if scorers:
             self._score(spec, made, scorers, view, combine)
             if scope != "candidates":
-                scope = view.relation = self._left()
+                scope = self._left()
+                view = _view(self, spec, scope)
         with _blaming(spec, made):
             decisions = _all(Decision, made.decide(view))
         windowed = self._check(spec, decisions, scope)
@@ -164,7 +174,7 @@ class _Engine:
         return _Verdict(spec, rules)
 
     def _score(
-        self, spec: FilterSpec, made: Filter, scorers: list[Scorer], view: _View, combine: str
+        self, spec: FilterSpec, made: Filter, scorers: list[Scorer], view: View, combine: str
     ) -> None:
         """Let a filter's scorers see the samples that can still be kept."""
         with _blaming(spec, made):
@@ -198,7 +208,7 @@ class _Engine:
             f"SELECT uid FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {where}",
         )
         total = self.pool.scalar("SELECT count(*) FROM to_score")
-        with Progress(f"scoring {scorer.name}", total) as progress:
+        with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, total):
             for part in iterate(
                 self.pool, "to_score", scorer.columns, scorer.images, scorer.batch_size
             ):
@@ -213,6 +223,23 @@ class _Engine:
                 progress.advance(len(part))
         self._joined[_score_name(scorer.name, digest)] = table
         self.used.append({"name": scorer.name, "digest": digest, **scorer.identity()})
+
+    @contextlib.contextmanager
+    def _timed(self, digest: str, samples: int) -> Iterator[None]:
+        """Add the time of the block to what a score has cost: kept in the pool, as the score is."""
+        key, started = f"seconds:{digest}", time.monotonic()
+        before = float(self.pool.scalar("SELECT value FROM pool WHERE key = ?", [key]) or 0)
+        self.scoring[digest] = before
+        try:
+            yield
+        finally:
+            if samples:
+                seconds = time.monotonic() - started
+                self.scoring[digest] = before + seconds
+                self.scoring_now += seconds
+                with contextlib.suppress(DatacompError):  # it may be the pool that failed
+                    self.pool.sql("INSERT OR REPLACE INTO pool VALUES (?, ?)",
+                                  [key, f"{before + seconds:.3f}"])  # fmt: skip
 
     def score_column(self, scorer: Scorer) -> str:
         """Return the quoted column of a score that was computed."""
@@ -322,37 +349,44 @@ class _Engine:
             )
 
 
-class _View:
-    """The pool as a filter may see it."""
+def _view(engine: _Engine, spec: FilterSpec, relation: str) -> View:
+    """Return the pool as a filter may see it.
 
-    def __init__(self, engine: _Engine, spec: FilterSpec, relation: str) -> None:
-        self._engine, self._spec, self.relation = engine, spec, relation
+    The pool itself is held by closures, so that no attribute leads a plug-in to what it should
+    not use. That prevents mistakes, not intent: a plug-in is code with the rights of its user.
+    """
+    pool, scope = engine.pool, relation
 
-    def has(self, column: str) -> bool:
-        return column in self._engine.columns
+    class Seen:
+        relation = scope
 
-    def require(self, column: str, hint: str = "") -> str:
-        if not self.has(column):
-            known = self._engine.columns
-            more = f"; {hint}" if hint else ""
-            raise MissingError(
-                f"{self._engine.pool.path}: the pool has no column {column!r}"
-                f"{suggest(column, known)}; there are: {', '.join(known)}{more}"
-            )
-        return quote(column)
+        def has(self, column: str) -> bool:
+            return column in engine.columns
 
-    def score(self, scorer: Scorer) -> str:
-        return self._engine.score_column(scorer)
+        def require(self, column: str, hint: str = "") -> str:
+            known = engine.columns
+            if column not in known:
+                more = f"; {hint}" if hint else ""
+                raise MissingError(
+                    f"{pool.path}: the pool has no column {column!r}"
+                    f"{suggest(column, known)}; there are: {', '.join(known)}{more}"
+                )
+            return quote(column)
 
-    def scalar(self, query: str) -> Any:
-        try:
-            check_query(self._engine.pool, query, self.relation)
-            return self._engine.pool.scalar(query)
-        except (DataError, UsageError) as error:
-            raise UsageError(f"filter {self._spec.use}: {error}") from None
+        def score(self, scorer: Scorer) -> str:
+            return engine.score_column(scorer)
 
-    def count(self) -> int:
-        return self.scalar(f"SELECT count(*) FROM {self.relation}")
+        def scalar(self, query: str) -> Any:
+            try:
+                check_query(pool, query, scope)
+                return pool.scalar(query)
+            except (DataError, UsageError) as error:
+                raise UsageError(f"filter {spec.use}: {error}") from None
+
+        def count(self) -> int:
+            return self.scalar(f"SELECT count(*) FROM {scope}")
+
+    return Seen()
 
 
 def _all(kind: type[T], items: list[T]) -> list[T]:

@@ -29,6 +29,10 @@ class Language(Filter):
     language: str = Field("en", description="language code, as in fastText's labels")
     model: str = Field(EMBEDDED, description="'embedded', or a fastText model file")
 
+    def files(self) -> dict[str, str]:
+        """Name the model, if it is not the embedded one."""
+        return model_file(self.model)
+
     def scorers(self) -> list[Scorer]:
         """Identify the caption's language."""
         return [LanguageScorer(self.model)]
@@ -70,6 +74,11 @@ class LanguageScorer(Scorer):
             found, _ = model.predict((text or "").replace("\n", " "))
             labels.append(found[0].removeprefix("__label__") if found else None)
         return labels
+
+
+def model_file(model: str) -> dict[str, str]:
+    """Return the parameter ``model`` if it names a file."""
+    return {} if model == EMBEDDED else {"model": model}
 
 
 def embedded_model() -> Path:

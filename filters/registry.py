@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -22,6 +21,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from ..errors import MissingError, UsageError, suggest
+from . import wording
 from .contract import Filter
 
 GROUP = "datacomp.filters"
@@ -116,8 +116,8 @@ def create(name: str, parameters: dict[str, Any]) -> Filter:
 
 
 def explain(error: ValidationError, model: type[Filter]) -> str:
-    """Return the first complaint of pydantic in our words."""
-    first = error.errors()[0]
+    """Return one complaint of pydantic in our words."""
+    first = wording.complaint(error)
     name = ".".join(str(part) for part in first["loc"])
     known = parameters(model)
     if first["type"] == "extra_forbidden":
@@ -126,14 +126,11 @@ def explain(error: ValidationError, model: type[Filter]) -> str:
         return f"unknown parameter {name!r}{suggest(name, [p.name for p in known])}; {accepted}"
     if first["type"] == "missing":
         return f"parameter {name} is required"
-    message = first["msg"].removeprefix("Value error, ")
     if not name:
-        return message
-    return f"parameter {name} is {first['input']!r}, expected: {_accepted(message)}"
-
-
-def _accepted(message: str) -> str:
-    return re.sub(r"^(Input should be|Value should have) ", "", message)
+        return wording.accepted(first)
+    return (
+        f"parameter {name} is {wording.found(first['input'])}, expected {wording.accepted(first)}"
+    )
 
 
 def parameters(model: type[Filter]) -> list[Parameter]:

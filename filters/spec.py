@@ -12,17 +12,28 @@ from .registry import create
 
 @dataclass(frozen=True)
 class FilterSpec:
-    """Which filter with which parameters, before it is made."""
+    """Which filter with which parameters, before it is made; ``title`` stands for it in records.
+
+    A title that leaves out where files lie keeps the records the same in any folder.
+    """
 
     use: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    title: str | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the filter is a class in a file of one's own."""
+        return ".py:" in self.use
 
     def make(self) -> Filter:
         """Make the filter; raises UsageError for an unknown name or parameter."""
         return create(self.use, self.parameters)
 
     def label(self) -> str:
-        """Return the text form."""
+        """Return the title or, without one, the text form."""
+        if self.title is not None:
+            return self.title
         inside = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
         return f"{self.use}:{inside}" if inside else self.use
 

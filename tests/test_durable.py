@@ -10,7 +10,7 @@ import threading
 
 import pytest
 from datacomp import durable
-from datacomp.errors import StorageError
+from datacomp.errors import DataError, MissingError, StorageError, UnsafeInputError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -202,6 +202,23 @@ def test_json_files_are_sorted_and_hold_no_nan(tmp_path):
         with pytest.raises(ValueError, match="not JSON compliant"):
             write()
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_json_of_a_stranger_is_read_with_bounds(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": [1]}')
+    assert durable.read_json(path, 10) == {"a": [1]}
+    with pytest.raises(UnsafeInputError) as large:
+        durable.read_json(path, 9)
+    assert str(large.value) == f"{path}: larger than 9 bytes; refused"
+    for text in ("", "{", "[" * 100_000, "\0", "\udcff"):
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(DataError) as broken:
+            durable.read_json(path, 1 << 20)
+        assert str(broken.value).startswith(f"{path}: not JSON: ")
+    for missing in (tmp_path / "none", tmp_path, path / "below"):
+        with pytest.raises(MissingError, match="no such file"):
+            durable.read_json(missing, 10)
 
 
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -1,9 +1,10 @@
 import io
+import os
 import re
 
 import pytest
 from datacomp import progress
-from datacomp.progress import Progress, duration, say, track, warn
+from datacomp.progress import Board, Progress, Update, duration, say, tell_through, track, warn
 
 
 class Terminal(io.StringIO):
@@ -23,6 +24,7 @@ def clock(monkeypatch):
 def _normal():
     yield
     progress.set_verbosity(0)
+    tell_through(None)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +101,65 @@ def test_verbosity_rules_all_but_warnings(clock, capsys):
         clock[0] += 20
         bar.advance()
     assert capsys.readouterr() == ("", "normal\ndetail\nwarning: careful\n")
+
+
+def test_another_process_is_told_instead(clock, capsys):
+    told = []
+    tell_through(lambda kind, value: told.append((kind, value)))
+    with Progress("work", 4) as bar:
+        say("detail", 1)
+        warn("careful")
+        for _ in range(4):
+            clock[0] += 0.3
+            bar.advance()
+    assert capsys.readouterr() == ("", "")
+    assert told == [
+        ("progress", Update("work", 0, 4, "samples")),
+        ("say", (1, "detail")),
+        ("warning", "careful"),
+        ("progress", Update("work", 2, 4, "samples")),
+        ("progress", Update("work", 4, 4, "samples")),
+        ("progress", Update("work", 4, 4, "samples")),
+    ]
+
+
+def test_a_fork_prints_for_itself(capfd):
+    tell_through(lambda kind, value: pytest.fail("told through its parent's pipe"))
+    child = os.fork()
+    if child == 0:
+        warn("from the child")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert capfd.readouterr().err == "warning: from the child\n"
+
+
+def test_a_board_is_redrawn_on_a_terminal(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "20")
+    board = Board()
+    assert not board.due()
+    clock[0] += 0.5
+    assert board.due()
+    board.draw(["one", "two " * 10])
+    assert not board.due()
+    board.draw(["three"])
+    board.clear()
+    board.clear()
+    assert terminal.getvalue() == (
+        "one\ntwo two two two two\n\033[2A\r\033[Jthree\n\033[1A\r\033[J"
+    )
+
+
+def test_a_board_is_repeated_elsewhere(clock, capsys):
+    board = Board()
+    clock[0] += 14
+    assert not board.due()
+    clock[0] += 1
+    assert board.due()
+    board.draw(["one", "two"])
+    board.clear()
+    assert capsys.readouterr().err == "one\ntwo\n"
+    progress.set_verbosity(-1)
+    clock[0] += 60
+    assert not board.due()

@@ -23,8 +23,11 @@ COMMANDS = {
     "pool": ("pool:pool", "Make, fill, ask and look at pools of candidate samples."),
     "filter": ("filter:filter_", "List, show and run filters."),
     "subset": ("subset:subset", "Set algebra on subset files."),
-    "shards": ("shards:shards", "Index, build and check WebDataset shards."),
+    "shards": ("shards:shards", "Index, view, build and check WebDataset shards."),
+    "synth": ("synth:synth", "Make sets of images by formula, to pre-train on."),
     "train": ("train:train", "Train CLIP on shards with a fixed recipe."),
+    "pretrain": ("vision:pretrain", "Pre-train a vision encoder on class labels."),
+    "finetune": ("vision:finetune", "Fine-tune a vision encoder and measure it."),
     "evaluate": ("evaluate:evaluate", "Evaluate a checkpoint zero-shot on a suite of tasks."),
     "evalsets": ("evaluate:evalsets", "List and build evaluation sets."),
     "results": ("results:results", "Show results of runs."),
@@ -43,7 +46,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name][0].split(":")
-        return getattr(importlib.import_module(f".{module}", __package__), name)
+        return _talkative(getattr(importlib.import_module(f".{module}", __package__), name))
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         """Answer an unknown command with the nearest known one."""
@@ -58,14 +61,36 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+_SAYING = (("-v", "--verbose", 1, "Say more about what is done."),
+           ("-q", "--quiet", -1, "Say nothing but results, warnings and errors."))  # fmt: skip
+
+
+def _talkative(command: click.Command) -> click.Command:
+    """Let -v and -q stand after a command and its parts too, not only before."""
+    if not any("--quiet" in parameter.opts for parameter in command.params):
+        command.params += [_saying(*option) for option in _SAYING]
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            _talkative(part)
+    return command
+
+
+def _saying(short: str, long: str, level: int, text: str) -> click.Option:
+    def say(ctx: click.Context, parameter: click.Parameter, given: bool) -> None:
+        if given:
+            set_verbosity(level)
+
+    return click.Option([short, long], is_flag=True, expose_value=False, callback=say, help=text)
+
+
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start here: 'datacomp demo' shows the whole idea in minutes.",
 )
 @click.version_option(__version__, prog_name="datacomp")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what is done.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but results, warnings and errors.")
+@click.option("-v", "--verbose", is_flag=True, help=_SAYING[0][3])
+@click.option("-q", "--quiet", is_flag=True, help=_SAYING[1][3])
 def cli(verbose: bool, quiet: bool) -> None:
     """Curate image-text datasets and prove what the curation is worth."""
     set_verbosity(-1 if quiet else 1 if verbose else 0)

@@ -104,31 +104,16 @@ def run(
     A FILTER is NAME or NAME:parameter=value,... ; with --combine 'and' each judges the whole
     pool, with 'then' each sees what the one before it left.
     """
-    from ...errors import DataError, UsageError
-    from ...filters import parse, run_filters
+    from ...filters import parse
     from ...pools.pool import Pool
-    from ..subset import write_subset
+    from ..selection import select
 
-    if output.suffix != ".npy":
-        raise UsageError(f"--output {output}: a subset file ends in .npy")
-    specs = [parse(text) for text in filters]
     with Pool.open(pool) as opened:
-        chosen = run_filters(opened, specs, combine, reasons)
-        if not len(chosen.uids):
-            drops = ", ".join(f"{n:,} {r}" for s in chosen.steps for r, n in s.reasons.items())
-            raise DataError(f"the filters keep no sample ({drops}); loosen them")
-        labels = [spec.label() for spec in specs]
-        sidecar = write_subset(
-            output,
-            chosen.uids,
-            {
-                "pool": {"digest": opened.digest(), "samples": chosen.total},
-                "pipeline": {"filters": labels, "combine": combine, "scores": chosen.scores},
-                "funnel": chosen.funnel(),
-            },
-        )
+        selected = select(opened, [parse(text) for text in filters], output, combine, reasons)
+    chosen = selected.selection
     if as_json:
-        emit_json({**sidecar, "path": str(output), "seconds": round(chosen.seconds, 2)})
+        seconds = round(chosen.seconds, 2)
+        emit_json({**selected.sidecar, "path": str(output), "seconds": seconds})
         return
     rows = [
         (step.filter, step.before, step.after,
@@ -139,5 +124,5 @@ def run(
     for score in chosen.scores:
         source = score.get("model") or f"digest {score['digest'][:16]}"
         click.echo(f"score {score['name']}: {source}", err=True)
-    share = len(chosen.uids) / chosen.total
-    click.echo(f"\n{output}: {len(chosen.uids):,} of {chosen.total:,} samples ({share:.1%})")
+    kept = f"{len(chosen.uids):,} of {chosen.total:,} samples ({selected.share:.1%})"
+    click.echo(f"\n{output}: {kept}")

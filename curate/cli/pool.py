@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ...errors import DatacompError
+from ...progress import say
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
@@ -41,7 +41,8 @@ def create(pool: Path, as_json: bool) -> None:
 
 @pool.command(
     epilog=examples(
-        "datacomp pool add pool.duckdb photos --kind folder",
+        "datacomp pool add pool.duckdb photos",
+        "datacomp pool add pool.duckdb metadata --kind commonpool --link",
         "datacomp pool add pool.duckdb shards --kind webdataset --option verify=false",
         "datacomp pool add pool.duckdb urls.csv --kind csv --option url_column=link",
         "datacomp pool add pool.duckdb glyphs --kind glyphs --option samples=5000",
@@ -49,15 +50,23 @@ def create(pool: Path, as_json: bool) -> None:
 )
 @POOL
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--kind", required=True,
-              help="Kind of source: folder, webdataset, parquet, csv, jsonl, glyphs, visualatom, "
-                   "rcdb, fractaldb or exfractaldb.")  # fmt: skip
+@click.option("--kind",
+              help="Kind of source: folder, webdataset, commonpool, parquet, csv, jsonl, glyphs, "
+                   "visualatom, rcdb, fractaldb or exfractaldb. Else it is guessed.")  # fmt: skip
+@click.option("--link", is_flag=True,
+              help="Leave the rows where they are: nothing is copied (kind commonpool).")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
               help="An option of the source; may be repeated.")  # fmt: skip
 @MEMORY
 @json_option
 def add(
-    pool: Path, path: Path, kind: str, options: tuple[str, ...], memory: str | None, as_json: bool
+    pool: Path,
+    path: Path,
+    kind: str | None,
+    link: bool,
+    options: tuple[str, ...],
+    memory: str | None,
+    as_json: bool,
 ) -> None:
     """Add the samples at PATH to POOL (made if it is not there).
 
@@ -67,16 +76,18 @@ def add(
     """
     from ...pools.pool import Pool
     from ...pools.sources import open_source
+    from ...pools.sources.guessing import guess_kind
 
-    source = open_source(kind, path, **parse_options(options))
-    new = not pool.exists()
-    try:
-        with Pool.open_or_create(pool, memory_limit=memory) as opened:
+    if kind is None:
+        kind, telling = guess_kind(path)
+        say(f"kind {kind}, judging by {telling}")
+    source = open_source(kind, path, **parse_options(options), **({"link": True} if link else {}))
+    with Pool.open_or_create(pool, memory_limit=memory) as opened:
+        try:
             report = opened.add(source)
-    except DatacompError:
-        if new:  # nothing came of it: leave nothing behind
-            pool.unlink(missing_ok=True)
-        raise
+        except BaseException:
+            opened.withdraw()
+            raise
     if as_json:
         emit_json(report.to_dict())
     else:

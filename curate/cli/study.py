@@ -83,6 +83,8 @@ def _run(study: Any, start: str | None, only: str | None, as_json: bool) -> None
         emit_json(report.results)
     else:
         _show(report.results)
+        if any(row["used"]["runs"] for row in report.results["datasets"]):
+            click.echo("\n+ in the time: what was spent before on the run that scored")
         click.echo(f"\n{report.results['verdict']}")
         click.echo(f"results  {report.output / 'results.json'}")
         click.echo(f"report   {report.page}")
@@ -103,6 +105,10 @@ def _show(results: dict[str, Any]) -> None:
     def part(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
+    def time(row: dict[str, Any]) -> str:
+        own, used = duration(row["seconds"]["total"]), row["used"]
+        return f"{own} + {duration(used['seconds'])}" if used["runs"] else own
+
     ranks = places(results["datasets"])
     rows = []
     for row in results["datasets"]:
@@ -110,7 +116,7 @@ def _show(results: dict[str, Any]) -> None:
         rows.append([
             f"{place}{'=' * tied}", row["name"], f"{row['size']:,}", score(row["average"]),
             *(score(row["scores"][task["key"]]) for task in results["tasks"]),
-            part(row["precision"]), part(row["recall"]), duration(row["seconds"]["total"]),
+            part(row["precision"]), part(row["recall"]), time(row),
         ])  # fmt: skip
     names = [task["name"] for task in results["tasks"]]
     header = ["rank", "dataset", "samples", "average", *names, "precision", "recall", "time"]

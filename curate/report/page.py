@@ -427,21 +427,30 @@ def _set_aside(counts: dict[str, int]) -> str:
 
 
 def _times(results: dict[str, Any]) -> Html:
-    stages = ["filter", "shards", "train", "evaluate", "total"]
-    head = [el("th", name, scope="col") for name in ["dataset", *stages]]
+    stages = ["scoring", "filter", "shards", "train", "evaluate", "total"]
+    head = [el("th", name, scope="col") for name in ["dataset", *stages, "used before"]]
     body = [
         el(
             "tr",
             el("th", d["name"], scope="row"),
-            [el("td", _duration(d["seconds"].get(stage))) for stage in stages],
+            [el("td", duration(d["seconds"][stage])) for stage in stages],
+            el("td", duration(d["used"]["seconds"]) if d["used"]["runs"] else NONE),
         )
         for d in results["datasets"]
     ]
-    return el("details", el("summary", "Where the time went"), _scrolling("Time", head, body))
+    return el(
+        "details",
+        el("summary", "Where the time went"),
+        el("p", _TIMES, class_="note"),
+        _scrolling("Time", head, body),
+    )
 
 
-def _duration(seconds: float | None) -> str:
-    return NONE if seconds is None else duration(seconds)
+_TIMES = (
+    "Seconds of the stages of each dataset, all seeds together. Scoring is what the scores its "
+    "filters used took to compute, even if another dataset used them first. Used before: what it "
+    "took to select, build and train, for one seed, the datasets whose runs did the scoring."
+)
 
 
 def _count(number: int, noun: str) -> str:

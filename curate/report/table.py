@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...progress import duration
 from .markup import NONE, Child, Html, breakable, decimal, el, join, percent, words
@@ -27,6 +27,8 @@ class Column:
     note: Child = None
     group: str = ""
     chance: float | None = None
+    best: tuple[str, ...] | None = None
+    """The datasets to mark as best, where more than the highest value may be."""
 
 
 def places(datasets: list[Row]) -> dict[str, tuple[int, bool]]:
@@ -51,14 +53,18 @@ def leaderboard(results: Row) -> Html:
     rows = [
         el(
             "tr",
-            [_cell(column, dataset, best.get(column)) for column in columns],
+            [_cell(column, dataset, best.get(column, ())) for column in columns],
             class_="winner" if dataset["name"] == results["best"] else None,
         )
         for dataset in datasets
     ]
     table = el(
         "table",
-        el("caption", "Headings sort the table; the best of a column is bold."),
+        el(
+            "caption",
+            "Headings sort the table. Bold: the best of a column and what ties with "
+            "it, unless all do.",
+        ),
         el("thead", _group_row(columns), el("tr", [_heading(column) for column in columns])),
         el("tbody", rows),
         _chance_row(columns),
@@ -76,7 +82,7 @@ def _columns(results: Row) -> list[Column]:
         Column("Rank", lambda d: d["rank"], lambda d: _rank(d, ranks), "rank", "ascending"),
         Column("Dataset", lambda d: d["name"].casefold(), _name, "name", "ascending"),
         Column("Average", lambda d: d["average"]["mean"], lambda d: _score(d["average"]),
-               "number score", rated=True),
+               "number score", rated=True, best=_leaders(results)),
         Column("Size", lambda d: d["size"], lambda d: f"{d['size']:,}"),
         Column("Share", lambda d: d["share"], lambda d: percent(d["share"])),
         Column("Filters", lambda d: " ".join(d["filters"]), _filters, "filters", "ascending"),
@@ -86,7 +92,7 @@ def _columns(results: Row) -> list[Column]:
             columns.append(_rated(key))
     columns += [_task(task) for task in results["tasks"]]
     columns.append(
-        Column("Time", lambda d: d["seconds"]["total"], lambda d: _duration(d["seconds"]["total"]),
+        Column("Time", lambda d: d["seconds"]["total"] + d["used"]["seconds"], _time,
                first="ascending")
     )  # fmt: skip
     return columns
@@ -112,6 +118,7 @@ def _task(task: Row) -> Column:
         note=notes,
         group=task.get("group") or "",
         chance=task["chance"],
+        best=tuple(task["best"]),
     )
 
 
@@ -144,23 +151,43 @@ def _filters(dataset: Row) -> Html:
     return join(*parts) if parts else join(NONE)
 
 
+def _leaders(results: Row) -> tuple[str, ...]:
+    """Return the dataset of the highest average and those tied with it; none where all are."""
+    datasets = results["datasets"]
+    names = [d["name"] for d in datasets
+             if d["name"] == results["best"] or results["best"] in d["tied_with"]]  # fmt: skip
+    return tuple(names) if len(names) < len(datasets) else ()
+
+
+def _time(dataset: Row) -> Html:
+    """Show what a dataset itself took and, apart, what the models it used had taken before."""
+    own, used = dataset["seconds"]["total"], dataset["used"]
+    if not used["runs"]:
+        return join(_duration(own))
+    more = f"+ {duration(used['seconds'])} for {', '.join(used['runs'])}"
+    return join(_duration(own), " ", el("small", breakable(more)))
+
+
 def _duration(seconds: float | None) -> str:
     return NONE if seconds is None else duration(seconds)
 
 
-def _known(value: float | str | None) -> bool:
+def _known(value: float | str | None) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _best(column: Column, datasets: list[Row]) -> float | None:
-    """Return the highest value, or None where there is nothing to compare."""
-    values = [value for d in datasets if _known(value := column.value(d))]
-    return max(values) if len(values) > 1 else None  # pyright: ignore[reportReturnType, reportArgumentType]
+def _best(column: Column, datasets: list[Row]) -> tuple[str, ...]:
+    """Return the datasets to mark: of the highest value, or none with nothing to compare."""
+    if column.best is not None:
+        return column.best
+    values = {d["name"]: value for d in datasets if _known(value := column.value(d))}
+    highest = max(values.values(), default=None) if len(values) > 1 else None
+    return tuple(name for name, value in values.items() if value == highest)
 
 
-def _cell(column: Column, dataset: Row, best: float | None) -> Html:
+def _cell(column: Column, dataset: Row, best: tuple[str, ...]) -> Html:
     value = column.value(dataset)
-    top = best is not None and value == best
+    top = dataset["name"] in best
     shown = el("b", column.show(dataset)) if top else column.show(dataset)
     key = value if isinstance(value, str) else repr(value) if _known(value) else ""
     if column.kind == "name":
@@ -217,6 +244,11 @@ def _notes(results: Row) -> Html:
         notes.append(
             el("p", "Near chance: models hardly rise above guessing there, so differences on "
                f"these tasks say little ({', '.join(near)}).", class_="note")
+        )  # fmt: skip
+    if any(d["used"]["runs"] for d in results["datasets"]):
+        notes.append(
+            el("p", "Time is that of the dataset’s own stages, scoring included; “+” is what was "
+               "spent before on the run that scored.", class_="note")
         )  # fmt: skip
     if len(ties) > 1:
         lines = [el("li", el("b", d["name"]), " with ", ", ".join(d["tied_with"])) for d in ties]

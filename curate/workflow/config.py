@@ -1,6 +1,8 @@
 """Read and validate a datacomp.toml before anything runs.
 
-An error names file, line, key, what was found and what would be accepted.
+An error names file, line, key, what was found and what would be accepted. What the file says is
+checked when it is read (``load_study``); that what it names is there, before anything runs
+(``checks.check_inputs``).
 """
 
 from __future__ import annotations
@@ -8,21 +10,30 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
-from ...durable import digest
-from ...errors import ConfigError, DatacompError, MissingError, suggest
+from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source
 from ...pools.sources.base import Source
+from .complaints import explain
+from .location import Location, line_of
 
 RUN = "run:"
 """``checkpoint = "run:NAME"`` means the checkpoint of dataset NAME, first seed."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+_Path = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
 class _Section(BaseModel):
@@ -33,7 +44,7 @@ class StudySection(_Section):
     """[study]: what the study is called and where its outputs go."""
 
     name: str = Field("study", pattern=_NAME, description="name shown on the report")
-    output: str = Field("datacomp-output", description="folder for everything that is made")
+    output: _Path = Field("datacomp-output", description="folder for everything that is made")
 
 
 class SourceSection(BaseModel):
@@ -42,7 +53,7 @@ class SourceSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     kind: str = Field(description=f"kind of source: {', '.join(KINDS)}")
-    path: str | None = Field(None, description="folder or file, relative to datacomp.toml")
+    path: _Path | None = Field(None, description="folder or file, relative to datacomp.toml")
 
     @field_validator("kind")
     @classmethod
@@ -55,8 +66,14 @@ class SourceSection(BaseModel):
 class PoolSection(_Section):
     """[pool]: the pool file and its sources."""
 
-    path: str = Field("pool.duckdb", description="pool file, inside the output folder")
+    path: _Path = Field("pool.duckdb", description="pool file, inside the output folder")
     source: list[SourceSection] = Field(min_length=1, description="where samples come from")
+    memory: str | None = Field(
+        None, pattern=r"^[1-9]\d*(\.\d+)? ?([KMGT]i?B|%)$",
+        description="most memory the database may take (half of the machine's)",
+        examples=['memory = "2GB"'],
+    )  # fmt: skip
+    threads: int | None = Field(None, ge=1, description="CPU threads of the database (every core)")
 
 
 class FilterSection(BaseModel):
@@ -64,7 +81,7 @@ class FilterSection(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    use: str = Field(description="a filter's name, or file.py:Class")
+    use: _Path = Field(description="a filter's name, or file.py:Class")
 
     def spec(self) -> FilterSpec:
         """Return the filter and its parameters."""
@@ -75,7 +92,11 @@ class DatasetSection(_Section):
     """[[dataset]]: a subset of the pool, made by filters."""
 
     name: str = Field(pattern=_NAME, description="name of the dataset")
-    filters: list[FilterSection] = Field(min_length=1, description="filters, in order")
+    filters: list[FilterSection] = Field(
+        min_length=1,
+        description="filters, in order",
+        examples=['filters = [{ use = "no_filter" }]'],
+    )
     combine: Literal["and", "or", "then"] = Field("and", description="how the filters join")
 
 
@@ -90,7 +111,7 @@ class TrainSection(_Section):
 
     scale: str = Field("small", description="demo, debug, small, medium, large or xlarge")
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
-        [0], min_length=1, description="one run per seed"
+        [0], min_length=1, description="one run per seed", examples=["seeds = [0, 1, 2]"]
     )
     samples_seen: int | None = Field(None, ge=1, description="override the scale's budget")
     precision: Literal["fp32", "amp", "amp_bf16", "bf16", "fp16"] | None = Field(
@@ -108,7 +129,7 @@ class TrainSection(_Section):
     @classmethod
     def _distinct(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) != len(seeds):
-            raise ValueError("different seeds")
+            raise ValueError("seeds that differ")
         return seeds
 
     def resolved(self) -> Scale:
@@ -120,8 +141,11 @@ class EvaluateSection(_Section):
     """[evaluate]: the suite, and where its data lie."""
 
     suite: Literal["demo", "datacomp"] = Field("datacomp", description="demo or datacomp")
-    data: str | None = Field(None, description="folder of evaluation sets (demo: made itself)")
-    tasks: list[str] = Field(["*"], min_length=1, description="task keys or patterns")
+    data: _Path | None = Field(None, description="folder of evaluation sets (demo: made itself)")
+    tasks: list[str] = Field(
+        ["*"], min_length=1, description="task keys or patterns",
+        examples=['tasks = ["imagenet1k", "vtab/*"]'],
+    )  # fmt: skip
 
 
 class Study(_Section):
@@ -133,15 +157,18 @@ class Study(_Section):
     shards: ShardsSection = Field(default_factory=lambda: ShardsSection.model_validate({}))
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
-    home: Path = Field(default=Path(), exclude=True)
+    _file: Path = PrivateAttr(Path("datacomp.toml"))
+    _home: Path = PrivateAttr(Path())
+    _text: str = PrivateAttr("")
 
-    @model_validator(mode="after")
-    def _names(self) -> Self:
-        names = [dataset.name for dataset in self.dataset]
-        double = next((name for name in names if names.count(name) > 1), None)
-        if double is not None:
-            raise ValueError(f"two datasets are called {double!r}; names must differ")
-        return self
+    @property
+    def home(self) -> Path:
+        """Folder of the file: paths in it are relative to this."""
+        return self._home
+
+    def refuse(self, location: Location, message: str) -> NoReturn:
+        """Raise ConfigError with the line of the file at which a key stands."""
+        raise ConfigError(f"{self._file}:{line_of(self._text, location)}: {message}")
 
     @property
     def output(self) -> Path:
@@ -161,10 +188,12 @@ class Study(_Section):
         return self.output / "evalsets"
 
     def sources(self) -> list[Source]:
-        """Open the pool's sources."""
-        opened = []
-        for section in self.pool.source:
-            path = self.home / section.path if section.path else self.output / section.kind
+        """Open the pool's sources; those that make their files do so in the output folder."""
+        opened: list[Source] = []
+        for number, section in enumerate(self.pool.source):
+            again = sum(other.kind == section.kind for other in self.pool.source[:number])
+            own = self.output / (f"{section.kind}-{again + 1}" if again else section.kind)
+            path = self.home / section.path if section.path else own
             opened.append(open_source(section.kind, path, **(section.model_extra or {})))
         return opened
 
@@ -173,29 +202,39 @@ class Study(_Section):
         return next(dataset for dataset in self.dataset if dataset.name == name)
 
     def filters_of(self, dataset: DatasetSection) -> list[FilterSpec]:
-        """Return a dataset's filters, ``run:NAME`` replaced by the folder of that run."""
+        """Return a dataset's filters; ``run:NAME`` and relative files are replaced by full paths.
+
+        Their titles are as the file has them, so records are alike in any folder.
+        """
         specs = []
         for section in dataset.filters:
-            spec = section.spec()
-            parameters = {key: self._resolved(value) for key, value in spec.parameters.items()}
-            use = spec.use
-            if ".py:" in use:
-                use = str(self.home / use)
-            specs.append(FilterSpec(use, parameters))
+            spec = self.spec_of(section)
+            named = {n: v for n, v in spec.parameters.items() if _is_run(v)}
+            named |= spec.make().files()
+            full = {name: str(self.resolve(value)) for name, value in named.items()}
+            title = section.spec().label()
+            specs.append(FilterSpec(spec.use, {**spec.parameters, **full}, title))
         return specs
 
-    def _resolved(self, value: Any) -> Any:
-        """Replace ``run:NAME`` by the run's folder, and the name of a file by its full path."""
-        if not isinstance(value, str):
-            return value
+    def spec_of(self, section: FilterSection) -> FilterSpec:
+        """Return a filter that can be made, its parameters as they are given."""
+        spec = section.spec()
+        return FilterSpec(str(self.home / spec.use), spec.parameters) if spec.is_file else spec
+
+    def resolve(self, value: str) -> Path:
+        """Return the folder of the run that ``run:NAME`` stands for, or else the full path."""
         if value.startswith(RUN):
-            return str(self.run_dir(value.removeprefix(RUN), self.train.seeds[0]))
-        return str(self.home / value) if value and (self.home / value).is_file() else value
+            return self.run_dir(value.removeprefix(RUN), self.train.seeds[0])
+        return self.home / value
+
+    def runs_named(self, section: FilterSection) -> list[str]:
+        """Return the datasets whose runs a filter scores with."""
+        values = (section.model_extra or {}).values()
+        return [value.removeprefix(RUN) for value in values if _is_run(value)]
 
     def runs_needed(self, dataset: DatasetSection) -> list[str]:
-        """Return the datasets whose runs a dataset's filters score with."""
-        values = [value for f in dataset.filters for value in (f.model_extra or {}).values()]
-        return [v.removeprefix(RUN) for v in values if isinstance(v, str) and v.startswith(RUN)]
+        """Return the datasets whose runs a dataset's filters score with, each once."""
+        return list(dict.fromkeys(n for f in dataset.filters for n in self.runs_named(f)))
 
     def subset_path(self, dataset: str) -> Path:
         """The subset file of a dataset."""
@@ -209,13 +248,22 @@ class Study(_Section):
         """The run of a dataset and a seed."""
         return self.output / "runs" / f"{dataset}-seed{seed}"
 
-    def identity(self) -> str:
-        """Return a digest of the whole configuration."""
-        return digest(self.model_dump(mode="json"))
+
+def makes_its_files(source: Source) -> bool:
+    """Tell whether a source makes its samples itself, so that nothing need lie at its path."""
+    from ...pools.sources.glyphs import GlyphSource
+    from ...pools.sources.synthetic import SyntheticSource
+
+    drawn = isinstance(source, SyntheticSource) and source.generator is not None
+    return drawn or isinstance(source, GlyphSource)
 
 
-def load_study(path: Path | str, output: Path | None = None) -> Study:
-    """Read and validate a datacomp.toml; ``output`` overrides where outputs go.
+def _is_run(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(RUN)
+
+
+def load_study(path: Path | str) -> Study:
+    """Read and validate a datacomp.toml.
 
     Raises ConfigError: ``FILE:LINE: KEY is FOUND, expected ACCEPTED``.
     """
@@ -224,160 +272,31 @@ def load_study(path: Path | str, output: Path | None = None) -> Study:
         raise MissingError(
             f"{path}: no such file; 'datacomp demo' shows one, docs/configuration.md explains it"
         )
+    text, raw = _parse(path)
+    try:
+        study = Study.model_validate(raw)
+    except ValidationError as error:
+        location, message = explain(error, Study)
+        raise ConfigError(f"{path}:{line_of(text, location)}: {message}") from None
+    study._file, study._home, study._text = path, path.parent.resolve(), text
+    from .checks import check_meaning
+
+    check_meaning(study)
+    return study
+
+
+def _parse(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
     try:
-        raw = tomllib.loads(text)
+        return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         line = re.search(r"\(at line (\d+), column \d+\)", message)
         where = line[1] if line else text.count("\n") + 1
         reason = re.sub(r" \(at .*\)$", "", message)
         raise ConfigError(f"{path}:{where}: not TOML: {reason}") from None
-    raw["home"] = path.parent.resolve()
-    if output is not None:
-        raw.setdefault("study", {})
-        if isinstance(raw["study"], dict):
-            raw["study"]["output"] = str(output.resolve())
-    try:
-        study = Study.model_validate(raw)
-    except ValidationError as error:
-        raise ConfigError(_complaint(path, text, error)) from None
-    _check_meaning(path, text, study)
-    return study
-
-
-def _check_meaning(path: Path, text: str, study: Study) -> None:
-    """Check what needs the registries: sources, filters, references, scale."""
-
-    def attempt(location: tuple[str | int, ...], action: Any) -> None:
-        try:
-            action()
-        except DatacompError as error:
-            raise ConfigError(f"{path}:{line_of(text, location)}: {error}") from None
-
-    for number, section in enumerate(study.pool.source):
-        source: tuple[str | int, ...] = ("pool", "source", number)
-        if section.path is None and section.kind != "glyphs":
-            attempt(source, lambda s=section: _fail(
-                f"pool.source.path is missing, expected the folder or file of the {s.kind} source"
-            ))  # fmt: skip
-        for name, value in (section.model_extra or {}).items():
-            attempt((*source, name), lambda s=section, n=name, v=value: open_source(
-                s.kind, ".", **{n: v}
-            ))  # fmt: skip
-    if not study.pool_path.resolve().is_relative_to(study.output.resolve()):
-        attempt(("pool", "path"), lambda: _fail(
-            f"pool.path is {study.pool.path!r}, expected a name inside the output folder"
-        ))  # fmt: skip
-    wanted = "samples_seen" if study.train.samples_seen is not None else "scale"
-    attempt(("train", wanted), study.train.resolved)
-    names = [dataset.name for dataset in study.dataset]
-    for number, dataset in enumerate(study.dataset):
-        for place, section in enumerate(dataset.filters):
-            location = ("dataset", number, "filters", place)
-            spec = section.spec()
-            if ".py:" in spec.use:
-                spec = FilterSpec(str(study.home / spec.use), spec.parameters)
-            attempt(location, spec.make)
-        for needed in study.runs_needed(dataset):
-            earlier = names[:number]
-            if needed not in earlier:
-                known = f"expected a dataset that stands before it: {', '.join(earlier) or 'none'}"
-                attempt(("dataset", number, "filters"), lambda n=needed, k=known, d=dataset: _fail(
-                    f"dataset.{d.name} scores with {RUN}{n}, {k}"
-                ))  # fmt: skip
-
-
-def _fail(message: str) -> None:
-    raise ConfigError(message)
-
-
-def _complaint(path: Path, text: str, error: ValidationError) -> str:
-    """Put pydantic's first complaint into our words."""
-    first = error.errors()[0]
-    location = first["loc"]
-    key = ".".join(str(part) for part in location if not isinstance(part, int))
-    line = line_of(text, location)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        return (
-            f"{path}:{line}: unknown key {key!r}{suggest(str(location[-1]), known)}, "
-            f"expected one of: {', '.join(known)}"
-        )
-    if first["type"] == "missing":
-        return f"{path}:{line}: {key} is missing, expected {_description(location)}"
-    if not location:
-        return f"{path}:{line}: {message}"
-    accepted = re.sub(
-        r"^(Input should be|Value should have|String should|List should) ", "", message
-    )
-    return f"{path}:{line}: {key} is {first['input']!r}, expected {accepted}"
-
-
-def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
-    model: type[BaseModel] = Study
-    for part in location:
-        if isinstance(part, int) or part not in model.model_fields:
-            continue
-        annotation = model.model_fields[part].annotation
-        for candidate in (annotation, *getattr(annotation, "__args__", ())):
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                model = candidate
-    return model
-
-
-def _known_keys(location: tuple[str | int, ...]) -> list[str]:
-    return [name for name in _model_at(location).model_fields if name != "home"]
-
-
-def _description(location: tuple[str | int, ...]) -> str:
-    field = _model_at(location[:-1]).model_fields.get(str(location[-1]))
-    if field is None or not field.description:
-        return "a value" if field is None else f"a [{location[-1]}] section"
-    return field.description
-
-
-def line_of(text: str, location: tuple[str | int, ...]) -> int:
-    """Return the line (from 1) at which a key path stands in a TOML text, or the nearest above it.
-
-    >>> line_of("[train]\\nseeds = 3\\n", ("train", "seeds"))
-    2
-    """
-    lines = text.splitlines()
-    counts: dict[str, int] = {}
-    header: tuple[str | int, ...] = ()
-    best, depth = 1, 0
-    for number, line in enumerate(lines, 1):
-        table = re.match(r"\s*\[\[?\s*([A-Za-z0-9_.\"' -]+?)\s*\]\]?", line)
-        key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line)
-        if table:
-            name = table[1].replace('"', "").replace(" ", "")
-            header = tuple(name.split("."))
-            if line.lstrip().startswith("[["):
-                counts[name] = counts.get(name, -1) + 1
-                header = (*header, counts[name])
-            found: tuple[str | int, ...] = header
-        elif key:
-            found = (*header, key[1])
-        else:
-            continue
-        if len(found) > depth and location[: len(found)] == found:
-            best, depth = number, len(found)
-    return _line_inside(lines, best, location[depth:])
-
-
-def _line_inside(lines: list[str], start: int, rest: tuple[str | int, ...]) -> int:
-    """Follow an array of inline tables from its first line: the n-th brace, then the key."""
-    if not rest or not isinstance(rest[0], int):
-        return start
-    left = rest[0]
-    for number in range(start, len(lines) + 1):
-        braces = lines[number - 1].count("{")
-        if braces > left:
-            return number
-        left -= braces
-    return start
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None

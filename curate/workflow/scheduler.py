@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -27,11 +26,12 @@ from typing import Any
 from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError, StorageError
-from ...progress import duration, say, set_verbosity, status
+from ...progress import Board, duration, say, set_verbosity, tell_through, warn
+from .outlook import Outlook, Watch
 
 PRELOAD = "datacomp.curate.workflow.preload"
-_REDRAW_SECONDS = 1.0
-CODE_VERSION = 1
+_WAKE_SECONDS = 0.5
+CODE_VERSION = 2
 """Raised whenever a stage would give other bytes for the same inputs."""
 
 
@@ -41,7 +41,9 @@ class Task:
 
     ``settings`` is what its result depends on besides the tasks it needs, ``outputs`` what must
     still be there for it to count as done; ``exclusive`` names a resource that only one task
-    may hold (the pool file).
+    may hold (the pool file). ``label`` names it for people. Tasks of the same ``pace`` (by
+    default those of the same stage) take about as long; ``amount`` is how many of ``unit`` a
+    task will have counted in its progress at the end, where that is known.
     """
 
     key: str
@@ -52,6 +54,13 @@ class Task:
     settings: Any = None
     outputs: tuple[Path, ...] = ()
     exclusive: str | None = None
+    label: str = ""
+    pace: str = ""
+    amount: int | None = None
+    unit: str = "samples"
+
+    def __post_init__(self) -> None:
+        self.label, self.pace = self.label or self.key, self.pace or self.stage
 
 
 @dataclass
@@ -64,42 +73,37 @@ class Record:
 
 
 @dataclass
+class _Child:
+    """A task under way: its process, and how far it is."""
+
+    task: Task
+    process: Any
+    watch: Watch
+
+
+@dataclass
 class _State:
     """Where a run of the scheduler stands."""
 
     waiting: list[Task]
     total: int
-    running: dict[Connection, tuple[Task, Any, float]] = field(default_factory=dict)
+    outlook: Outlook
+    running: dict[Connection, _Child] = field(default_factory=dict)
     done: dict[str, Record] = field(default_factory=dict)
-    seconds: dict[str, list[float]] = field(default_factory=dict)
     failure: DatacompError | None = None
+    board: Board = field(default_factory=Board)
 
-    def draw(self, parallel: int) -> None:
-        """Show on a terminal what runs for how long, and a guess at the time left."""
-        if not sys.stderr.isatty():
+    def draw(self) -> None:
+        """Show what runs, how far it is, and the time left for the whole."""
+        if not self.running or not self.board.due():
             return
         now = time.monotonic()
-        names = ", ".join(f"{t.key} {duration(now - s)}" for t, _, s in self.running.values())
-        text = f"[{len(self.done)}/{self.total}] {names}"
-        left = self._left(parallel, now)
-        if left is not None:
-            text += f"; about {duration(left)} left"
-        status(text)
-
-    def _left(self, parallel: int, now: float) -> float | None:
-        """Guess the seconds left from those that tasks of the same stages took; None if unknown."""
-        means = {stage: sum(found) / len(found) for stage, found in self.seconds.items()}
-        running = [task for task, _, _ in self.running.values()]
-        if any(task.stage not in means for task in [*self.waiting, *running]):
-            return None
-        left = sum(means[task.stage] for task in self.waiting)
-        left += sum(max(means[t.stage] - (now - s), 0) for t, _, s in self.running.values())
-        return left / parallel
-
-    def clear_line(self) -> None:
-        """Make room for a lasting line."""
-        if sys.stderr.isatty():
-            status("")
+        watches = [child.watch for child in self.running.values()]
+        lines = [watch.text(now) for watch in watches]
+        left = self.outlook.text(self.waiting, watches, now)
+        if self.failure is not None:
+            left = "one failed; waiting for those under way"
+        self.board.draw([*lines, f"{len(self.done)} of {self.total} stages done, {left}"])
 
 
 class Scheduler:
@@ -142,7 +146,9 @@ class Scheduler:
         is raised.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = _State(list(tasks), len(tasks))
+        earlier = {task.key: self.record(task.key) for task in tasks}
+        remembered = {key: record.seconds for key, record in earlier.items() if record is not None}
+        state = _State(list(tasks), len(tasks), Outlook(self.parallel, remembered))
         context = _context()
         with _no_orphans(state.running):
             while state.waiting or state.running:
@@ -151,7 +157,7 @@ class Scheduler:
                     self._collect(state)
                 elif not moved:
                     break
-        state.clear_line()
+        state.board.clear()
         if state.failure is not None:
             raise state.failure
         return state.done
@@ -166,7 +172,7 @@ class Scheduler:
             if found is not None:
                 state.done[task.key] = found
             else:
-                held = {other.exclusive for other, _, _ in state.running.values()} - {None}
+                held = {child.task.exclusive for child in state.running.values()} - {None}
                 if len(state.running) >= self.parallel or task.exclusive in held:
                     continue
                 (self.folder / f"{task.key}.json").unlink(missing_ok=True)
@@ -175,30 +181,36 @@ class Scheduler:
                 process = context.Process(target=_child, args=arguments)
                 process.start()
                 sender.close()
-                state.running[receiver] = (task, process, time.monotonic())
+                state.running[receiver] = _Child(task, process, Watch(task, time.monotonic()))
             state.waiting.remove(task)
             moved = True
         return moved
 
     def _collect(self, state: _State) -> None:
-        """Wait for a task to end (drawing the state meanwhile) and record what came of it."""
-        ready = wait(list(state.running), timeout=_REDRAW_SECONDS)
-        if not ready:
-            state.draw(self.parallel)
+        """Take what the tasks say; record what came of those that have ended."""
+        ready = wait(list(state.running), timeout=_WAKE_SECONDS)
         for receiver in ready:
             assert isinstance(receiver, Connection)
-            task, process, started = state.running.pop(receiver)
-            result, error = _outcome(receiver, process, task)
-            seconds = time.monotonic() - started
+            child = state.running[receiver]
+            ended = _listen(receiver, child, state.board)
+            if ended is None:
+                continue
+            del state.running[receiver]
+            result, error = ended
             if error is not None:
                 state.failure = state.failure or error
                 continue
-            record = Record(self.fingerprint(task, state.done), round(seconds, 2), result)
-            write_json(self.folder / f"{task.key}.json", vars(record))
-            state.done[task.key] = record
-            state.seconds.setdefault(task.stage, []).append(seconds)
-            state.clear_line()
-            say(f"[{len(state.done)}/{state.total}] {task.key}: {duration(seconds)}")
+            self._note_done(state, child, result)
+        state.draw()
+
+    def _note_done(self, state: _State, child: _Child, result: dict[str, Any]) -> None:
+        task, seconds = child.task, time.monotonic() - child.watch.started
+        record = Record(self.fingerprint(task, state.done), round(seconds, 2), result)
+        write_json(self.folder / f"{task.key}.json", vars(record))
+        state.done[task.key] = record
+        state.outlook.taken.setdefault(task.pace, []).append(seconds)
+        state.board.clear()
+        say(f"[{len(state.done)}/{state.total}] {task.label}: {duration(seconds)}")
 
     def _lock(self, key: str) -> Path:
         return self.folder / f".{key}.lock"
@@ -244,28 +256,35 @@ def _context() -> Any:
 
 
 @contextlib.contextmanager
-def _no_orphans(running: dict[Connection, tuple[Task, Any, float]]) -> Iterator[None]:
+def _no_orphans(running: dict[Connection, _Child]) -> Iterator[None]:
     """Stop every child when this process is interrupted."""
     try:
         yield
     finally:
-        for _, process, _ in running.values():
-            process.terminate()
-        for _, process, _ in running.values():
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for child in running.values():
+            child.process.terminate()
+        for child in running.values():
+            child.process.join(5)
+            if child.process.is_alive():
+                child.process.kill()
+                child.process.join()
 
 
 def _child(
     sender: Connection, run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], lock: str
 ) -> None:
-    """Run a task, send back its result or its error, and never outlive the parent."""
+    """Run a task, send back progress and its result or error, and never outlive the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children by itself,
     signal.signal(signal.SIGTERM, _leave)  # and gently: semaphores must be given back
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    sending = threading.Lock()
+
+    def send(kind: str, value: Any) -> None:
+        with contextlib.suppress(OSError), sending:  # the parent may be gone
+            sender.send((kind, value))
+
     set_verbosity(-1)
+    tell_through(send)
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a killed study's child may take a moment to go
         try:
@@ -276,9 +295,8 @@ def _child(
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
             message = ("error", ("RunError", " ".join(text.split())))
-    with contextlib.suppress(OSError):  # the parent may be gone
-        sender.send(message)
-        sender.close()
+    send(*message)
+    sender.close()
 
 
 def _leave(*_: object) -> None:
@@ -291,22 +309,34 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _outcome(
-    receiver: Connection, process: Any, task: Task
-) -> tuple[dict[str, Any], DatacompError | None]:
+def _listen(
+    receiver: Connection, child: _Child, board: Board
+) -> tuple[dict[str, Any], DatacompError | None] | None:
+    """Take one message of a child; return what came of it, or None while it is under way."""
+    kind: str
+    value: Any
     try:
         kind, value = receiver.recv()
     except EOFError:
-        process.join()
+        kind, value = "died", None
+    if kind == "progress":
+        child.watch.note(value, time.monotonic())
+        return None
+    if kind in ("say", "warning"):
+        board.clear()
+        if kind == "say":
+            say(f"{child.task.label}: {value[1]}", value[0])
+        else:
+            warn(f"{child.task.label}: {value}")
+        return None
+    receiver.close()
+    child.process.join()
+    if kind == "died":
         return {}, RunError(
-            f"{task.key}: its process died (exit code {process.exitcode}); if the machine ran out "
-            "of memory, lower train.parallel; run the same command again to go on"
+            f"{child.task.key}: its process died (exit code {child.process.exitcode}); if the "
+            "machine ran out of memory, lower train.parallel; run the same command again to go on"
         )
-    finally:
-        receiver.close()
-    process.join()
     if kind == "result":
         return value, None
     name, message = value
-    found = getattr(errors, name, RunError)
-    return {}, found(f"{task.key}: {message}")
+    return {}, getattr(errors, name, RunError)(f"{child.task.key}: {message}")

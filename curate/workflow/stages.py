@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
-from ...filters import run_filters
+from ...pools.connection import MEMORY_VARIABLE
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
 from ...pools.uids import UidArray, to_hex
@@ -27,7 +30,7 @@ def make_pool(study: Study) -> dict[str, Any]:
         study.pool_path.unlink()
         study.pool_path.with_name(study.pool_path.name + ".wal").unlink(missing_ok=True)
     reports = []
-    with Pool.open_or_create(study.pool_path) as pool:
+    with Pool.open_or_create(study.pool_path, **limits(study)) as pool:
         pool.sql("INSERT OR REPLACE INTO pool VALUES (?, ?)", [MARK, identity])
         for source in sources:
             reports.append(pool.add(source).to_dict())
@@ -48,9 +51,14 @@ def make_pool(study: Study) -> dict[str, Any]:
         }
 
 
+def limits(study: Study) -> dict[str, Any]:
+    """Return what the study lets its database take."""
+    return {"memory_limit": study.pool.memory, "threads": study.pool.threads}
+
+
 def _is_of(study: Study, identity: str) -> bool:
     """Tell whether the pool holds these sources; one that no study made is never touched."""
-    with Pool.open(study.pool_path, read_only=True) as pool:
+    with Pool.open(study.pool_path, read_only=True, **limits(study)) as pool:
         found = pool.scalar("SELECT value FROM pool WHERE key = ?", [MARK])
     if found is None:
         raise UsageError(
@@ -69,45 +77,25 @@ def make_evalsets(study: Study) -> dict[str, Any]:
 
 def select(study: Study, name: str) -> dict[str, Any]:
     """Run a dataset's filters and write its subset with sidecar and reasons."""
-    from ..subset import write_subset
+    from ..selection import select as select_dataset
 
     dataset = study.get_dataset(name)
     path = study.subset_path(name)
-    with Pool.open(study.pool_path) as pool:
-        chosen = run_filters(
-            pool, study.filters_of(dataset), dataset.combine, path.with_suffix(".reasons.parquet")
-        )
-        if not len(chosen.uids):
-            raise RunError("the filters keep no sample; loosen them")
-        labels = [labelled(study, spec) for spec in study.filters_of(dataset)]
-        funnel = [
-            {**step, "filter": label} for step, label in zip(chosen.funnel(), labels, strict=True)
-        ]
-        sidecar = write_subset(
-            path,
-            chosen.uids,
-            {
-                "pool": {"digest": pool.digest(), "samples": pool.count()},
-                "pipeline": {"filters": labels, "combine": dataset.combine,
-                             "scores": chosen.scores},
-                "funnel": funnel,
-            },
-        )  # fmt: skip
+    reasons = path.with_suffix(".reasons.parquet")
+    with Pool.open(study.pool_path, **limits(study)) as pool:
+        found = select_dataset(pool, study.filters_of(dataset), path, dataset.combine, reasons)
+        chosen = found.selection
         return {
-            "digest": sidecar["digest"],
+            "digest": found.sidecar["digest"],
             "size": len(chosen.uids),
-            "share": len(chosen.uids) / pool.count(),
-            "filters": labels,
+            "share": found.share,
+            "filters": found.sidecar["pipeline"]["filters"],
             "combine": dataset.combine,
-            "funnel": funnel,
+            "funnel": chosen.funnel(),
             "scored_by": chosen.scores,
+            "seconds": {"scoring": sum(chosen.scoring.values()), "now": chosen.scoring_now},
             **_judge(pool, chosen.uids),
         }
-
-
-def labelled(study: Study, spec: Any) -> str:
-    """Return a filter's label with paths inside the output folder made relative to it."""
-    return spec.label().replace(f"{study.output}/", "")
 
 
 def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
@@ -146,9 +134,11 @@ def build(study: Study, name: str) -> dict[str, Any]:
     out = study.shards_dir(name)
 
     def attempt() -> dict[str, Any]:
-        report = build_shards(
-            study.pool_path, study.subset_path(name), out, shard_size=study.shards.size, workers=1
-        )
+        with _memory_variable(study.pool.memory):
+            report = build_shards(
+                study.pool_path, study.subset_path(name), out,
+                shard_size=study.shards.size, workers=1,
+            )  # fmt: skip
         return {"digest": report.digest, "samples": report.samples, "shards": report.shards}
 
     try:
@@ -158,6 +148,21 @@ def build(study: Study, name: str) -> dict[str, Any]:
             raise  # not shards of ours
         _remove(study, out)
         return attempt()
+
+
+@contextlib.contextmanager
+def _memory_variable(limit: str | None) -> Iterator[None]:
+    """Let a pool that is opened elsewhere take no more memory than the study allows."""
+    before = os.environ.get(MEMORY_VARIABLE)
+    if limit is not None:
+        os.environ[MEMORY_VARIABLE] = limit
+    try:
+        yield
+    finally:
+        if limit is not None:
+            os.environ.pop(MEMORY_VARIABLE)
+        if before is not None:
+            os.environ[MEMORY_VARIABLE] = before
 
 
 def train(study: Study, name: str, seed: int) -> dict[str, Any]:

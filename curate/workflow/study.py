@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...durable import write_json
-from ...errors import ConfigError, MissingError, UsageError, suggest
+from ...durable import sha256_file, write_json
+from ...errors import UsageError, suggest
 from ...evaluate.tasks import Task as EvaluationTask
 from ...evaluate.tasks import select_tasks
 from ...progress import say
 from . import stages
-from .config import Study
+from .checks import check_inputs
+from .config import RUN, DatasetSection, Study
 from .scheduler import Record, Scheduler, Task, exclusive_folder
 from .summary import summarise
 
@@ -41,6 +41,7 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
     from ...evaluate.training import require_extra
 
     require_extra()
+    check_inputs(study)
     evaluation = evaluation_tasks(study)
     tasks = plan(study, evaluation)
     with exclusive_folder(study.output):
@@ -71,66 +72,31 @@ def write_outputs(
          study.subset_path(d.name).with_suffix(".reasons.parquet"))
         for d in study.dataset
     ]  # fmt: skip
-    with Pool.open(study.pool_path, read_only=True) as pool:
+    with Pool.open(study.pool_path, read_only=True, **stages.limits(study)) as pool:
         sheets = collect_sheets(pool, files)
     write_report(study.output / REPORT, results, sheets)
     return results
 
 
 def evaluation_tasks(study: Study) -> list[EvaluationTask]:
-    """Return the tasks the study evaluates; data that must be there is looked for now."""
-    chosen = select_tasks(study.evaluate.tasks, study.evaluate.suite)
-    if study.evaluate.data is not None and not study.eval_data.is_dir():
-        raise MissingError(f"{study.eval_data}: no such folder of evaluation sets (evaluate.data)")
-    if study.evaluate.data is None and study.evaluate.suite != "demo":
-        raise ConfigError(
-            f"evaluate.data is missing: suite {study.evaluate.suite!r} needs the folder of its "
-            "evaluation sets"
-        )
-    return chosen
+    """Return the tasks the study evaluates."""
+    return select_tasks(study.evaluate.tasks, study.evaluate.suite)
 
 
 def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
     """Return every stage of every dataset with what it needs, in the order of the file."""
     tasks = [_pool_task(study)]
-    makes_sets = study.evaluate.data is None
-    if makes_sets:
-        tasks.append(Task("evalsets", "evalsets", stages.make_evalsets, (study,),
-                          outputs=(study.eval_data,)))  # fmt: skip
-    keys = [task.key for task in evaluation]
-    versions = [[task.key, task.version] for task in evaluation]
-    recipe = study.train.resolved().to_dict()
-    train = study.train.model_dump(exclude={"scale", "seeds", "parallel", "samples_seen"})
+    if study.evaluate.data is None:
+        tasks.append(Task(
+            "evalsets", "evalsets", stages.make_evalsets, (study,), outputs=(study.eval_data,),
+            label="evaluation sets",
+            amount=sum(task.size for task in select_tasks(suite=study.evaluate.suite)),
+        ))  # fmt: skip
     for dataset in study.dataset:
-        name = dataset.name
-        first = study.train.seeds[0]
-        needed = [f"train-{other}-seed{first}" for other in study.runs_needed(dataset)]
-        filters = [stages.labelled(study, spec) for spec in study.filters_of(dataset)]
-        tasks.append(Task(
-            f"filter-{name}", "filter", stages.select, (study, name), ("pool", *needed),
-            settings={"filters": filters, "combine": dataset.combine,
-                      "files": _files_of(study, dataset)},
-            outputs=(study.subset_path(name),), exclusive="pool",
-        ))  # fmt: skip
-        tasks.append(Task(
-            f"shards-{name}", "shards", stages.build, (study, name), (f"filter-{name}",),
-            settings={"size": study.shards.size},
-            outputs=(study.shards_dir(name) / "manifest.json",), exclusive="pool",
-        ))  # fmt: skip
+        tasks += [_filter_task(study, dataset), _shards_task(study, dataset.name)]
         for seed in study.train.seeds:
-            run = study.run_dir(name, seed)
-            tasks.append(Task(
-                f"train-{name}-seed{seed}", "train", stages.train, (study, name, seed),
-                (f"shards-{name}",), settings={"scale": recipe, **train},
-                outputs=(run / "info.json",),
-            ))  # fmt: skip
-            tasks.append(Task(
-                f"evaluate-{name}-seed{seed}", "evaluate", stages.evaluate,
-                (study, name, seed, keys),
-                (f"train-{name}-seed{seed}", *(("evalsets",) if makes_sets else ())),
-                settings={"tasks": versions, "data": study.evaluate.data},
-                outputs=(run / "eval_results.jsonl",),
-            ))  # fmt: skip
+            tasks.append(_train_task(study, dataset.name, seed))
+            tasks.append(_evaluate_task(study, dataset.name, seed, evaluation))
     return tasks
 
 
@@ -145,15 +111,65 @@ def _pool_task(study: Study) -> Task:
     )  # fmt: skip
 
 
-def _files_of(study: Study, dataset: Any) -> list[str]:
-    """Return the digests of all files the filters use, so that an edit runs them again."""
-    from ...durable import sha256_file
+def _filter_task(study: Study, dataset: DatasetSection) -> Task:
+    name, specs = dataset.name, study.filters_of(dataset)
+    first = study.train.seeds[0]
+    needed = [f"train-{other}-seed{first}" for other in study.runs_needed(dataset)]
+    return Task(
+        f"filter-{name}", "filter", stages.select, (study, name), ("pool", *needed),
+        settings={"filters": [spec.label() for spec in specs], "combine": dataset.combine,
+                  "files": _digests_of_files(study, dataset)},
+        outputs=(study.subset_path(name),), exclusive="pool", label=f"filter {name}",
+        pace=f"filter {' '.join(sorted(spec.use for spec in specs))}",
+    )  # fmt: skip
 
+
+def _shards_task(study: Study, name: str) -> Task:
+    return Task(
+        f"shards-{name}", "shards", stages.build, (study, name), (f"filter-{name}",),
+        settings={"size": study.shards.size},
+        outputs=(study.shards_dir(name) / "manifest.json",), exclusive="pool",
+        label=f"shards {name}",
+    )  # fmt: skip
+
+
+def _train_task(study: Study, name: str, seed: int) -> Task:
+    recipe = study.train.resolved()
+    settings = study.train.model_dump(exclude={"scale", "seeds", "parallel", "samples_seen"})
+    return Task(
+        f"train-{name}-seed{seed}", "train", stages.train, (study, name, seed),
+        (f"shards-{name}",), settings={"scale": recipe.to_dict(), **settings},
+        outputs=(study.run_dir(name, seed) / "info.json",), label=f"train {name} seed {seed}",
+        amount=recipe.samples_seen,
+    )  # fmt: skip
+
+
+def _evaluate_task(study: Study, name: str, seed: int, evaluation: list[EvaluationTask]) -> Task:
+    needs = [f"train-{name}-seed{seed}"] + (["evalsets"] if study.evaluate.data is None else [])
+    versions = [[task.key, task.version] for task in evaluation]
+    return Task(
+        f"evaluate-{name}-seed{seed}", "evaluate", stages.evaluate,
+        (study, name, seed, [task.key for task in evaluation]), tuple(needs),
+        settings={"tasks": versions, "data": study.evaluate.data},
+        outputs=(study.run_dir(name, seed) / "eval_results.jsonl",),
+        label=f"evaluate {name} seed {seed}",
+        amount=sum(task.size for task in evaluation), unit="images",
+    )  # fmt: skip
+
+
+def _digests_of_files(study: Study, dataset: DatasetSection) -> list[str]:
+    """Return the digests of all files the filters use, so that an edit runs them again.
+
+    Runs of the study itself are none of them: they count as stages that the filters need.
+    """
     files = []
-    for spec in study.filters_of(dataset):
-        files += [spec.use.rpartition(":")[0]] if ".py:" in spec.use else []
-        files += [value for value in spec.parameters.values() if isinstance(value, str)]
-    return [sha256_file(file) for file in files if os.path.isfile(file)]
+    for spec in map(study.spec_of, dataset.filters):
+        files += [Path(spec.use.rpartition(":")[0])] if spec.is_file else []
+        given = spec.make().files().values()
+        files += [study.resolve(value) for value in given if not value.startswith(RUN)]
+    # Of a run of elsewhere, its description names the checkpoint by digest.
+    files = [file / "info.json" if file.is_dir() else file for file in files]
+    return [sha256_file(file) for file in files if file.is_file()]
 
 
 def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
@@ -210,6 +226,7 @@ def describe_plan(
 ) -> list[tuple[str, str]]:
     """Return (task, state) of every stage, for ``--dry-run``: done already, or to run."""
     _check_stages(start, only)
+    check_inputs(study)
     scheduler = Scheduler(study.output / "stages", study.train.parallel)
     done: dict[str, Record] = {}
     lines = []

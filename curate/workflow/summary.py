@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ... import __version__
-from ...evaluate.results import combine, is_tie_pooled, pooled_spread
+from ...evaluate.results import combine, is_tie_pooled, pooled_spread, tied_best
 from ...evaluate.tasks import Task
 from .config import Study
 from .scheduler import Record
@@ -41,6 +41,7 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
             {
                 "key": task.key, "name": task.name, "main_metric": task.main_metric,
                 "chance": task.chance, "near_chance": task.near_chance, "group": task.suite,
+                "best": _best_of({row["name"]: row["scores"][task.key] for row in rows}),
             }
             for task in tasks
         ],
@@ -98,6 +99,7 @@ def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record])
         "scores": scores,
         "average": _spread(averages),
         "seconds": _seconds(name, seeds, records),
+        "used": _used(study, name, records),
     }
 
 
@@ -106,12 +108,53 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"mean": estimate.mean, "spread": estimate.deviation, "values": values}
 
 
+def _best_of(scores: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the datasets of the highest mean and those tied with it; none where all are."""
+    best = tied_best({name: combine(score["values"]) for name, score in scores.items()})
+    return [name for name in scores if name in best] if len(best) < len(scores) else []
+
+
 def _seconds(name: str, seeds: list[int], records: dict[str, Record]) -> dict[str, float]:
+    """Return the seconds that the dataset's own stages took, all seeds together.
+
+    ``scoring`` is what the scores its filters used took to compute, also where another dataset
+    had them computed first; ``filter`` is the rest of filtering.
+    """
+    chosen = records[f"filter-{name}"]
+    spent = chosen.result["seconds"]
     seconds = {
-        "filter": records[f"filter-{name}"].seconds,
+        "scoring": spent["scoring"],
+        "filter": max(chosen.seconds - spent["now"], 0.0),
         "shards": records[f"shards-{name}"].seconds,
-        "train": sum(records[f"train-{name}-seed{seed}"].seconds for seed in seeds),
+        "train": sum(_training(records[f"train-{name}-seed{seed}"]) for seed in seeds),
         "evaluate": sum(records[f"evaluate-{name}-seed{seed}"].seconds for seed in seeds),
     }
     rounded = {key: round(value, 1) for key, value in seconds.items()}
     return {**rounded, "total": round(sum(seconds.values()), 1)}
+
+
+def _training(record: Record) -> float:
+    """Return the seconds of a run; one that was found finished tells what it took itself."""
+    return max(record.seconds, record.result["seconds"])
+
+
+def _used(study: Study, name: str, records: dict[str, Record]) -> dict[str, Any]:
+    """Return the runs whose models a dataset's filters score with, directly or through others.
+
+    ``seconds`` is what had to be done before they could score: filtering, scoring, building
+    and training, of the one seed that scores.
+    """
+    first = study.train.seeds[0]
+    runs: dict[str, float] = {}
+    waiting = study.runs_needed(study.get_dataset(name))
+    while waiting:
+        other = waiting.pop(0)
+        if other in runs:
+            continue
+        seconds = _seconds(other, [first], records)
+        runs[other] = seconds["total"] - seconds["evaluate"]
+        waiting += study.runs_needed(study.get_dataset(other))
+    return {
+        "runs": [f"{other}-seed{first}" for other in runs],
+        "seconds": round(sum(runs.values()), 1),
+    }

@@ -200,7 +200,7 @@ def test_an_unsorted_list_is_refused(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\x00"])
 def test_what_is_no_json_is_refused(tmp_path, text):
-    assert refusal(tmp_path / "m.json", text).startswith("not a manifest: ")
+    assert refusal(tmp_path / "m.json", text).startswith("not JSON: ")
 
 
 def test_altered_sizes_are_noticed(tmp_path):

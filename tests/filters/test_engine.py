@@ -319,6 +319,44 @@ def test_the_row_that_a_filter_sees_holds_no_truth(pool):
     ]
 
 
+def test_no_attribute_of_what_a_filter_sees_leads_to_the_pool(pool):
+    found = []
+
+    class Looks(Filter):
+        def decide(self, view):
+            waiting, seen = [(view, 0)], set()
+            while waiting:
+                value, depth = waiting.pop()
+                found.append(type(value))
+                if id(value) in seen or depth > 3 or isinstance(value, type(pytest)):
+                    continue
+                seen.add(id(value))
+                names = [n for n in dir(value) if n not in ("__closure__", "__globals__")]
+                waiting += [(getattr(value, name), depth + 1) for name in names
+                            if hasattr(value, name)]  # fmt: skip
+            return []
+
+    engine = engine_module._Engine(pool)
+    engine.create_view()
+    engine.judge(FilterSpec("Looks"), Looks(), "and")
+    engine.clean()
+    assert len(found) > 100
+    assert not {Pool, engine_module._Engine, type(pool.connection)} & set(found)
+
+
+def test_what_a_score_took_is_remembered_with_it(pool_of):
+    pool = pool_of(text=["a", "bb", "ccc"])
+    first = run_filters(pool, [FilterSpec("Length")])
+    (digest,) = first.scoring
+    assert first.scoring[digest] == first.scoring_now > 0
+    assert first.seconds >= first.scoring_now
+    again = run_filters(pool, [FilterSpec("Length"), where("true")])
+    assert again.scoring_now == 0
+    assert again.scoring[digest] == pytest.approx(first.scoring_now, abs=1e-3)
+    assert run_filters(pool, [where("true")]).scoring == {}
+    assert all("seconds" not in score for score in again.scores)
+
+
 def test_the_word_truth_in_a_caption_is_no_crime(pool):
     assert kept(pool, where("text LIKE '%truth%'")) == [0]
     assert kept(pool, FilterSpec("Asks", {"query": "SELECT count(*) FROM candidates c "

@@ -85,13 +85,13 @@ def test_a_class_in_a_file_is_a_filter(write):
          "there are: {all}, or your own as file.py:Class"),
         ("random_subset", {}, "filter random_subset: parameter fraction is required"),
         ("random_subset", {"fraction": 2}, "filter random_subset: parameter fraction is 2, "
-         "expected: less than or equal to 1"),
+         "expected at most 1.0"),
         ("random_subset", {"fraction": "half"}, "filter random_subset: parameter "
-         "fraction is 'half', expected: a valid number, unable to parse string as a number"),
+         "fraction is 'half', expected a number"),
         ("random_subset", {"fracton": 1}, "filter random_subset: unknown parameter 'fracton' "
          "(did you mean 'fraction'?); it takes: fraction, seed"),
         ("no_filter", {"a": 1}, "filter no_filter: unknown parameter 'a'; it takes none"),
-        ("exact_dedup", {"by": "hash"}, "filter exact_dedup: parameter by is 'hash', expected: "
+        ("exact_dedup", {"by": "hash"}, "filter exact_dedup: parameter by is 'hash', expected "
          "'image', 'caption' or 'both'"),
         ("clip_score", {}, "filter clip_score: give one of arch, column or checkpoint: "
          "where the score comes from"),
@@ -101,8 +101,6 @@ def test_a_class_in_a_file_is_a_filter(write):
 )  # fmt: skip
 def test_wrong_use_says_what_is_accepted(name, parameters, message):
     message = message.replace("{all}", ", ".join(registry.names()))
-    if "fraction" not in parameters and name == "random_subset" and "fracton" in parameters:
-        parameters = {"fraction": 0.5, **parameters}
     with pytest.raises(UsageError) as caught:
         registry.create(name, parameters)
     assert str(caught.value) == message

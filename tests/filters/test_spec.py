@@ -50,5 +50,12 @@ def test_what_is_no_filter_is_one_clear_line(text, message):
     assert str(caught.value) == message
 
 
+def test_a_title_stands_for_the_text_form():
+    spec = FilterSpec("f.py:Mine", {"checkpoint": "/home/me/a.pt"}, "f.py:Mine:checkpoint=a.pt")
+    assert spec.label() == "f.py:Mine:checkpoint=a.pt"
+    assert spec.is_file
+    assert not parse("clip_score:arch=l14").is_file
+
+
 def test_a_spec_makes_its_filter():
     assert parse("random_subset:fraction=0.5,seed=3").make() == RandomSubset(fraction=0.5, seed=3)

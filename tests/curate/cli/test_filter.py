@@ -53,7 +53,7 @@ def test_run_for_machines(pool, tmp_path, command):
     ("arguments", "code", "message"),
     [
         (("{pool}", "no_filter", "-o", "{tmp}/a.txt"), 2,
-         "--output {tmp}/a.txt: a subset file ends in .npy"),
+         "{tmp}/a.txt: the name of a subset file must end in .npy"),
         (("{pool}", "nofilter", "-o", "{tmp}/a.npy"), 2,
          "unknown filter 'nofilter' (did you mean 'no_filter'?); there are: "),
         (("{tmp}/none", "no_filter", "-o", "{tmp}/a.npy"), 1, "{tmp}/none: no such pool; "),

@@ -5,7 +5,7 @@ import sys
 
 import click
 import pytest
-from datacomp import __version__
+from datacomp import __version__, progress
 from datacomp.curate.cli import COMMANDS, cli
 from datacomp.curate.cli.common import emit_table, parse_options
 from datacomp.errors import UsageError
@@ -64,6 +64,36 @@ def test_every_command_can_be_loaded():
     context = click.Context(cli)
     for name in COMMANDS:
         assert isinstance(cli.get_command(context, name), click.Command)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-v", "filter", "list"), ("filter", "-v", "list"), ("filter", "list", "--verbose")],
+)
+def test_how_much_is_said_may_stand_anywhere(command, arguments):
+    try:
+        assert command(*arguments)[0] == 0
+        assert progress._Settings.verbosity == 1
+        quiet = [{"-v": "-q", "--verbose": "--quiet"}.get(word, word) for word in arguments]
+        assert command(*quiet)[0] == 0
+        assert progress._Settings.verbosity == -1
+        assert command("filter", "list")[0] == 0
+        assert progress._Settings.verbosity == 0
+    finally:
+        progress.set_verbosity(0)
+
+
+def test_every_command_takes_it():
+    def walk(command):
+        yield command
+        for part in getattr(command, "commands", {}).values():
+            yield from walk(part)
+
+    context = click.Context(cli)
+    for name in COMMANDS:
+        for command in walk(cli.get_command(context, name)):
+            flags = [flag for option in command.params for flag in option.opts]
+            assert flags.count("-q") == flags.count("-v") == 1, command.name
 
 
 def test_options_become_values():

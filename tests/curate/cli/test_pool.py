@@ -218,6 +218,42 @@ def test_a_second_process_is_told_who_holds_the_pool(path, photos, command):
     assert command("pool", "query", path, "SELECT 1")[0] == 0
 
 
+def test_an_add_that_fails_removes_only_the_pool_it_made(tmp_path, photos, command):
+    path = tmp_path / "pool.duckdb"
+    failing = ("pool", "add", path, tmp_path / "none", "--kind", "folder")
+    assert command(*failing)[0] == 1
+    assert not path.exists()
+    assert command("pool", "create", path)[0] == 0
+    assert command(*failing)[0] == 1
+    assert path.exists()
+
+
+def test_an_add_that_is_refused_leaves_the_pool_another_process_makes(tmp_path, photos, command):
+    path = tmp_path / "pool.duckdb"
+    body = (
+        "from datacomp.pools import Pool; input(); "
+        f"held = Pool.create({str(path)!r}); print(held.count(), flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", body], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        try:
+            holder.stdin.write(b"\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline() == b"0\n"
+            with pytest.MonkeyPatch.context() as patch:
+                # As if the other one had made it just after this one had looked.
+                patch.setattr("pathlib.Path.exists", lambda self: False)
+                code, _, err = command("pool", "add", path, photos, "--kind", "folder")
+            assert (code, path.exists()) == (1, True)
+            assert err == (
+                f"error: {path}: held by process {holder.pid}; wait for it or stop it\n"
+            )
+        finally:
+            holder.kill()
+    assert [p.name for p in tmp_path.iterdir() if "pool" in p.name] == ["pool.duckdb"]
+
+
 def test_the_help_of_add_names_every_kind(command):
     from datacomp.pools.sources import KINDS
 

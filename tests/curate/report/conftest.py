@@ -187,7 +187,7 @@ def results_of(
         {
             "key": f"t{i}", "name": f"Task {i}", "main_metric": "acc1",
             "chance": 0.1 if i % 2 == 0 else None, "near_chance": i % 3 == 2,
-            "group": f"group {i * groups // tasks}",
+            "group": f"group {i * groups // tasks}", "best": names[:1] if len(names) > 1 else [],
         }
         for i in range(tasks)
     ]  # fmt: skip
@@ -211,8 +211,9 @@ def results_of(
                 "scores": {task["key"]: score([v - 0.01 * i for v in values])
                            for i, task in enumerate(listed)},
                 "average": score(values), "rank": number + 1, "tied_with": [],
-                "seconds": {"filter": 1.0, "shards": 2.0, "train": 60.0 + number,
+                "seconds": {"scoring": 0.0, "filter": 1.0, "shards": 2.0, "train": 60.0 + number,
                             "evaluate": 4.0, "total": 67.0 + number},
+                "used": {"runs": [], "seconds": 0.0},
             }
         )  # fmt: skip
     return {

@@ -12,9 +12,27 @@ from pathlib import Path
 
 import pytest
 from datacomp.curate.report import collect_sheets, write_contact_sheet, write_report
+from datacomp.pools import Pool
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-BINARY = next((found for name in NAMES if (found := shutil.which(name))), None)
+NAMES = (
+    "chromium", "chromium-browser", "chromium-headless-shell", "chrome", "chrome-headless-shell",
+    "google-chrome", "google-chrome-stable", "headless_shell", "microsoft-edge",
+)  # fmt: skip
+PLACES = (
+    "/usr/lib/chromium/chromium", "/usr/lib64/chromium-browser/chromium-browser",
+    "/snap/bin/chromium", "/opt/google/chrome/chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)  # fmt: skip
+
+
+def find_browser(given: str = "", places: tuple[str, ...] = PLACES) -> str | None:
+    """Return the browser given (CHROME_BIN), else the first of the usual names and places."""
+    candidates = [given] if given else [*NAMES, *places]
+    return next((found for name in candidates if (found := shutil.which(name))), None)
+
+
+BINARY = find_browser(os.environ.get("CHROME_BIN", ""))
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -31,7 +49,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 pytestmark = pytest.mark.skipif(
-    BINARY is None, reason=f"no browser found (looked for {', '.join(NAMES)})"
+    BINARY is None, reason="no Chromium found; docs/development.md says how to get it"
 )
 
 
@@ -151,7 +169,9 @@ def large(tmp_path, make_results):
 @pytest.fixture
 def contact(tmp_path, pool):
     path = tmp_path / "contact.html"
-    write_contact_sheet(pool, path)
+    pool.close()
+    with Pool.open(pool.path, read_only=True, confined=True) as confined:
+        write_contact_sheet(confined, path)
     return path
 
 

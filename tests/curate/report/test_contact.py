@@ -13,8 +13,23 @@ def page(tmp_path):
     return tmp_path / "sheet.html"
 
 
-def test_everything_is_shown(pool, samples, page, parse):
-    assert write_contact_sheet(pool, page) == len(samples)
+@pytest.fixture
+def write(pool):
+    """Write the contact sheet of a pool: closed, opened for strangers, and opened again."""
+
+    def write(page, *arguments, **options):
+        pool.close()
+        try:
+            with Pool.open(pool.path, read_only=True, confined=True) as confined:
+                return write_contact_sheet(confined, page, *arguments, **options)
+        finally:
+            pool.connection = Pool.open(pool.path).connection
+
+    return write
+
+
+def test_everything_is_shown(write, pool, samples, page, parse):
+    assert write(page) == len(samples)
     tree = parse(page.read_text("utf-8"))
     assert len(tree.one("ul", "gallery").all("figure")) == len(samples)
     assert tree.one("head").one("title").text == tree.one("h1").text == "pool.duckdb: contact sheet"
@@ -26,8 +41,8 @@ def test_everything_is_shown(pool, samples, page, parse):
     assert all(img.attributes["src"].startswith("data:image/") for img in tree.all("img"))
 
 
-def test_condition_limit_and_title(pool, page, parse, hostile):
-    shown = write_contact_sheet(pool, page, "width > 50 -- <b>", limit=5, title=hostile)
+def test_condition_limit_and_title(write, pool, page, parse, hostile):
+    shown = write(page, "width > 50 -- <b>", limit=5, title=hostile)
     assert shown == 5
     tree = parse(page.read_text("utf-8"))
     count = pool.count() and pool.scalar("SELECT count(*) FROM samples WHERE width > 50")
@@ -37,28 +52,30 @@ def test_condition_limit_and_title(pool, page, parse, hostile):
     assert tree.all("script") == []
 
 
-def test_same_arguments_same_bytes(pool, page):
+def test_same_arguments_same_bytes(write, pool, page):
     def made(**options):
-        write_contact_sheet(pool, page, limit=10, **options)
+        write(page, limit=10, **options)
         return page.read_bytes()
 
     assert made() == made()
     assert made() != made(seed=1)
 
 
-def test_nothing_matches(pool, page, parse):
-    assert write_contact_sheet(pool, page, "false") == 0
+def test_nothing_matches(write, pool, page, parse):
+    assert write(page, "false") == 0
     tree = parse(page.read_text("utf-8"))
     assert tree.one("p", "note").text == "No sample matches."
     assert tree.all("figure") == []
 
 
 def test_an_empty_pool(tmp_path, page):
-    with Pool.create(tmp_path / "empty.duckdb") as empty:
+    path = tmp_path / "empty.duckdb"
+    Pool.create(path).close()
+    with Pool.open(path, read_only=True, confined=True) as empty:
         assert write_contact_sheet(empty, page) == 0
 
 
-def test_scores_can_be_asked_for_and_are_drawn(pool, page, parse):
+def test_scores_can_be_asked_for_and_are_drawn(write, pool, page, parse):
     uids = [
         r[0] for r in pool.sql("SELECT printf('%032x', uid) FROM samples ORDER BY uid").fetchall()
     ]
@@ -70,7 +87,7 @@ def test_scores_can_be_asked_for_and_are_drawn(pool, page, parse):
         table = pool.score_table(name, digest, {"type": kind})
         pool.write_scores(table, from_hex(uids[:10]), values)
     where = "clip >= 0.45 AND language IN ('en', 'de') AND \"width:cccccccc\" < 9"
-    assert write_contact_sheet(pool, page, where) == 4
+    assert write(page, where) == 4
     charts = {
         f.one("strong").text: f for f in parse(page.read_text("utf-8")).all("figure", "chart")
     }
@@ -80,17 +97,17 @@ def test_scores_can_be_asked_for_and_are_drawn(pool, page, parse):
     assert [li.one("span", "name").text for li in charts["language"].all("li")] == ["de", "en"]
 
 
-def test_a_histogram_counts_every_sample(pool, page, parse):
-    write_contact_sheet(pool, page)
+def test_a_histogram_counts_every_sample(write, pool, page, parse):
+    write(page)
     for chart in parse(page.read_text("utf-8")).all("figure", "chart")[:4]:
         known = int(re.search(r"(\d+) known", chart.one("small").text)[1])
         bins = [title.text.rsplit(": ", 1)[1] for title in chart.all("title")]
         assert sum(map(int, bins)) == known
 
 
-def test_many_values_of_a_text_column_are_summed_up(pool, page, parse):
+def test_many_values_of_a_text_column_are_summed_up(write, pool, page, parse):
     pool.sql("UPDATE samples SET truth = 'kind ' || (width % 20)::VARCHAR WHERE width IS NOT NULL")
-    write_contact_sheet(pool, page)
+    write(page)
     chart = parse(page.read_text("utf-8")).all("figure", "chart")[-1]
     names = [li.one("span", "name").text for li in chart.all("li")]
     assert len(names) == 9
@@ -108,12 +125,13 @@ def test_many_values_of_a_text_column_are_summed_up(pool, page, parse):
         ("true); DROP TABLE samples; SELECT (1", "where: expected one SQL condition, found"),
         ("length(text) > 'x'", "where \"length(text) > 'x'\": Conversion Error"),
         ("no_such(text)", "where 'no_such(text)': Catalog Error"),
+        ("EXISTS (FROM glob('/*'))", "where \"EXISTS (FROM glob('/*'))\": Permission Error"),
         (" ", "where is empty; 'true' matches every sample"),
     ],
 )
-def test_bad_sql_is_one_clear_line(pool, page, where, message):
+def test_bad_sql_is_one_clear_line(write, pool, page, where, message):
     with pytest.raises(UsageError) as caught:
-        write_contact_sheet(pool, page, where)
+        write(page, where)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert not page.exists()
@@ -121,18 +139,23 @@ def test_bad_sql_is_one_clear_line(pool, page, where, message):
 
 
 @pytest.mark.parametrize("limit", [0, -1, 10_001])
-def test_limits(pool, page, limit):
+def test_limits(write, pool, page, limit):
     with pytest.raises(UsageError) as caught:
-        write_contact_sheet(pool, page, limit=limit)
+        write(page, limit=limit)
     assert str(caught.value) == f"limit is {limit}; a contact sheet shows 1 to 10,000 samples"
 
 
-def test_a_pool_open_for_reading_only(pool, page):
-    path = pool.path
+def test_nothing_is_left_on_the_connection(pool, page):
     pool.close()
-    with Pool.open(path, read_only=True) as reading:
+    with Pool.open(pool.path, read_only=True, confined=True) as reading:
         assert write_contact_sheet(reading, page, limit=3) == 3
         assert reading.sql("SHOW TABLES").fetchall().count(("report_matching",)) == 0
+
+
+def test_a_pool_that_reaches_other_files_is_not_shown(pool, page):
+    with pytest.raises(UsageError) as caught:
+        write_contact_sheet(pool, page)
+    assert str(caught.value) == f"{pool.path}: open the pool with confined=True to show it"
 
 
 def test_edges():

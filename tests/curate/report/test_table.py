@@ -35,7 +35,9 @@ def test_rows_and_headings(parse, make_results):
     assert [c.text for c in cells(table, "Share")] == ["100.0 %", "96.0 %"]
     assert cells(table, "Filters")[0].text == "basic_filter:min_side=32 and exact_dedup"
     assert [c.text for c in cells(table, "Time")] == ["1 min 07 s", "1 min 08 s"]
-    assert table.one("caption").text == "Headings sort the table; the best of a column is bold."
+    assert table.one("caption").text == (
+        "Headings sort the table. Bold: the best of a column and what ties with it, unless all do."
+    )
 
 
 def test_the_best_of_a_column_is_bold(parse, make_results):
@@ -49,6 +51,32 @@ def test_the_best_of_a_column_is_bold(parse, make_results):
     assert bold("Recall") == [1, 0]
     assert bold("Task 1") == [1, 0]
     assert bold("Size") == [0, 0]
+
+
+def test_all_that_tie_with_the_best_are_bold(parse, make_results):
+    results = make_results(["first", "second", "third"])
+    results["tasks"][0]["best"] = ["first", "third"]
+    results["tasks"][1]["best"] = []  # all tie
+    for row, tied in zip(results["datasets"], (["second"], ["first"], []), strict=True):
+        row["tied_with"] = tied
+    table = parse(leaderboard(results)).one("table")
+    assert [len(c.all("b")) for c in cells(table, "Task 0")] == [1, 0, 1]
+    assert [len(c.all("b")) for c in cells(table, "Task 1")] == [0, 0, 0]
+    assert [len(c.all("b")) for c in cells(table, "Average")] == [1, 1, 0]
+    results["datasets"][0]["tied_with"] = ["second", "third"]
+    results["datasets"][2]["tied_with"] = ["first"]
+    table = parse(leaderboard(results)).one("table")
+    assert [len(c.all("b")) for c in cells(table, "Average")] == [0, 0, 0]
+
+
+def test_the_time_names_the_run_that_scored(parse, make_results):
+    results = make_results(["first", "second"])
+    results["datasets"][1]["used"] = {"runs": ["first-seed0"], "seconds": 30.0}
+    page = parse(leaderboard(results))
+    times = cells(page.one("table"), "Time")
+    assert [c.text for c in times] == ["1 min 07 s", "1 min 08 s + 30 s for first-seed0"]
+    assert [c.attributes["data-value"] for c in times] == ["67.0", "98.0"]
+    assert page.all("p", "note")[-1].text.startswith("Time is that of the dataset’s own stages")
 
 
 def test_equal_scores_are_all_best_and_a_single_one_is_not(parse, make_results):

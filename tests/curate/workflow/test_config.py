@@ -1,8 +1,11 @@
 from pathlib import Path
 
 import pytest
-from datacomp.curate.workflow.config import line_of, load_study
+from datacomp.curate.workflow.checks import check_inputs
+from datacomp.curate.workflow.config import load_study
+from datacomp.curate.workflow.study import evaluation_tasks, plan
 from datacomp.errors import ConfigError, MissingError
+from datacomp.pools.sources import KINDS
 
 MINIMAL = """\
 [study]
@@ -55,6 +58,7 @@ def test_run_references_become_the_folder_of_the_first_seed(write, tmp_path):
     study = load_study(write(MINIMAL))
     scored = study.get_dataset("scored")
     assert study.runs_needed(scored) == ["all"]
+    assert study.filters_of(scored)[1].label() == "clip_score:checkpoint=run:all,fraction=0.5"
     assert study.filters_of(scored)[1].parameters == {
         "checkpoint": str(tmp_path / "out/runs/all-seed0"),
         "fraction": 0.5,
@@ -71,9 +75,24 @@ def test_the_repository_s_own_study_is_valid():
 @pytest.mark.parametrize(
     ("before", "after", "line", "message"),
     [
-        ("seeds = [0, 1]", "seeds = 3", 21, "train.seeds is 3, expected a valid list"),
-        ("seeds = [0, 1]", "seeds = [0, 0]", 21, "train.seeds is [0, 0], expected different seeds"),
-        ("seeds = [0, 1]", 'seeds = ["a"]', 21, "train.seeds is 'a', expected a valid integer"),
+        ("seeds = [0, 1]", "seeds = 3", 21,
+         "train.seeds is 3, expected a list, e.g. seeds = [0, 1, 2]"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", 21, "train.seeds is [0, 0], expected seeds that "
+         "differ, e.g. seeds = [0, 1, 2]"),
+        ("seeds = [0, 1]", 'seeds = [0,\n"a"]', 22, "an entry of train.seeds is 'a', expected a "
+         "whole number, e.g. seeds = [0, 1, 2]"),
+        ("seeds = [0, 1]", "seeds = []", 21, "train.seeds is [], expected at least 1 of them, "),
+        ("seeds = [0, 1]", "seeds = [-1]", 21,
+         "an entry of train.seeds is -1, expected at least 0"),
+        ("seeds = [0, 1]", "workers = true", 21, "train.workers is true, expected a whole number"),
+        ("seeds = [0, 1]", "workers = 1.5", 21, "train.workers is 1.5, expected a whole number"),
+        ("seeds = [0, 1]", "parallel = 0", 21, "train.parallel is 0, expected at least 1"),
+        ("seeds = [0, 1]", 'device = "gpu"', 21,
+         "train.device is 'gpu', expected auto, cpu, cuda or cuda:N"),
+        ("seeds = [0, 1]", "accumulation = 3", 21,
+         "train.accumulation is 3, expected a divisor of scale demo's batch of 128"),
+        ("seeds = [0, 1]", "samples_seen = 5", 21, "train.samples_seen is 5, but scale demo needs "
+         "at least 640 (5 checkpoints of one batch)"),
         (
             "seeds = [0, 1]",
             "sede = [0, 1]",
@@ -85,8 +104,8 @@ def test_the_repository_s_own_study_is_valid():
             'scale = "demo"',
             'scale = "demoo"',
             20,
-            "unknown scale 'demoo' (did you mean 'demo'?); there are: demo, debug, small, "
-            "medium, large, xlarge",
+            "train.scale: unknown scale 'demoo' (did you mean 'demo'?); there are: demo, debug, "
+            "small, medium, large, xlarge",
         ),
         (
             'suite = "demo"',
@@ -98,8 +117,8 @@ def test_the_repository_s_own_study_is_valid():
             'kind = "glyphs"',
             'kind = "glyph"',
             5,
-            "pool.source.kind is 'glyph', expected one of: folder, webdataset, parquet, csv, "
-            "glyphs (did you mean 'glyphs'?)",
+            f"pool.source.kind is 'glyph', expected one of: {', '.join(KINDS)} "
+            "(did you mean 'glyphs'?)",
         ),
         (
             "samples = 100",
@@ -118,12 +137,35 @@ def test_the_repository_s_own_study_is_valid():
             "min_side = 32",
             'min_side = "big"',
             15,
-            "filter basic_filter: parameter min_side is 'big', expected: a valid integer",
+            "filter basic_filter: parameter min_side is 'big', expected a whole number",
         ),
         ("fraction = 0.5", "fraction = 1.5", 16, "filter clip_score: parameter fraction is 1.5, "),
-        ("run:all", "run:scored", 14, "dataset.scored scores with run:scored, expected a dataset "
+        ("run:all", "run:scored", 16, "dataset.scored scores with run:scored, expected a dataset "
          "that stands before it: all"),
-        ('name = "scored"', 'name = "all"', 1, "two datasets are called 'all'; names must differ"),
+        ('name = "scored"', 'name = "all"', 13,
+         "dataset.name is 'all', expected a name that no dataset before it has"),
+        ('name = "scored"', 'nam = "scored"', 13,
+         "unknown key 'dataset.nam' (did you mean 'name'?)"),
+        ('{ use = "no_filter" }', '"no_filter"', 10, "an entry of dataset.filters is 'no_filter', "
+         'expected a table, e.g. filters = [{ use = "no_filter" }]'),
+        ('{ use = "no_filter" }', '{ usee = "no_filter" }', 10, "dataset.filters.use is missing "
+         "(it has 'usee'), expected a filter's name, or file.py:Class"),
+        ('filters = [{ use = "no_filter" }]', "", 8, "dataset.filters is missing, expected "
+         'filters, in order, e.g. filters = [{ use = "no_filter" }]'),
+        ('output = "out"', 'output = "a\\u0000b"', 2, r"study.output is 'a\x00b', expected a path"),
+        ("[study]", "home = 'x'\n[study]", 1, "unknown key 'home', expected one of: study, pool, "
+         "dataset, shards, train, evaluate"),
+        ("[study]", "[[study]]", 1, "study is a list of tables, expected a [study] section"),
+        ("[[pool.source]]", "[pool]\nmemory = 'much'\n[[pool.source]]", 5, "pool.memory is 'much', "
+         "expected a size such as 2GB or a share such as 25%, e.g. memory = \"2GB\""),
+        ("[[pool.source]]", "[pool.source]", 4, "pool.source is a table, expected at least one "
+         "section [[pool.source]], in double brackets"),
+        ('suite = "demo"', 'suite = "demo"\ntasks = 3', 25, "evaluate.tasks is 3, expected a list, "
+         'e.g. tasks = ["imagenet1k", "vtab/*"]'),
+        ('suite = "demo"', 'suite = "demo"\ntasks = [\n"demo/digits",\n"demo/digit",\n]', 27,
+         "evaluate.tasks: unknown task 'demo/digit' (did you mean 'demo/digits'?)"),
+        ('suite = "demo"', 'suite = "datacomp"', 24, "evaluate.data is missing, expected the "
+         "folder of suite datacomp's evaluation sets"),
         ('name = "scored"', 'name = "../x"', 13, "dataset.name is '../x', expected "),
         ("[train]", "[trian]", 19, "unknown key 'trian' (did you mean 'train'?), expected one"),
         ("[train]", "[train", 19, "not TOML: "),
@@ -156,9 +198,71 @@ def test_a_source_needs_a_path(write):
         load_study(path)
 
 
-def test_line_of_follows_inline_tables():
-    text = "[a]\nx = 1\n\n[[d]]\ny = 1\n\n[[d]]\nf = [\n  { u = 1 },\n  { u = 2 },\n]\n"
-    assert line_of(text, ("d", 1, "f", 1)) == 10
-    assert line_of(text, ("d", 0, "y")) == 5
-    assert line_of(text, ("a", "x")) == 2
-    assert line_of(text, ("nowhere",)) == 1
+def test_sources_that_make_their_files_do_not_share_a_folder(write, tmp_path):
+    more = '[[pool.source]]\nkind = "glyphs"\nseed = 1\n\n[[dataset]]\nname = "all"'
+    study = load_study(write(MINIMAL.replace('[[dataset]]\nname = "all"', more)))
+    assert [s.path for s in study.sources()] == [tmp_path / "out/glyphs", tmp_path / "out/glyphs-2"]
+
+
+FOLDER = MINIMAL.replace('kind = "glyphs"\nsamples = 100', 'kind = "folder"\npath = "photos"')
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (FOLDER, 6, "pool.source.path is 'photos', expected an existing folder; {home}/photos is "
+         "not there"),
+        (MINIMAL.replace("run:all", "best.pt"), 16, "filter clip_score: checkpoint is 'best.pt', "
+         "expected an existing file or folder; {home}/best.pt is not there"),
+        (MINIMAL.replace("run:all", "empty"), 16, "filter clip_score: no run at {home}/empty: "
+         "info.json is not there"),
+        (MINIMAL.replace("min_side = 32", 'model = "lid.bin"'), 15, "filter basic_filter: model is "
+         "'lid.bin', expected an existing file or folder; {home}/lid.bin is not there"),
+        (MINIMAL + 'data = "sets"\n', 25, "evaluate.data: no evaluation sets at {home}/sets: "
+         "no such folder"),
+        (MINIMAL + 'data = "empty"\n', 25, "evaluate.data: "),
+        (MINIMAL.replace('"out"', '"file"'), 2,
+         "study.output is 'file', a file; expected a folder"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_told_before_anything_runs(write, tmp_path, text, line, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    study = load_study(write(text))
+    with pytest.raises(ConfigError) as error:
+        check_inputs(study)
+    expected = f"{tmp_path}/datacomp.toml:{line}: {message.format(home=tmp_path)}"
+    assert str(error.value).startswith(expected)
+
+
+def test_what_is_there_is_fine(write, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "best.pt").touch()
+    study = load_study(write(FOLDER.replace("run:all", "best.pt")))
+    check_inputs(study)
+    (spec,) = study.filters_of(study.get_dataset("scored"))[1:]
+    assert spec.parameters["checkpoint"] == f"{tmp_path}/best.pt"
+    assert spec.label() == "clip_score:checkpoint=best.pt,fraction=0.5"
+
+
+def settings_of(study, key):
+    return next(task for task in plan(study, evaluation_tasks(study)) if task.key == key).settings
+
+
+def test_a_filter_counts_by_the_files_it_reads(write, tmp_path):
+    run = tmp_path / "best"
+    run.mkdir()
+    (run / "info.json").write_text("1")
+    study = load_study(write(MINIMAL.replace("run:all", "best")))
+    before = settings_of(study, "filter-scored")
+    assert settings_of(study, "filter-scored") == before
+    (run / "info.json").write_text("2")
+    assert settings_of(study, "filter-scored") != before
+
+
+def test_a_run_of_the_study_counts_as_a_stage_not_as_a_file(write, tmp_path):
+    study = load_study(write(MINIMAL))
+    before = settings_of(study, "filter-scored")
+    study.run_dir("all", 0).mkdir(parents=True)
+    (study.run_dir("all", 0) / "info.json").write_text("done")
+    assert settings_of(study, "filter-scored") == before

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from datacomp import progress
 from datacomp.curate.workflow.scheduler import Scheduler, Task, exclusive_folder, stable
 from datacomp.errors import DataError, RunError, StorageError
+from datacomp.progress import Progress, say, warn
 
 # Tasks run in processes of their own, so their functions must be importable: plain library
 # functions that leave a trace serve here.
@@ -42,6 +45,17 @@ def hold(path: str) -> dict:
     return {}
 
 
+def work(seconds: float) -> dict:
+    """Say how far it is, say something and warn, as stages do."""
+    with Progress("working", 10, "steps") as progress:
+        say("halfway", 1)
+        warn("careful")
+        for _ in range(10):
+            time.sleep(seconds / 10)
+            progress.advance()
+    return {}
+
+
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(HERE.parent))
@@ -49,7 +63,7 @@ def importable(monkeypatch):
     name = HERE.stem
     module = sys.modules[__name__]
     monkeypatch.setitem(sys.modules, name, module)
-    for function in (touch, fail, crash, boom, hold):
+    for function in (touch, fail, crash, boom, hold, work):
         monkeypatch.setattr(function, "__module__", name)
 
 
@@ -122,6 +136,33 @@ def test_an_exclusive_resource_is_held_by_one_task(tmp_path):
     place = str(tmp_path / "held")
     tasks = [task(f"t{i}", hold, place, exclusive="pool") for i in range(4)]
     assert len(Scheduler(tmp_path / "stages", 4).run(tasks)) == 4
+
+
+def test_a_person_sees_what_runs_and_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_PLAIN_BOARD_SECONDS", 0.3)
+    tasks = [task("a", work, 4.0, label="work a", amount=10, unit="steps"),
+             task("b", touch, str(tmp_path / "log"), needs=("a",), label="touch b")]  # fmt: skip
+    Scheduler(tmp_path / "stages", 1).run(tasks)
+    lines = capsys.readouterr().err.splitlines()
+    assert "warning: work a: careful" in lines
+    assert not any("halfway" in line for line in lines)  # only with -v
+    assert any(re.fullmatch(r"work a: working: \d of 10 steps, 2\.\d/s, \d\.\d s left", line)
+               for line in lines), lines  # fmt: skip
+    assert any(re.fullmatch(
+        r"0 of 2 stages done, at least \d\.\d s left \(b not measured yet\)", line
+    ) for line in lines)  # fmt: skip
+    done = [line for line in lines if line.startswith("[")]
+    assert re.fullmatch(r"\[1/2\] work a: [4-9]\.\d s", done[0])
+    assert re.fullmatch(r"\[2/2\] touch b: \d\.\d s", done[1])
+
+
+def test_quiet_is_quiet_but_for_warnings(tmp_path, capsys):
+    progress.set_verbosity(-1)
+    try:
+        Scheduler(tmp_path / "stages", 1).run([task("a", work, 0.1)])
+    finally:
+        progress.set_verbosity(0)
+    assert capsys.readouterr().err == "warning: a: careful\n"
 
 
 def test_times_do_not_enter_fingerprints():

@@ -17,6 +17,9 @@ path = "photos"
 [[dataset]]
 name = "all"
 filters = [{ use = "no_filter" }]
+
+[evaluate]
+suite = "demo"
 """
 
 

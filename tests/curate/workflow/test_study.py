@@ -111,8 +111,14 @@ def test_it_writes_results_and_a_report(finished):
     assert rows["all"]["recall"] == 1.0
     assert rows["scored"]["size"] == 202  # n * fraction + 1, as DataComp selects
     assert rows["scored"]["tied_with"] == ["all"]  # one seed tells no difference
-    assert rows["scored"]["filters"] == ["clip_score:checkpoint=runs/all-seed0,fraction=0.5"]
-    assert set(rows["all"]["seconds"]) == {"filter", "shards", "train", "evaluate", "total"}
+    assert rows["scored"]["filters"] == ["clip_score:checkpoint=run:all,fraction=0.5"]
+    assert set(rows["all"]["seconds"]) == {
+        "scoring", "filter", "shards", "train", "evaluate", "total"
+    }  # fmt: skip
+    assert rows["all"]["seconds"]["scoring"] == 0
+    assert rows["scored"]["seconds"]["scoring"] > 0
+    assert rows["scored"]["used"]["runs"] == ["all-seed0"]
+    assert rows["scored"]["used"]["seconds"] >= rows["all"]["seconds"]["train"]
     page = (folder / "out/report.html").read_text()
     assert "<title>small</title>" in page
     assert "http" + "://" not in page.replace("http://www.w3.org", "")

@@ -1,4 +1,8 @@
-from datacomp.curate.workflow.summary import verdict
+import pytest
+from datacomp.curate.workflow.config import load_study
+from datacomp.curate.workflow.scheduler import Record
+from datacomp.curate.workflow.summary import summarise, verdict
+from datacomp.evaluate.tasks import load_tasks
 
 
 def row(name, mean, share, tied=()):
@@ -48,3 +52,90 @@ def test_one_seed_tells_nothing():
 
 def test_without_a_baseline_nothing_is_compared():
     assert verdict([row("clip", 0.5, 0.3)]) == "clip has the highest average, 0.500."
+
+
+STUDY = """\
+[[pool.source]]
+kind = "glyphs"
+
+[[dataset]]
+name = "all"
+filters = [{ use = "no_filter" }]
+
+[[dataset]]
+name = "first"
+filters = [{ use = "clip_score", checkpoint = "run:all" }]
+
+[[dataset]]
+name = "second"
+filters = [{ use = "clip_score", checkpoint = "run:first" }]
+
+[train]
+scale = "demo"
+seeds = [3, 4]
+
+[evaluate]
+suite = "demo"
+"""
+TASKS = ("demo/digits", "demo/greek")
+VALUES = {"all": (0.1, 0.5), "first": (0.5, 0.5), "second": (0.5, 0.5)}
+"""Score of each dataset on each task; the seeds differ by 0.02."""
+
+
+def records_of(names):
+    """The scores that 'first' and 'second' use took 40 s; 'first' had them computed."""
+    found = {"pool": Record("", 9.0, {"samples": 10, "digest": "d", "set_aside": {},
+                                      "defects": None})}  # fmt: skip
+    for name in names:
+        now = 40.0 if name == "first" else 0.0
+        chosen = {
+            "filters": [], "combine": "and", "size": 5, "share": 0.5, "funnel": [],
+            "scored_by": [], "precision": None, "recall": None, "kept_defects": None,
+            "seconds": {"scoring": 0.0 if name == "all" else 40.0, "now": now},
+        }  # fmt: skip
+        found[f"filter-{name}"] = Record("", now + 2, chosen)
+        found[f"shards-{name}"] = Record("", 3.0)
+        for seed in (3, 4):
+            values = {task: value + 0.02 * (seed - 3)
+                      for task, value in zip(TASKS, VALUES[name], strict=True)}  # fmt: skip
+            found[f"train-{name}-seed{seed}"] = Record("", 100.0 + seed, {"seconds": 90.0})
+            found[f"evaluate-{name}-seed{seed}"] = Record("", 10.0, {"values": values})
+    return found
+
+
+@pytest.fixture
+def summary(tmp_path):
+    (tmp_path / "datacomp.toml").write_text(STUDY)
+    study = load_study(tmp_path / "datacomp.toml")
+    return summarise(study, [load_tasks()[key] for key in TASKS], records_of(VALUES))
+
+
+def test_scoring_is_charged_to_whoever_uses_the_scores(summary):
+    rows = {row["name"]: row for row in summary["datasets"]}
+    own = {"filter": 2.0, "shards": 3.0, "train": 207.0, "evaluate": 20.0}
+    assert rows["all"]["seconds"] == {"scoring": 0.0, **own, "total": 232.0}
+    assert rows["first"]["seconds"] == {"scoring": 40.0, **own, "total": 272.0}
+    assert rows["second"]["seconds"] == rows["first"]["seconds"]
+
+
+def test_a_run_that_was_found_finished_is_charged_what_it_took(tmp_path):
+    (tmp_path / "datacomp.toml").write_text(STUDY)
+    study = load_study(tmp_path / "datacomp.toml")
+    records = records_of(VALUES)
+    records["train-all-seed3"] = Record("", 0.2, {"seconds": 90.0})
+    rows = summarise(study, [load_tasks()[key] for key in TASKS], records)["datasets"]
+    assert {row["name"]: row["seconds"]["train"] for row in rows}["all"] == 90 + 104
+
+
+def test_what_was_used_is_told_apart_with_all_it_needed(summary):
+    rows = {row["name"]: row for row in summary["datasets"]}
+    assert rows["all"]["used"] == {"runs": [], "seconds": 0.0}
+    assert rows["first"]["used"] == {"runs": ["all-seed3"], "seconds": 2 + 3 + 103.0}
+    assert rows["second"]["used"] == {
+        "runs": ["first-seed3", "all-seed3"], "seconds": 40 + 2 * (2 + 3 + 103.0)
+    }  # fmt: skip
+
+
+def test_the_best_of_a_task_are_all_that_tie(summary):
+    best = {task["key"]: task["best"] for task in summary["tasks"]}
+    assert best == {"demo/digits": ["first", "second"], "demo/greek": []}
