@@ -38,6 +38,8 @@ def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) ->
         return
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
     context = multiprocessing.get_context("forkserver")
+    # Workers are forked from a server that has imported what they need, once for all.
+    context.set_forkserver_preload([function.__module__])
     executor = ProcessPoolExecutor(workers, context, _start_worker)
     waiting: deque[Future[R]] = deque()
     try:

@@ -30,6 +30,7 @@ from ...distribution.manifest import FileEntry
 from ...durable import atomic_path, digest, sha256_file, write_json, write_text
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
+from ...pools.parallel import default_workers, map_ordered
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
@@ -47,7 +48,6 @@ from .folder import (
     stats_text,
 )
 from .origin import Members, Origin, Slice, open_origin
-from .parallel import default_workers, map_ordered
 from .selection import SHARD_SIZE, Wanted
 
 FORMAT = "datacomp-build"

@@ -28,11 +28,11 @@ from ...errors import DataError, UnsafeInputError
 from ...pools import tar
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
+from ...pools.parallel import default_workers, map_ordered
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
 from .index import load_index
-from .parallel import default_workers, map_ordered
 from .storage import PARQUET, uid_records
 from .tars import tar_names
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from ...durable import atomic_path
 from ...errors import DataError, UsageError
+from ...pools.parallel import default_workers, map_ordered, map_threads
 from ...pools.ranges import Stamp, is_remote, join
 from ...pools.uids import UidArray, to_hex
 from ...progress import Progress
-from .parallel import default_workers, map_ordered, map_threads
 from .reading import Found, read_tar
 from .storage import (
     PARQUET,

@@ -20,9 +20,9 @@ import numpy as np
 
 from ...durable import sha256_file, write_json
 from ...errors import DatacompError, DataError
+from ...pools.parallel import map_threads
 from ...pools.ranges import Stamp, is_remote, join, open_ranges
 from ...pools.uids import UID_DTYPE, UidArray, from_halves
-from .parallel import map_threads
 
 if TYPE_CHECKING:
     import pyarrow as pa

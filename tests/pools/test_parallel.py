@@ -8,8 +8,8 @@ import textwrap
 import time
 
 import pytest
-from datacomp.curate.shards.parallel import default_workers, map_ordered
 from datacomp.errors import RunError
+from datacomp.pools.parallel import default_workers, map_ordered
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -47,7 +47,7 @@ def test_a_worker_that_dies_is_an_error():
 def test_workers_die_with_a_killed_parent():
     script = """
         import multiprocessing, time
-        from datacomp.curate.shards.parallel import map_ordered
+        from datacomp.pools.parallel import map_ordered
 
         def tasks():
             yield from (60, 60)
