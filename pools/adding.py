@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from ..errors import DataError
 from . import staging
 from .columns import add_columns, columns_of, literal, quote
 from .connection import pool_errors
-from .sources.base import RecordSource, Source, SqlSource
+from .sources.base import LinkableSource, RecordSource, Scan, SetAside, Source, SqlSource
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -58,21 +61,111 @@ class AddReport:
 def add_source(pool: Pool, source: Source) -> AddReport:
     """Bring a source's samples in, as ``Pool.add`` says."""
     connection = pool.connection
+    found: tuple[list[Path], list[SetAside]] = ([], [])
+    if isinstance(source, LinkableSource):
+        found = source.files()
+        report = _add_in_bulk(pool, source, *found)
+        if report is not None:
+            return report
     try:
         with pool_errors(pool.path):
             staging.create_tables(connection)
         if isinstance(source, SqlSource):
             source.load(connection)
+        elif isinstance(source, LinkableSource):
+            staging.load_scans(connection, source, *found)
         elif isinstance(source, RecordSource):
             staging.read_records(connection, pool.path, source)
         else:
-            raise TypeError(f"{source!r} is neither a RecordSource nor an SqlSource")
+            raise TypeError(f"{source!r} is of no kind of source that can be added")
         with pool_errors(pool.path), pool.transaction():
             return _Merge(pool, source).run()
     finally:
         with contextlib.suppress(duckdb.Error):  # the connection may be closed by now
             for table in _TABLES:
                 connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+
+
+def register(connection: duckdb.DuckDBPyConnection, home: Path, source: Source) -> int:
+    """Return the number a source has in the pool at ``home``, a new one if need be."""
+    found = number_of(connection, home, source)
+    if found is not None:
+        return found
+    rows = connection.execute("SELECT coalesce(max(id), 0) + 1 FROM sources").fetchall()
+    number = rows[0][0]
+    connection.execute(
+        "INSERT INTO sources VALUES (?, ?, ?, ?, ?, 0, 0, 0)",
+        [number, *_key(home, source), datetime.now(UTC).replace(tzinfo=None)],
+    )
+    return number
+
+
+def number_of(connection: duckdb.DuckDBPyConnection, home: Path, source: Source) -> int | None:
+    """Return the number a source has in the pool at ``home``, or None."""
+    rows = connection.execute(
+        "SELECT id FROM sources WHERE kind = ? AND path = ? AND options = ?", _key(home, source)
+    ).fetchall()
+    return rows[0][0] if rows else None
+
+
+def _key(home: Path, source: Source) -> list[str]:
+    """Return kind, path (relative to the pool's folder if it lies there) and options."""
+    path, folder = source.path.resolve(), home.parent.resolve()
+    stored = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+    return [source.kind, stored, json.dumps(source.options(), sort_keys=True)]
+
+
+class _NotAllNewError(Exception):
+    """Rows that a plain copy would bring in twice."""
+
+
+def _add_in_bulk(
+    pool: Pool, source: LinkableSource, files: list[Path], aside: list[SetAside]
+) -> AddReport | None:
+    """Copy a source that the pool does not know yet, in one scan of its files.
+
+    Returns None, and changes nothing, where that is not enough: a uid is there already or
+    comes twice, or a file cannot be read to its end.
+    """
+    connection = pool.connection
+    with pool_errors(pool.path):
+        if number_of(connection, pool.path, source) is not None:
+            return None
+    try:
+        with pool_errors(pool.path):
+            scan = source.scan(connection, files)
+            with pool.transaction():
+                return _copy(pool, source, scan, aside)
+    except (_NotAllNewError, DataError):
+        return None
+
+
+def _copy(pool: Pool, source: LinkableSource, scan: Scan, aside: list[SetAside]) -> AddReport:
+    connection = pool.connection
+    number = register(connection, pool.path, source)
+    kept = add_columns(connection, "samples", columns_of(connection, scan.usable()))
+    values = ", ".join(
+        quote(name) if name == "uid" else f"TRY_CAST({quote(name)} AS {kind}) AS {quote(name)}"
+        for name, kind in kept.items()
+    )
+    added = pool.scalar(
+        f"INSERT INTO samples BY NAME SELECT {values}, {number} AS source FROM ({scan.usable()})"
+    )
+    alike, every = pool.sql("SELECT count(DISTINCT uid), count(*) FROM samples").fetchall()[0]
+    if alike != every:
+        raise _NotAllNewError
+    reasons = Counter(item.reason for item in aside)
+    staging.put_aside_of(connection, number, aside)
+    if added < scan.rows:
+        pool.sql(f"INSERT INTO set_aside SELECT {number}, * FROM ({scan.unusable()})")
+        reasons = Counter(dict(pool.sql(
+            f"SELECT reason, count(*) FROM set_aside WHERE source = {number} GROUP BY reason"
+        ).fetchall()))  # fmt: skip
+    pool.sql("UPDATE sources SET samples = ?, set_aside = ? WHERE id = ?",
+             [added, reasons.total(), number])  # fmt: skip
+    report = AddReport(f"{source.kind} {source.path}", added=added)
+    report.set_aside = dict(sorted(reasons.items()))
+    return report
 
 
 class _Merge:
@@ -84,7 +177,7 @@ class _Merge:
 
     def run(self) -> AddReport:
         """Do all of it and say what became of the samples."""
-        self.number = self._register()
+        self.number = register(self.pool.connection, self.pool.path, self.source)
         incoming = columns_of(self.pool.connection, "incoming")
         brought = {name: kind for name, kind in incoming.items() if name not in ("_row", "_item")}
         kept = add_columns(self.pool.connection, "samples", brought)
@@ -100,25 +193,6 @@ class _Merge:
         self._write()
         self._count()
         return self.report
-
-    def _register(self) -> int:
-        """Return the source's number, a new one if need be."""
-        path = self.source.path.resolve()
-        home = self.pool.path.parent.resolve()
-        stored = str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
-        options = json.dumps(self.source.options(), sort_keys=True)
-        found = self.pool.scalar(
-            "SELECT id FROM sources WHERE kind = ? AND path = ? AND options = ?",
-            [self.source.kind, stored, options],
-        )
-        if found is not None:
-            return found
-        number = self.pool.scalar("SELECT coalesce(max(id), 0) + 1 FROM sources")
-        self.pool.sql(
-            "INSERT INTO sources VALUES (?, ?, ?, ?, ?, 0, 0, 0)",
-            [number, self.source.kind, stored, options, datetime.now(UTC).replace(tzinfo=None)],
-        )
-        return number
 
     def _meet(self) -> None:
         """Find out of every uid where it came first, and which source has it already."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import duckdb
 
 from ..errors import UsageError
-from .connection import one_line, open_file, pool_errors
+from .connection import one_line, pool_errors
+from .interrupts import interruptible
+from .linking import open_pool
 
 
 def query(
@@ -21,7 +23,7 @@ def query(
     is closed. Raises UsageError for SQL that cannot be run.
     """
     path = Path(path)
-    connection = open_file(path, True, confined=True, memory_limit=memory_limit, threads=threads)
+    connection = open_pool(path, True, confined=True, memory_limit=memory_limit, threads=threads)
     try:
         return _run_select(connection, path, statement)
     except BaseException:
@@ -45,7 +47,8 @@ def _run_select(
 def question_errors(path: Path) -> Iterator[None]:
     """Blame the question for what DuckDB says, in one line; some errors show only on fetching."""
     try:
-        yield
+        with interruptible():
+            yield
     except duckdb.OutOfMemoryException:
         with pool_errors(path):
             raise

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+import secrets
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import duckdb
 
 from ..errors import DataError, MissingError, StorageError, UsageError
 from . import schema
+from .interrupts import interruptible, watch
 
 MEMORY_VARIABLE = "DATACOMP_MEMORY"
 MEMORY = "50%"
@@ -34,16 +37,18 @@ _DISK_FULL = re.compile(
 
 
 def connect(
-    path: Path,
+    path: Path | None,
     read_only: bool = False,
     *,
     confined: bool = False,
+    reaching: Sequence[Path] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB file; a ``confined`` connection reaches no other file and no network.
+    """Open a DuckDB file, or a database in memory for None.
 
-    ``memory_limit`` is a size such as ``2GB`` or a share such as ``25%``; None takes the
+    A ``confined`` connection reaches no network and no other file but those it is ``reaching``
+    for. ``memory_limit`` is a size such as ``2GB`` or a share such as ``25%``; None takes the
     environment's DATACOMP_MEMORY, or else half of the machine's memory. ``threads`` None takes
     every core.
     """
@@ -52,14 +57,25 @@ def connect(
         if threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1")
         config["threads"] = threads
-    if confined:
+    if confined and reaching:
+        # What it reaches can be set on the connection only, which must not be an open one's.
+        config["custom_user_agent"] = "confined"
+    elif confined:
         config["enable_external_access"] = False
+    if path is None:
+        overflow = f"datacomp-{os.getpid()}-{secrets.token_hex(4)}"
+        config["temp_directory"] = str(Path(tempfile.gettempdir()) / overflow)
     # An absolute path: DuckDB takes names such as "md:x" for services.
-    connection = duckdb.connect(str(path.absolute()), read_only=read_only, config=config)
+    name = ":memory:" if path is None else str(path.absolute())
+    connection = duckdb.connect(name, read_only=read_only, config=config)
+    watch(connection)
     with contextlib.suppress(duckdb.InvalidInputException):  # locked by another one of ours
         # Its own progress bar goes to standard output where it takes us for interactive.
         connection.execute("SET enable_progress_bar = false")
         if confined:
+            if reaching:
+                connection.execute("SET allowed_paths = $1", [[str(file) for file in reaching]])
+                connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
     return connection
 
@@ -80,6 +96,7 @@ def open_file(
     read_only: bool = False,
     *,
     confined: bool = False,
+    reaching: Sequence[Path] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
@@ -88,8 +105,8 @@ def open_file(
         raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
 
     def opened(read_only: bool) -> duckdb.DuckDBPyConnection:
-        return connect(path, read_only, confined=confined, memory_limit=memory_limit,
-                       threads=threads)  # fmt: skip
+        return connect(path, read_only, confined=confined, reaching=reaching,
+                       memory_limit=memory_limit, threads=threads)  # fmt: skip
 
     with pool_errors(path):
         connection = opened(read_only)
@@ -124,7 +141,8 @@ def _sweep(path: Path) -> None:
 def pool_errors(path: Path) -> Iterator[None]:
     """Turn DuckDB's failures about a pool file into one clear line."""
     try:
-        yield
+        with interruptible():
+            yield
     except duckdb.Error as error:
         text = one_line(error)
         holder = re.search(r"PID (\d+)", text)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import os
+import secrets
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,19 +18,22 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from ..durable import partial_path
-from ..errors import UsageError
+from ..durable import fsync_directory, storage_errors
+from ..errors import DatacompError, UsageError
 from . import schema
 from .adding import AddReport, add_source
 from .asking import query
 from .columns import HALVES, literal, quote
-from .connection import connect, open_file, pool_errors
-from .sources.base import Source
+from .connection import connect, pool_errors
+from .linking import is_linked, link_source, open_pool
+from .sources.base import LinkableSource, Source
 from .uids import UID_DTYPE, UidArray, from_halves
 
 __all__ = ["HALVES", "AddReport", "Pool", "literal", "pool_errors", "query", "quote"]
 
 _BATCH = 1 << 16
+_ABANDONED = 3600
+"""Seconds after which a pool half made is nobody's any more."""
 
 
 class Pool:
@@ -39,6 +46,7 @@ class Pool:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         self.connection, self.path = connection, path
+        self._made_here = False
 
     # -- opening ---------------------------------------------------------------------------
 
@@ -48,19 +56,13 @@ class Pool:
     ) -> Pool:
         """Make an empty pool at ``path``; it must not exist yet. Settings are those of ``open``."""
         path = Path(path)
-        if path.exists():
+        if not _lay_out(path, memory_limit, threads):
             raise UsageError(
                 f"{path} exists already; add to it with 'datacomp pool add {path} ...'"
             )
-        partial = partial_path(path)
-        with pool_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for stale in (partial, partial.with_name(partial.name + ".wal")):
-                stale.unlink(missing_ok=True)
-            with connect(partial, memory_limit=memory_limit, threads=threads) as connection:
-                schema.create(connection)
-            partial.rename(path)
-        return cls.open(path, memory_limit=memory_limit, threads=threads)
+        made = cls.open(path, memory_limit=memory_limit, threads=threads)
+        made._made_here = True
+        return made
 
     @classmethod
     def open(
@@ -74,14 +76,17 @@ class Pool:
     ) -> Pool:
         """Open the pool at ``path``; older schema versions are brought up to date.
 
+        A folder of metadata (DataComp's parquet files) is linked and opened in memory: what is
+        computed on it is forgotten when it is closed.
+
         DuckDB takes at most ``memory_limit`` (``2GB``, ``25%``; else the environment's
         DATACOMP_MEMORY, else half of the memory) and ``threads`` (else every core); what does
         not fit goes to a folder beside the pool. A ``confined`` pool can run SQL of strangers:
-        it reaches no other file and no network.
+        it reaches no file but those the pool links to, and no network.
         """
         path = Path(path)
         return cls(
-            open_file(
+            open_pool(
                 path, read_only, confined=confined, memory_limit=memory_limit, threads=threads
             ),
             path,
@@ -91,9 +96,24 @@ class Pool:
     def open_or_create(
         cls, path: Path | str, *, memory_limit: str | None = None, threads: int | None = None
     ) -> Pool:
-        """Open the pool at ``path``, or make an empty one."""
-        make = cls.open if Path(path).exists() else cls.create
-        return make(path, memory_limit=memory_limit, threads=threads)
+        """Open the pool at ``path``, or make an empty one.
+
+        Of several processes that make it at once one succeeds; the others open what that one
+        made, or are told that it is held.
+        """
+        path = Path(path)
+        made = _lay_out(path, memory_limit, threads)
+        pool = cls.open(path, memory_limit=memory_limit, threads=threads)
+        pool._made_here = made
+        return pool
+
+    def withdraw(self) -> None:
+        """Close the pool, and remove it if it was made by this object and nothing was added."""
+        # Nobody else can have added anything since: this connection holds the pool alone.
+        with contextlib.suppress(DatacompError, OSError):
+            if self._made_here and not self.scalar("SELECT count(*) FROM sources"):
+                self.path.unlink(missing_ok=True)
+        self.close()
 
     @property
     def confined(self) -> bool:
@@ -199,6 +219,17 @@ class Pool:
         source is kept and listed. A sample that cannot be used is set aside under a reason; it
         never stops the run.
         """
+        if self.path.is_dir():
+            raise UsageError(
+                f"{self.path}: a folder opened as a pool cannot be added to; make a pool of a file"
+            )
+        if isinstance(source, LinkableSource) and source.link:
+            return link_source(self, source)
+        if is_linked(self.connection):
+            raise UsageError(
+                f"{self.path}: links to its samples, and a pool holds samples or links to them; "
+                "add to a new pool, or link what can be linked"
+            )
         return add_source(self, source)
 
     @contextlib.contextmanager
@@ -253,3 +284,33 @@ class Pool:
                 f"INSERT INTO {table} SELECT (high::UHUGEINT << 64) + low::UHUGEINT, value "
                 "FROM scored_arrow"
             )
+
+
+def _lay_out(path: Path, memory_limit: str | None, threads: int | None) -> bool:
+    """Put an empty pool at ``path``; return False, and change nothing, if something is there."""
+    if path.exists():
+        return False
+    with pool_errors(path), storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_partials(path)
+        # A name of its own: another process may be making the same pool.
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+        try:
+            with connect(partial, memory_limit=memory_limit, threads=threads) as connection:
+                schema.create(connection)
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        finally:
+            for left in (partial, partial.with_name(partial.name + ".wal")):
+                left.unlink(missing_ok=True)
+        fsync_directory(path.parent)
+    return True
+
+
+def _sweep_partials(path: Path) -> None:
+    """Remove what processes killed while they made this pool have left; it takes them a moment."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial*"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < time.time() - _ABANDONED:
+                left.unlink()

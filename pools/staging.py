@@ -15,11 +15,12 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from ..errors import DataError
 from ..progress import Progress
-from .columns import MAX_COLUMNS, quote, warn_of_columns
+from .columns import MAX_COLUMNS, add_columns, columns_of, quote, warn_of_columns
 from .connection import pool_errors
 from .schema import CORE_COLUMNS
-from .sources.base import Record, RecordSource, SetAside
+from .sources.base import LinkableSource, Record, RecordSource, Scan, SetAside
 
 BATCH = 4096
 BATCH_CHARACTERS = 1 << 25
@@ -51,6 +52,15 @@ def put_aside(connection: duckdb.DuckDBPyConnection, items: list[SetAside]) -> N
     _insert(connection, table, "incoming_aside SELECT *")
 
 
+def put_aside_of(connection: duckdb.DuckDBPyConnection, number: int, items: list[SetAside]) -> None:
+    """Note in the pool itself which files of a source cannot be used."""
+    for item in items:
+        connection.execute(
+            "INSERT INTO set_aside VALUES (?, ?, ?, ?)",
+            [number, item.item, item.reason, item.detail],
+        )
+
+
 def _insert(connection: duckdb.DuckDBPyConnection, table: pa.Table, what: str) -> None:
     connection.register("incoming_arrow", table)
     try:
@@ -75,6 +85,38 @@ def read_records(connection: duckdb.DuckDBPyConnection, path: Path, source: Reco
             progress.advance(len(batch))
     with pool_errors(path):
         extras.settle_types(connection)
+
+
+def load_scans(
+    connection: duckdb.DuckDBPyConnection,
+    source: LinkableSource,
+    files: list[Path],
+    aside: list[SetAside],
+) -> None:
+    """Stage a linkable source file by file; one that cannot be read to its end is set aside."""
+    put_aside(connection, aside)
+    broken: list[SetAside] = []
+    for number, file in enumerate(files):
+        try:
+            with pool_errors(file):
+                _load_scan(connection, source.scan(connection, [file]), number)
+        except DataError as error:
+            if len(files) == 1:
+                raise
+            broken.append(SetAside(file.name, "file_broken", str(error)[:300]))
+    put_aside(connection, broken)
+
+
+def _load_scan(connection: duckdb.DuckDBPyConnection, scan: Scan, number: int) -> None:
+    select = scan.usable(
+        f", {number << 40} + {scan.row} AS _row, left({scan.item}, {MAX_ITEM}) AS _item"
+    )
+    kinds = columns_of(connection, select)
+    fitted = add_columns(connection, "incoming", kinds)
+    connection.execute(
+        f"INSERT INTO incoming BY NAME SELECT {', '.join(map(quote, fitted))} FROM ({select})"
+    )
+    connection.execute(f"INSERT INTO incoming_aside {scan.unusable()}")
 
 
 def _batched(items: Iterator[Record | SetAside]) -> Iterator[list[Record | SetAside]]:

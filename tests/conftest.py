@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.cli import main
-from datacomp.pools import Pool, ranges
+from datacomp.pools import Pool
+from datacomp.pools import http as http_client
 from datacomp.pools.clip_model import ModelSpec
 from datacomp.pools.sources import open_source
 
@@ -53,6 +54,38 @@ def pool_of(tmp_path):
     yield pool_of
     for pool in opened:
         pool.close()
+
+
+@pytest.fixture
+def commonpool():
+    """Return a maker of folders in CommonPool's layout; row i of all has uid i and features i."""
+
+    def commonpool(folder, files=2, rows=5, features=("b32_img", "l14_img"), first=0, **columns):
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(files):
+            numbers = np.arange(first + number * rows, first + (number + 1) * rows)
+            table = {
+                "uid": [f"{i:032x}" for i in numbers],
+                "url": [f"http://x/{i}" for i in numbers],
+                "text": [f"a caption of number {i}" for i in numbers],
+                "original_width": numbers + 300,
+                "original_height": numbers + 200,
+                "clip_b32_similarity_score": (numbers / 1000).astype(np.float32),
+                "clip_l14_similarity_score": (numbers / 500).astype(np.float32),
+                "face_bboxes": [[[0.0, 0.0, 0.5, 0.5]]] * rows,
+                "sha256": [f"{i:064x}" for i in numbers],
+            } | {name: list(values[:rows]) for name, values in columns.items()}
+            table = {name: values for name, values in table.items() if len(values)}
+            pq.write_table(pa.table(table), folder / f"{number:02d}ab.parquet")
+            arrays = {
+                name: (numbers[:, None] + np.zeros(8 if name[:3] == "b32" else 12)).astype("f2")
+                for name in features
+            }
+            if arrays:
+                np.savez(folder / f"{number:02d}ab.npz", **arrays)
+        return folder
+
+    return commonpool
 
 
 @pytest.fixture(scope="session")
@@ -180,4 +213,4 @@ def server(monkeypatch):
         yield handler
         server.shutdown()
         thread.join()
-    ranges.close_connections()
+    http_client.close_connections()

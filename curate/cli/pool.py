@@ -51,10 +51,11 @@ def create(pool: Path, as_json: bool) -> None:
 @POOL
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--kind",
-              help="Kind of source: folder, webdataset, commonpool, parquet, csv, jsonl, glyphs, "
-                   "visualatom, rcdb, fractaldb or exfractaldb. Else it is guessed.")  # fmt: skip
+              help="Kind of source: folder, webdataset, commonpool, parquet, csv, jsonl, coco, "
+                   "huggingface, glyphs, visualatom, rcdb, fractaldb or exfractaldb. Else it "
+                   "is guessed.")  # fmt: skip
 @click.option("--link", is_flag=True,
-              help="Leave the rows where they are: nothing is copied (kind commonpool).")  # fmt: skip
+              help="Leave the rows where they are, copy nothing (kind commonpool).")  # fmt: skip
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
               help="An option of the source; may be repeated.")  # fmt: skip
 @MEMORY
@@ -126,6 +127,32 @@ def info(pool: Path, memory: str | None, as_json: bool) -> None:
         if rows:
             click.echo(f"\n{title}")
             emit_table([list(row.values()) for row in rows], list(rows[0]))
+
+
+@pool.command(epilog=examples("datacomp pool check metadata", "datacomp pool check pool.duckdb"))
+@POOL
+@MEMORY
+@json_option
+def check(pool: Path, memory: str | None, as_json: bool) -> None:
+    """Check that POOL's uids are unique and its features fit, which linking does not look at.
+
+    The exit code is 3 if something is wrong.
+    """
+    from ...pools.checking import check_pool
+    from ...pools.pool import Pool
+
+    with Pool.open(pool, read_only=True, memory_limit=memory) as opened:
+        report = check_pool(opened)
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        click.echo(f"{pool}: {report.samples:,} samples checked")
+        for reason, count in report.problems.items():
+            click.echo(f"  {count:,} {reason}")
+        for example in report.examples[:20]:
+            click.echo(f"  {example.reason}: {example.item}  {example.detail}".rstrip())
+    if report.problems:
+        sys.exit(SET_ASIDE)
 
 
 @pool.command(

@@ -20,6 +20,8 @@ KINDS = {
     "parquet": "table:ParquetSource",
     "csv": "table:CsvSource",
     "jsonl": "jsonl:JsonlSource",
+    "coco": "coco:CocoSource",
+    "huggingface": "huggingface:HuggingFaceSource",
     "glyphs": "glyphs:GlyphSource",
     "visualatom": "synthetic:VisualAtomSource",
     "rcdb": "synthetic:RcdbSource",

@@ -63,6 +63,8 @@ class Source(ABC):
     """A place samples come from. Options are the dataclass fields after ``path``."""
 
     kind: ClassVar[str]
+    pattern: ClassVar[str] = "*"
+    """Names of the files in a folder that the source may read."""
     path: Path
 
     @classmethod
@@ -98,7 +100,7 @@ class Source(ABC):
         if not self.path.is_dir():
             files = [self.path] if self.path.is_file() else []
         else:
-            files = sorted(path for path in self.path.rglob("*") if path.is_file())
+            files = sorted(path for path in self.path.rglob(self.pattern) if path.is_file())
         stats = [(printable(str(path.relative_to(self.path))), path.stat()) for path in files]
         return digest([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 

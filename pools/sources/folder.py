@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...errors import DataError, MissingError, UnsafeInputError
-from ..images import EXTENSIONS, MAX_BYTES, verify
+from ...errors import DataError, MissingError, UnsafeInputError, UsageError
+from ..images import EXTENSIONS, MAX_BYTES, ImageInfo, verify
 from ..uids import is_uid, uid_of_bytes
 from .base import (
     CAPTION_KEYS,
@@ -55,6 +55,12 @@ class FolderSource(RecordSource):
 
     def records(self) -> Iterator[Record | SetAside]:
         """Yield every image in path order; files are read and decoded by a few threads."""
+        if self.path.is_file():
+            raise UsageError(
+                f"{self.path}: a file, but kind folder reads a folder of images; webdataset "
+                "(.tar), commonpool and parquet (.parquet), csv (.csv, .tsv) and jsonl (.jsonl) "
+                "read files"
+            )
         if not self.path.is_dir():
             raise MissingError(f"{self.path}: no such folder")
         files = list(self._images())
@@ -120,19 +126,10 @@ class FolderSource(RecordSource):
             return SetAside(name, "caption_unreadable", error.strerror or str(error))
         if caption is None:
             return SetAside(name, "no_caption", "no sidecar and no metadata row")
-        try:
-            if not path.is_file():
-                return SetAside(name, "image_unreadable", "not a regular file")
-            if path.stat().st_size > MAX_BYTES:
-                return SetAside(name, "image_unsafe", f"over {MAX_BYTES:,} bytes")
-            data = path.read_bytes()
-            info = verify(data)
-        except UnsafeInputError as error:
-            return SetAside(name, "image_unsafe", str(error))
-        except DataError as error:
-            return SetAside(name, "image_broken", str(error))
-        except OSError as error:
-            return SetAside(name, "image_unreadable", error.strerror or str(error))
+        read = read_image(path, name)
+        if isinstance(read, SetAside):
+            return read
+        data, info = read
         uid = values.get("uid")
         return Record(
             uid=str(uid) if is_uid(uid) else uid_of_bytes(data, caption.encode()),
@@ -164,6 +161,23 @@ class FolderSource(RecordSource):
             return None
         with sidecar.open("rb") as file:
             return file.read(MAX_CAPTION_BYTES + 1)
+
+
+def read_image(path: Path, name: str) -> tuple[bytes, ImageInfo] | SetAside:
+    """Return an image file's bytes and what they hold, or why they cannot be used."""
+    try:
+        if not path.is_file():
+            return SetAside(name, "image_unreadable", "not a regular file")
+        if path.stat().st_size > MAX_BYTES:
+            return SetAside(name, "image_unsafe", f"over {MAX_BYTES:,} bytes")
+        data = path.read_bytes()
+        return data, verify(data)
+    except UnsafeInputError as error:
+        return SetAside(name, "image_unsafe", str(error))
+    except DataError as error:
+        return SetAside(name, "image_broken", str(error))
+    except OSError as error:
+        return SetAside(name, "image_unreadable", error.strerror or str(error))
 
 
 def _named(row: dict[str, Any], base: str, where: str) -> _Row | SetAside:

@@ -12,7 +12,7 @@ import duckdb
 
 from ...errors import DataError, UsageError, suggest
 from ..columns import add_columns, columns_of, literal, quote
-from ..connection import pool_errors
+from ..connection import one_line, pool_errors
 from ..schema import CORE_COLUMNS
 from ..staging import MAX_ITEM, put_aside
 from .base import (
@@ -30,6 +30,7 @@ from .base import (
 # DuckDB appends to these tables as long as the connection lives.
 _FORGET_REJECTED = "DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans"
 
+_OTHER_KINDS = {"csv": (".csv", ".tsv"), "jsonl": (".jsonl",), "parquet": (".parquet",)}
 _WIDTHS = ("width", "original_width", "WIDTH")
 _HEIGHTS = ("height", "original_height", "HEIGHT")
 
@@ -74,7 +75,7 @@ class _TableSource(SqlSource):
 
     def _load_file(self, connection: duckdb.DuckDBPyConnection, file: Path, name: str) -> None:
         """Append one file's rows to ``incoming``, all of them or none."""
-        columns = columns_of(connection, f"SELECT * FROM {self._reader(file, ())}")
+        columns = self._columns(connection, file)
         url = self._pick(file, "url", self.url_column, URL_KEYS, columns)
         text = self._pick(file, "caption", self.text_column, CAPTION_KEYS, columns)
         as_text = tuple(c for c in dict.fromkeys((url, text, "uid", "sha256")) if c in columns)
@@ -108,6 +109,17 @@ class _TableSource(SqlSource):
             f'{sha256}::VARCHAR AS sha256, NULL::VARCHAR AS shard, NULL::BIGINT AS "offset", '
             "NULL::BIGINT AS length" + extra_columns(columns, (url, text))
         )
+
+    def _columns(self, connection: duckdb.DuckDBPyConnection, file: Path) -> dict[str, str]:
+        """Return name and type of the file's columns; raise DataError if it cannot be read."""
+        try:
+            return columns_of(connection, f"SELECT * FROM {self._reader(file, ())}")
+        except (duckdb.InvalidInputException, duckdb.IOException) as error:
+            why = one_line(error).partition(" LINE 1:")[0].partition(" Error: ")[2]
+            other = sorted(set(_OTHER_KINDS) - {self.kind})
+            hint = next((f"; read it with --kind {kind}" for kind in other
+                         if file.suffix.lower() in _OTHER_KINDS[kind]), "")  # fmt: skip
+            raise DataError(f"{file}: cannot be read as {self.kind} ({why}){hint}") from None
 
     def _pick(
         self, file: Path, what: str, chosen: str, known: tuple[str, ...], columns: dict[str, str]

@@ -35,6 +35,7 @@ class WebDatasetSource(RecordSource):
     """Tars below a folder, or one tar. ``verify`` decodes every image to its last byte."""
 
     kind: ClassVar[str] = "webdataset"
+    pattern: ClassVar[str] = "*.tar"
     verify: bool = True
 
     def tars(self) -> list[str]:
@@ -45,7 +46,7 @@ class WebDatasetSource(RecordSource):
             raise MissingError(f"{self.path}: no such folder or tar")
         names = sorted(
             str(path.relative_to(self.path))
-            for path in self.path.rglob("*.tar")
+            for path in self.path.rglob(self.pattern)
             if path.is_file() and not path.name.startswith(".")
         )
         if not names:

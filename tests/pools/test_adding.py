@@ -241,7 +241,7 @@ def test_a_failure_in_the_middle_changes_nothing(
 
 
 def test_what_is_no_source_is_refused(empty):
-    with pytest.raises(TypeError, match="is neither a RecordSource nor an SqlSource"):
+    with pytest.raises(TypeError, match="is of no kind of source that can be added"):
         empty.add("photos")
 
 
@@ -310,7 +310,7 @@ from datacomp.pools.sources import open_source
 staging.BATCH = 20
 print("ready", flush=True)
 with Pool.open_or_create(sys.argv[1]) as opened:
-    print(opened.add(open_source("folder", sys.argv[2])))
+    print(opened.add(open_source(sys.argv[3], sys.argv[2])))
 """
 
 
@@ -332,10 +332,20 @@ def state(path):
         return opened.digest(), opened.count(), sources, listed
 
 
-def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, photos):
+@pytest.fixture
+def metadata(tmp_path, commonpool):
+    return commonpool(tmp_path / "metadata", files=3, rows=20_000, features=())
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "count"), [("folder", "photos", 390), ("commonpool", "metadata", 60_000)]
+)
+def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, request, kind, files, count):
+    place = request.getfixturevalue(files)
+
     def start(path):
         process = subprocess.Popen(
-            [sys.executable, "-c", ADD, str(path), str(photos)],
+            [sys.executable, "-c", ADD, str(path), str(place), kind],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         process.stdout.readline()
@@ -355,7 +365,7 @@ def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, photos):
         interrupted += process.returncode == -signal.SIGKILL
         if killed.exists():
             with Pool.open(killed, read_only=True) as opened:
-                assert opened.count() in (0, 390)  # it opens, with all or nothing
+                assert opened.count() in (0, count)  # it opens, with all or nothing
     assert interrupted >= 1
     process, _ = start(killed)
     _, err = process.communicate(timeout=60)
@@ -373,7 +383,7 @@ def test_a_full_disk_is_one_line_and_the_pool_still_opens(tmp_path, photos):
         + "except StorageError as error:\n    print(error)\n    sys.exit(7)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", body, str(path), str(photos)],
+        [sys.executable, "-c", body, str(path), str(photos), "folder"],
         capture_output=True, text=True, timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip

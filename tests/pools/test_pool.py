@@ -1,4 +1,8 @@
 import hashlib
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 from datacomp.errors import DataError, MissingError, UsageError
@@ -29,11 +33,71 @@ def test_a_pool_is_made_once_and_opened_again(tmp_path):
     )
 
 
-def test_a_pool_half_made_is_made_anew(tmp_path):
-    (tmp_path / ".pool.duckdb.partial").write_bytes(b"half")
+def test_what_a_killed_maker_left_is_removed_and_what_another_makes_now_is_not(tmp_path):
+    old, new = tmp_path / ".pool.duckdb.7.ab.partial", tmp_path / ".pool.duckdb.8.cd.partial"
+    for partial in (old, new):
+        partial.write_bytes(b"half")
+    os.utime(old, (1, 1))
     with Pool.create(tmp_path / "pool.duckdb") as made:
         assert made.count() == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [new.name, "pool.duckdb"]
+
+
+def test_of_many_who_make_the_same_pool_one_does_and_the_others_open_it(tmp_path):
+    path = tmp_path / "pool.duckdb"
+    body = (
+        "import sys; from datacomp.pools import Pool; from datacomp.errors import DatacompError\n"
+        "print('ready', flush=True); input()\n"
+        "try:\n"
+        f"    with Pool.open_or_create({str(path)!r}) as pool: print(pool.count())\n"
+        "except DatacompError as error: print(error)\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    makers = [subprocess.Popen([sys.executable, "-c", body], **pipes) for _ in range(4)]
+    for maker in makers:
+        assert maker.stdout.readline() == b"ready\n"
+    for maker in makers:
+        maker.stdin.write(b"\n")
+        maker.stdin.flush()
+    said = [maker.communicate() for maker in makers]
+    assert [err for _, err in said] == [b""] * 4
+    held = re.compile(rf"{re.escape(str(path))}: held by process \d+; wait for it or stop it\n")
+    answers = [out.decode() for out, _ in said]
+    assert all(out == "0\n" or held.fullmatch(out) for out in answers)
+    assert "0\n" in answers
     assert [p.name for p in tmp_path.iterdir()] == ["pool.duckdb"]
+
+
+def test_a_pool_that_came_to_nothing_is_withdrawn_unless_something_was_added(
+    tmp_path, given, record
+):
+    path = tmp_path / "pool.duckdb"
+    Pool.open_or_create(path).withdraw()
+    assert not path.exists()
+    opened = Pool.open_or_create(path)
+    opened.add(given(tmp_path, record(1)))
+    opened.withdraw()
+    with Pool.open(path) as again:
+        assert again.count() == 1
+    other = tmp_path / "other"
+    Pool.create(other).close()
+    Pool.open_or_create(other).withdraw()
+    assert other.exists()
+
+
+@pytest.mark.parametrize("ask", ["sql", "table", "scalar"])
+def test_ctrl_c_in_a_query_is_an_interrupt(tmp_path, ask):
+    path = tmp_path / "pool.duckdb"
+    body = (
+        "import os, signal, threading; from datacomp.pools import Pool\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"pool = Pool.create({str(path)!r})\n"
+        "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"try: pool.{ask}('SELECT count(*) FROM range(1000000000000) r(i) WHERE hash(i) = 7')\n"
+        "except KeyboardInterrupt: print('interrupted', flush=True); os._exit(7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"interrupted\n", b"")
 
 
 def test_read_only_is_read_only(empty):

@@ -1,0 +1,106 @@
+"""Look a pool over: what linking does not look at, since it reads no rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, MissingError
+from .features import feature_names, open_features
+from .linking import is_linked
+from .pool import Pool
+from .sources import LinkableSource, SetAside, source_class
+from .sources.base import Scan
+
+MOST = 100
+"""At most this many examples of each reason are listed."""
+
+
+@dataclass
+class CheckReport:
+    """What is wrong with a pool: how many rows or files, by reason, and examples.
+
+    ``duplicate_uid`` counts the rows beyond the first of each uid; ``uid_broken`` and
+    ``caption_too_long`` rows that would be set aside if they were copied; ``features_broken``
+    files of features that cannot be read or do not fit their metadata.
+    """
+
+    samples: int
+    problems: dict[str, int] = field(default_factory=dict)
+    examples: list[SetAside] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain JSON values."""
+        return asdict(self)
+
+
+def check_pool(pool: Pool) -> CheckReport:
+    """Check that uids are uids and unique, and that features have as many rows as metadata."""
+    report = CheckReport(pool.count())
+    counts: Counter[str] = Counter()
+    sources = list(_linkable(pool))
+    usable = "SELECT uid FROM samples"
+    if is_linked(pool.connection):
+        scans = [source.scan(pool.connection, source.files()[0]) for source in sources]
+        for scan in scans:
+            _unusable(pool, scan, counts, report.examples)
+        usable = " UNION ALL ".join(f"SELECT uid FROM ({scan.usable()})" for scan in scans)
+    _duplicates(pool, usable, counts, report.examples)
+    for source in sources:
+        for file in source.files()[0]:
+            _features(file, counts, report.examples)
+    report.problems = dict(sorted(counts.items()))
+    return report
+
+
+def _linkable(pool: Pool) -> list[LinkableSource]:
+    """Return the sources whose files can be read again, if they are still there."""
+    rows = pool.sql("SELECT id, kind, options FROM sources ORDER BY id").fetchall()
+    paths = pool.source_paths()
+    found = []
+    for number, kind, options in rows:
+        source = source_class(kind).with_options(paths[number], json.loads(options))
+        if isinstance(source, LinkableSource):
+            found.append(source)
+    return found
+
+
+def _unusable(pool: Pool, scan: Scan, counts: Counter[str], examples: list[SetAside]) -> None:
+    pool.sql(f"CREATE OR REPLACE TEMP TABLE check_unusable AS {scan.unusable()}")
+    try:
+        counts.update(dict(pool.sql(
+            "SELECT reason, count(*) FROM check_unusable GROUP BY reason"
+        ).fetchall()))  # fmt: skip
+        rows = pool.sql(f"FROM check_unusable ORDER BY rowid LIMIT {MOST}").fetchall()
+        examples += [SetAside(*row) for row in rows]
+    finally:
+        pool.sql("DROP TABLE IF EXISTS check_unusable")
+
+
+def _duplicates(pool: Pool, usable: str, counts: Counter[str], examples: list[SetAside]) -> None:
+    # Counting is much less work than finding, and seldom is there anything to find.
+    rows, uids = pool.sql(f"SELECT count(*), count(DISTINCT uid) FROM ({usable})").fetchall()[0]
+    if rows == uids:
+        return
+    counts["duplicate_uid"] += rows - uids
+    twice = pool.sql(
+        f"SELECT printf('%032x', uid), count(*) FROM ({usable}) GROUP BY uid "
+        f"HAVING count(*) > 1 ORDER BY uid LIMIT {MOST}"
+    ).fetchall()
+    examples += [SetAside(uid, "duplicate_uid", f"{count:,} rows") for uid, count in twice]
+
+
+def _features(metadata: Path, counts: Counter[str], examples: list[SetAside]) -> None:
+    path = metadata.with_suffix(".npz")
+    if not path.exists():
+        return
+    try:
+        for name in feature_names(path):
+            open_features(metadata, name).close()
+    except (DataError, MissingError) as error:
+        counts["features_broken"] += 1
+        if counts["features_broken"] <= MOST:
+            examples.append(SetAside(path.name, "features_broken", str(error)))

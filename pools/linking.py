@@ -1,0 +1,141 @@
+"""Metadata that stay where they are: ``samples`` as a view over their files.
+
+A pool file either holds its samples or links to them. A folder of metadata can be opened as if
+it were a pool: it is linked in memory, and what filters compute is forgotten with it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from ..errors import UsageError
+from . import schema
+from .adding import AddReport, register
+from .connection import connect, open_file, pool_errors
+from .sources import LinkableSource, SetAside, source_class
+from .staging import put_aside_of
+
+if TYPE_CHECKING:
+    from .pool import Pool
+
+FOLDER_KIND = "commonpool"
+"""Kind of source that a folder given as a pool is."""
+
+
+def open_pool(
+    path: Path,
+    read_only: bool = False,
+    *,
+    confined: bool = False,
+    memory_limit: str | None = None,
+    threads: int | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """Open a pool file, or a folder of metadata as a pool in memory.
+
+    A ``confined`` connection reaches the files that the pool links to, and no other.
+    """
+    if path.is_dir():
+        return _open_folder(path, confined, memory_limit, threads)
+    connection = open_file(
+        path, read_only, confined=confined, memory_limit=memory_limit, threads=threads
+    )
+    if not confined or not is_linked(connection):
+        return connection
+    try:
+        with pool_errors(path):
+            reaching = _linked_files(connection, path)
+    finally:
+        connection.close()
+    return open_file(path, read_only, confined=True, reaching=reaching,
+                     memory_limit=memory_limit, threads=threads)  # fmt: skip
+
+
+def _open_folder(
+    path: Path, confined: bool, memory_limit: str | None, threads: int | None
+) -> duckdb.DuckDBPyConnection:
+    source = source_class(FOLDER_KIND).with_options(path, {"link": True})
+    assert isinstance(source, LinkableSource)
+    files, aside = source.files()
+    connection = connect(None, confined=confined, reaching=files, memory_limit=memory_limit,
+                         threads=threads)  # fmt: skip
+    try:
+        with pool_errors(path):
+            schema.create(connection)
+            _link(connection, path, source, files, aside)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def is_linked(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether the samples of an open pool lie in other files."""
+    found = "SELECT 1 FROM duckdb_views() WHERE view_name = 'samples' AND NOT temporary"
+    return bool(connection.execute(found).fetchall())
+
+
+def link_source(pool: Pool, source: LinkableSource) -> AddReport:
+    """Let the pool show a source's samples without copying them.
+
+    Linking again takes over files that have come or gone; the report counts samples, but does
+    not compare them. Raises UsageError for a pool that holds samples.
+    """
+    files, aside = source.files()
+    with pool_errors(pool.path), pool.transaction():
+        if not is_linked(pool.connection) and pool.count():
+            raise UsageError(
+                f"{pool.path}: holds samples already, and a pool holds samples or links to them; "
+                "link into a new pool, or add without link"
+            )
+        return _link(pool.connection, pool.path, source, files, aside)
+
+
+def _link(
+    connection: duckdb.DuckDBPyConnection,
+    home: Path,
+    source: LinkableSource,
+    files: list[Path],
+    aside: list[SetAside],
+) -> AddReport:
+    scan = source.scan(connection, files)
+    number = register(connection, home, source)
+    connection.execute(f"CREATE OR REPLACE VIEW linked_{number} AS {scan.every()}")
+    rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
+    before = dict(rows)[number]
+    connection.execute(
+        f"DROP {'VIEW' if is_linked(connection) else 'TABLE'} IF EXISTS samples;"
+        "CREATE VIEW samples AS "
+        + " UNION ALL BY NAME ".join(
+            f"SELECT *, {known}::INTEGER AS source FROM linked_{known}" for known, _ in rows
+        )
+    )
+    connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
+    put_aside_of(connection, number, aside)
+    connection.execute(
+        "UPDATE sources SET samples = ?, set_aside = ? WHERE id = ?",
+        [scan.rows, len(aside), number],
+    )
+    report = AddReport(
+        f"{source.kind} {source.path}",
+        added=max(0, scan.rows - before),
+        unchanged=min(before, scan.rows),
+        vanished=max(0, before - scan.rows),
+    )
+    for item in aside:
+        report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
+    return report
+
+
+def _linked_files(connection: duckdb.DuckDBPyConnection, home: Path) -> list[Path]:
+    """Return the files that the pool's views may read: what is listed, not what the SQL says."""
+    rows = connection.execute("SELECT kind, path, options FROM sources ORDER BY id").fetchall()
+    found: list[Path] = []
+    for kind, path, options in rows:
+        source = source_class(kind).with_options(home.parent / path, json.loads(options))
+        if isinstance(source, LinkableSource):
+            found += source.listed()[0]
+    return found

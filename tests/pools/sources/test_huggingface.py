@@ -1,0 +1,125 @@
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datacomp.errors import DataError, UsageError
+from datacomp.pools.reading import iterate
+from datacomp.pools.sources import open_source
+from datacomp.pools.sources.guessing import guess_kind
+from datacomp.pools.uids import to_hex, uid_of_bytes
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Return a maker of a dataset's file: columns, and the names of classes."""
+
+    def dataset(name, classes=None, **columns):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = pa.table(columns)
+        if classes is not None:
+            about = {"info": {"features": {"label": {"names": classes, "_type": "ClassLabel"}}}}
+            table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
+        pq.write_table(table, path, row_group_size=2)
+        return tmp_path / "data"
+
+    return dataset
+
+
+def source(tmp_path, data, **options):
+    return open_source("huggingface", tmp_path / "images", data=str(data), **options)
+
+
+def test_images_are_unpacked_and_read(tmp_path, dataset, picture, empty, rows):
+    pictures = [picture(0), picture(1, "JPEG"), picture(2, "WEBP")]
+    data = dataset(
+        "data/train-00000-of-00001.parquet",
+        image=[{"bytes": p, "path": None} for p in pictures],
+        text=["a", "", "ü"], score=[1, None, 3], stars=[0.5, 1.5, 2.5], boxes=[[1], [2], []],
+    )  # fmt: skip
+    report = empty.add(source(tmp_path, data))
+    assert (report.added, report.set_aside) == (3, {})
+    shard = "data/train-00000-of-00001.tar"
+    assert sorted(rows(empty, "text, width, score, stars, shard")) == [
+        ("", 24, None, 1.5, shard), ("a", 24, 1, 0.5, shard), ("ü", 24, 3, 2.5, shard),
+    ]  # fmt: skip
+    assert "boxes" not in empty.columns()
+    expected = [uid_of_bytes(p, t.encode()) for p, t in zip(pictures, ["a", "", "ü"], strict=True)]
+    found = {
+        uid: image
+        for batch in iterate(empty, images=True)
+        for uid, image in zip(to_hex(batch.uids), batch.images, strict=True)
+    }
+    assert found == dict(zip(expected, pictures, strict=True))
+
+
+def test_an_unchanged_file_is_unpacked_once(tmp_path, dataset, picture, empty):
+    data = dataset("a.parquet", image=[{"bytes": picture(0)}], text=["a"])
+    dataset("b.parquet", image=[{"bytes": picture(1)}], text=["b"])
+    empty.add(source(tmp_path, data))
+    times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "images").glob("*.tar")}
+    bytes_before = (tmp_path / "images/b.tar").read_bytes()
+    dataset("a.parquet", image=[{"bytes": picture(0)}, {"bytes": picture(7)}], text=["a", "c"])
+    report = empty.add(source(tmp_path, data))
+    assert (report.added, report.unchanged) == (1, 2)
+    after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "images").glob("*.tar")}
+    assert [name for name in times if after[name] != times[name]] == ["a.tar"]
+    assert (tmp_path / "images/b.tar").read_bytes() == bytes_before
+    (data / "b.parquet").unlink()
+    assert empty.add(source(tmp_path, data)).vanished == 1
+
+
+def test_classes_are_captions_where_there_are_no_others(tmp_path, dataset, picture, empty, rows):
+    data = dataset("a.parquet", ["cat", "dog"], img=[picture(0), picture(1), picture(2)],
+                   label=[1, 0, 9])  # fmt: skip
+    report = empty.add(source(tmp_path, data))
+    assert (report.added, report.set_aside) == (2, {"no_caption": 1})
+    assert sorted(rows(empty, "text")) == [("cat",), ("dog",)]
+
+
+def test_what_cannot_be_used_is_set_aside(tmp_path, dataset, picture, empty, aside):
+    data = dataset(
+        "a.parquet", image=[{"bytes": p} for p in (None, b"", b"x", picture(1), picture(2))],
+        caption=["a", "b", "c", None, "x" * (1 << 21)],
+    )  # fmt: skip
+    (data / "b.parquet").write_bytes(b"no parquet")
+    os.symlink("/etc/passwd", data / "c.parquet")
+    for _ in range(2):
+        report = empty.add(source(tmp_path, data))
+        assert report.added == 0
+        assert aside(empty, "item, reason") == [
+            ("b.parquet", "file_broken"), ("c.parquet", "file_broken"),
+            ("a.tar/00000000", "no_image"), ("a.tar/00000001", "no_image"),
+            ("a.tar/00000002", "image_broken"), ("a.tar/00000003", "no_caption"),
+            ("a.tar/00000004", "caption_too_long"),
+        ]  # fmt: skip
+
+
+def test_columns_are_named_if_need_be(tmp_path, dataset, picture):
+    data = dataset("a.parquet", photo=[{"bytes": picture(0)}], words=["w"])
+    file = data / "a.parquet"
+    for options, kind, message in (
+        ({}, DataError, f"{file}: no text column; name it with --option text_column=NAME; "
+                        "there are: photo, words"),
+        ({"text_column": "word"}, UsageError,
+         f"{file}: no column 'word' (did you mean 'words'?); there are: photo, words"),
+    ):  # fmt: skip
+        with pytest.raises(kind) as caught:
+            list(source(tmp_path, data, **options).records())
+        assert str(caught.value) == message
+    (record,) = source(tmp_path, data, text_column="words").records()
+    assert record.text == "w"
+    with pytest.raises(UsageError, match="option data=FOLDER is missing"):
+        list(open_source("huggingface", tmp_path / "images").records())
+
+
+def test_the_guess_says_how_to_unpack(tmp_path, dataset, picture):
+    data = dataset("a.parquet", image=[{"bytes": picture(0), "path": "a.png"}], text=["a"])
+    with pytest.raises(UsageError) as caught:
+        guess_kind(data)
+    assert str(caught.value) == (
+        f"{data}: a Hugging Face dataset with its images inside; unpack them into a folder: "
+        f"datacomp pool add POOL FOLDER --kind huggingface --option data={data}"
+    )

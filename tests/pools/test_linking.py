@@ -1,0 +1,119 @@
+import json
+import tempfile
+
+import pytest
+from datacomp.errors import DataError, UsageError
+from datacomp.pools import AddReport, Pool
+from datacomp.pools.asking import query
+from datacomp.pools.sources import open_source
+from datacomp.pools.uids import from_hex
+
+
+def link(folder):
+    return open_source("commonpool", folder, link=True)
+
+
+def test_linking_again_takes_over_what_came_and_went(tmp_path, empty, commonpool):
+    folder = commonpool(tmp_path / "m")
+    name = f"commonpool {folder}"
+    assert empty.add(link(folder)) == AddReport(name, added=10)
+    commonpool(folder / "part_0", files=1, first=50)
+    assert empty.count() == 10
+    assert empty.add(link(folder)) == AddReport(name, added=5, unchanged=10)
+    assert empty.count() == 15
+    for file in folder.glob("*.parquet"):
+        file.unlink()
+    assert empty.add(link(folder)) == AddReport(name, unchanged=5, vanished=10)
+    assert empty.uids().tolist() == from_hex([f"{n:032x}" for n in range(50, 55)]).tolist()
+
+
+def test_a_pool_links_to_several_folders(tmp_path, empty, commonpool, rows):
+    empty.add(link(commonpool(tmp_path / "a", files=1, rows=2)))
+    empty.add(link(commonpool(tmp_path / "b", files=1, rows=2, first=9, sha256=[])))
+    assert rows(empty, "uid, source, sha256") == [
+        (0, 1, f"{0:064x}"), (1, 1, f"{1:064x}"), (9, 2, None), (10, 2, None),
+    ]  # fmt: skip
+
+
+def test_a_pool_holds_samples_or_links_to_them(tmp_path, empty, commonpool, given, record):
+    folder = commonpool(tmp_path / "m")
+    empty.add(link(folder))
+    for source in (given(tmp_path, record(1)), open_source("commonpool", folder)):
+        with pytest.raises(UsageError) as caught:
+            empty.add(source)
+        assert str(caught.value) == (
+            f"{empty.path}: links to its samples, and a pool holds samples or links to them; "
+            "add to a new pool, or link what can be linked"
+        )
+    with Pool.create(tmp_path / "other") as other:
+        other.add(given(tmp_path, record(1)))
+        with pytest.raises(UsageError) as caught:
+            other.add(link(folder))
+        assert str(caught.value) == (
+            f"{other.path}: holds samples already, and a pool holds samples or links to them; "
+            "link into a new pool, or add without link"
+        )
+        assert other.count() == 1
+
+
+def test_links_and_scores_are_there_when_the_pool_is_opened_again(tmp_path, empty, commonpool):
+    empty.add(link(commonpool(tmp_path / "m")))
+    table = empty.score_table("s", "d", {"type": "FLOAT"})
+    empty.write_scores(table, from_hex([f"{3:032x}"]), [0.5])
+    empty.close()
+    with Pool.open(empty.path, read_only=True) as again:
+        assert again.count() == 10
+        assert again.scalar(f"SELECT text FROM samples JOIN {table} USING (uid)")[-1] == "3"
+
+
+def test_a_confined_linked_pool_reaches_its_files_and_no_other(tmp_path, empty, commonpool):
+    folder = commonpool(tmp_path / "m")
+    empty.add(link(folder))
+    empty.close()
+    for path in (empty.path, folder):
+        with Pool.open(path, read_only=True, confined=True) as opened:
+            assert opened.confined
+            assert (opened.count(), len(opened.uids())) == (10, 10)
+            for sql in (
+                f"FROM read_blob('{folder / '00ab.npz'}')", "FROM read_text('/etc/passwd')",
+                "FROM glob('/*')", f"COPY samples TO '{folder / '00ab.csv'}'",
+            ):  # fmt: skip
+                with pytest.raises(DataError, match="file system operations are disabled"):
+                    opened.sql(sql)
+            with pytest.raises(DataError, match="locked"):
+                opened.sql("SET allowed_paths = ['/etc/passwd']")
+        with query(path, "SELECT count(*) FROM samples") as cursor:
+            assert cursor.fetchall() == [(10,)]
+
+
+def test_a_folder_of_metadata_is_a_pool_in_memory(tmp_path, commonpool, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = commonpool(tmp_path / "m")
+    with Pool.open(folder, read_only=True, memory_limit="200MB", threads=1) as pool:
+        assert (pool.path, pool.count(), pool.source_paths()) == (folder, 10, {1: folder})
+        assert json.dumps(pool.info(), default=str)
+        table = pool.score_table("s", "d", {"type": "FLOAT"})
+        pool.write_scores(table, from_hex([f"{3:032x}"]), [0.5])
+        assert pool.scalar("SELECT current_setting('temp_directory')").startswith(
+            tempfile.gettempdir() + "/datacomp-"
+        )
+        with pytest.raises(UsageError) as caught:
+            pool.add(link(folder))
+    assert str(caught.value) == (
+        f"{folder}: a folder opened as a pool cannot be added to; make a pool of a file"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_folder_without_metadata_is_no_pool(tmp_path):
+    with pytest.raises(DataError) as caught:
+        Pool.open(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: no metadata found (parquet files with uids)"
+
+
+def test_metadata_that_are_gone_are_named(tmp_path, empty, commonpool):
+    folder = commonpool(tmp_path / "m")
+    empty.add(link(folder))
+    (folder / "01ab.parquet").unlink()
+    with pytest.raises(DataError, match=r"01ab\.parquet"):
+        empty.uids()
