@@ -73,13 +73,14 @@ class _Plan:
         return cls(names, _STYLES, lambda: _drawn(chosen, each, seed))
 
 
-def build_demo_suite(data: Path, seed: int = 0) -> dict[str, str]:
+def build_demo_suite(data: Path | str, seed: int = 0) -> dict[str, str]:
     """Write the demo tasks into ``data`` and return their folders by task key.
 
     A task that stands there whole is left alone. Raises MissingError without scikit-learn
     (the handwritten digits come with it) and IntegrityError when a task's folder was built
     otherwise or changed since.
     """
+    data = Path(data)
     plans = {
         "demo/digits": _Plan(_DIGITS, _DIGIT_STYLES, _digits),
         "demo/letters": _Plan.of(LETTERS, 20, [seed, 1]),
@@ -110,7 +111,7 @@ def _digits() -> Iterator[_Item]:
     except ImportError:
         raise MissingError(
             "the handwritten digits come with scikit-learn, which is not installed: "
-            "pip install 'datacomp[train]'"
+            "pip install '.[train]'"
         ) from None
     scans, labels = load_digits(return_X_y=True)
     for pixels, label in zip(np.asarray(scans), np.asarray(labels), strict=True):

@@ -14,7 +14,8 @@ from ..durable import digest
 from ..errors import DataError, UsageError
 from ..pools.clip_model import ClipModel
 from ..progress import Progress
-from .evalsets import EvalSet, Flawed, Sample
+from .evalsets import EvalSet
+from .samples import Flawed, Sample
 from .vision.backbone import VisionEncoder
 
 if TYPE_CHECKING:
@@ -28,10 +29,13 @@ NAMED_SET_ASIDE = 100
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a family measured on a task: metrics, the main metric's uncertainty, samples used."""
+    """What a family measured on a task: metrics, the main metric's uncertainty, samples used.
+
+    The uncertainty is None where there is no main metric.
+    """
 
     metrics: dict[str, float | None]
-    uncertainty: Uncertainty
+    uncertainty: Uncertainty | None
     n: int
 
 
@@ -62,26 +66,32 @@ class Embedder:
     def images(
         self, evalset: EvalSet, aside: SetAside
     ) -> Iterator[tuple[list[Sample], np.ndarray]]:
+        """Yield batches of a task's samples with their embeddings, float32 (n, d)."""
+        task = evalset.task
+        with Progress(f"evaluating {task.key}", task.size, "images") as progress:
+            yield from self.embed(evalset.samples(), progress, aside)
+
+    def embed(
+        self, found: Iterable[Sample | Flawed], progress: Progress, aside: SetAside
+    ) -> Iterator[tuple[list[Sample], np.ndarray]]:
         """Yield batches of samples with their embeddings, float32 (n, d)."""
         samples: list[Sample] = []
         tensors: list[torch.Tensor] = []
-        task = evalset.task
-        with Progress(f"evaluating {task.key}", task.size, "images") as progress:
-            for sample, tensor in self._decoded(evalset.samples()):
-                progress.advance()
-                if isinstance(sample, Flawed):
-                    aside.add(sample.key, sample.reason)
-                    continue
-                if isinstance(tensor, DataError):
-                    aside.add(sample.key, str(tensor))
-                    continue
-                samples.append(sample)
-                tensors.append(tensor)
-                if len(samples) == self.batch_size:
-                    yield samples, self.model.encode_tensors(tensors)
-                    samples, tensors = [], []
-            if samples:
+        for sample, tensor in self._decoded(found):
+            progress.advance()
+            if isinstance(sample, Flawed):
+                aside.add(sample.key, sample.reason)
+                continue
+            if isinstance(tensor, DataError):
+                aside.add(sample.key, str(tensor))
+                continue
+            samples.append(sample)
+            tensors.append(tensor)
+            if len(samples) == self.batch_size:
                 yield samples, self.model.encode_tensors(tensors)
+                samples, tensors = [], []
+        if samples:
+            yield samples, self.model.encode_tensors(tensors)
 
     def _decoded(self, samples: Iterable[Sample | Flawed]) -> Iterator[tuple]:
         ahead: deque[tuple[Sample | Flawed, Future | None]] = deque()

@@ -4,7 +4,9 @@ wds_TASK_test/classnames.txt                        one class a line; the line i
               zeroshot_classification_templates.txt one a line, {c} is the class
               dataset_type.txt                      classification (also if absent), retrieval
               test/nshards.txt                      how many tars there are
-              test/0.tar ...                        KEY.cls or KEY.txt beside KEY.png|jpg|webp
+              test/0.tar ...                        KEY.cls, .npy or .txt beside KEY.png|jpg|webp
+
+Retrieval and WinoGAViL may be folders of parquet files instead, as the Hub has them.
 """
 
 from __future__ import annotations
@@ -14,45 +16,25 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from types import ModuleType
 
 from ..durable import digest, sha256_file
 from ..errors import DataError, MissingError, UnsafeInputError
-from ..pools import images, tar
 from ..progress import track
-from .tasks import Task, folder_name
+from . import parquet_sets, tar_sets
+from .samples import Flawed, Puzzle, Sample, lines
+from .tasks import CLASSIFYING, Task, find_folder, folder_names
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
-IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 MAX_TEXT_BYTES = 16 << 20
-MAX_LABEL_BYTES = 64
-MAX_CAPTION_BYTES = 1 << 20
 MAX_SHARDS = 100_000
 NAMED = 5
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One test sample: the image's bytes, and its label or its captions."""
-
-    key: str
-    image: bytes
-    label: int = -1
-    captions: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Flawed:
-    """A test sample that cannot be used, and why."""
-
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class EvalSet:
-    """A task's data, opened: its texts are read, its tars are known to be there."""
+    """A task's data, opened: its texts are read, its files are known to be there."""
 
     task: Task
     path: Path
@@ -61,7 +43,7 @@ class EvalSet:
     shards: tuple[Path, ...]
 
     def digest(self) -> str:
-        """Return the SHA-256 that stands for all of it; reads every tar once."""
+        """Return the SHA-256 that stands for all of it; reads every file once."""
         shards = track(self.shards, f"reading {self.task.key}", len(self.shards), "shards")
         return digest(
             {
@@ -72,94 +54,105 @@ class EvalSet:
             }
         )
 
+    def count(self) -> int:
+        """Return how many samples there are, usable or not; reads headers only."""
+        return self._files().count(self.shards)
+
+    def check_count(self) -> None:
+        """Raise DataError for another number of samples than the task has."""
+        found = self.count()
+        if found != self.task.size:
+            raise DataError(
+                f"{self.path}: {found:,} samples, task {self.task.key} has {self.task.size:,}; "
+                "its score would be another; fetch the evaluation set again"
+            )
+
     def samples(self) -> Iterator[Sample | Flawed]:
-        """Yield the samples in the order of the tars.
+        """Yield the samples in the order of the files.
 
         A sample without an image or captions is yielded as Flawed. Raises DataError for a
-        broken tar and for a label that fits no class: then the set itself is wrong.
+        broken file, for a label that fits no class and for other metadata than the task's:
+        then the set itself is wrong.
         """
-        for shard in self.shards:
-            with shard.open("rb") as file:
-                for found in tar.samples(shard):
-                    where = f"{shard}: sample {found.key[:80]!r}"
-                    image = next((e for e in IMAGE_EXTENSIONS if e in found.members), None)
-                    if image is None:
-                        yield Flawed(f"{shard.name}:{found.key}", "no image")
-                        continue
-                    if found.members[image].size > images.MAX_BYTES:
-                        yield Flawed(f"{shard.name}:{found.key}", "image too large")
-                        continue
-                    key = f"{shard.name}:{found.key}"
-                    data = tar.read_member(file, found.members[image])
-                    if self.task.family == "classification":
-                        raw = _text_member(file, found, "cls", MAX_LABEL_BYTES, where)
-                        yield Sample(key, data, label=self._label(raw, where))
-                        continue
-                    raw = _text_member(file, found, "txt", MAX_CAPTION_BYTES, where)
-                    captions = tuple(line for line in _lines(raw) if line)
-                    yield (
-                        Sample(key, data, captions=captions)
-                        if captions
-                        else Flawed(key, "no caption")
-                    )
+        return self._files().samples(self.shards, self.task, len(self.classnames))
 
-    def _label(self, raw: str, where: str) -> int:
-        text = raw.strip()
-        if not (text.isascii() and text.isdigit()):
-            raise DataError(f"{where}: label is {text[:20]!r}, expected a whole number")
-        label = int(text)
-        if label >= len(self.classnames):
-            raise DataError(
-                f"{where}: label is {label}, but {CLASSNAMES} has {len(self.classnames)} "
-                f"classes (0 to {len(self.classnames) - 1})"
-            )
-        return label
+    def puzzles(self) -> Iterator[Puzzle | Flawed]:
+        """Yield the puzzles of WinoGAViL; as :meth:`samples`."""
+        return parquet_sets.puzzles(self.shards)
+
+    def _files(self) -> ModuleType:
+        return parquet_sets if self.shards[0].suffix == ".parquet" else tar_sets
 
 
-def open_evalset(data: Path, task: Task) -> EvalSet:
-    """Open a task's folder in ``data`` and check everything but the tars' insides.
+def open_evalset(data: Path | str, task: Task) -> EvalSet:
+    """Open a task's folder in ``data`` and check everything but the files' insides.
 
     Raises MissingError for what is not there and DataError, naming file and line, for class
     names or templates that cannot be used.
     """
-    return open_folder(data / folder_name(task.key), task)
+    folder = find_folder(data, task)
+    if folder is None:
+        raise MissingError(
+            f"no data of task {task.key}: there is no folder {Path(data) / folder_names(task)[0]}"
+        )
+    return open_folder(folder, task)
 
 
-def check_evalsets(data: Path, tasks: Sequence[Task]) -> None:
+def check_evalsets(data: Path | str, tasks: Sequence[Task]) -> None:
     """Check that the data of all ``tasks`` can be opened, before hours are spent on a model.
 
-    Reads no tar. Raises MissingError when ``data`` is no folder, or naming the folders in it
+    Reads no sample. Raises MissingError when ``data`` is no folder, or naming the folders in it
     that are not there, and the errors of :func:`open_evalset` for the first that is broken.
     """
+    data = Path(data)
     if not data.is_dir():
         raise MissingError(f"no evaluation sets at {data}: no such folder")
-    absent = [task for task in tasks if not (data / folder_name(task.key)).is_dir()]
+    absent = [task for task in tasks if find_folder(data, task) is None]
     if absent:
-        named = ", ".join(folder_name(task.key) for task in absent[:NAMED])
-        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        raise MissingError(
-            f"{data}: {len(absent)} of {len(tasks)} tasks have no folder there: {named}{more}"
-        )
+        raise MissingError(absence(data, absent, len(tasks)))
     for task in tasks:
         open_evalset(data, task)
 
 
-def open_folder(path: Path, task: Task) -> EvalSet:
+def absence(data: Path, absent: Sequence[Task], asked: int) -> str:
+    """Say in one line which of the tasks asked for have no folder in ``data``."""
+    named = ", ".join(folder_names(task)[0] for task in absent[:NAMED])
+    more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+    if len(absent) == asked > 1:
+        return f"none of the {asked} tasks' folders are in {data}: {named}{more}"
+    return f"{data}: {len(absent)} of {asked} tasks have no folder there: {named}{more}"
+
+
+def open_folder(path: Path | str, task: Task) -> EvalSet:
     """Open a task's data in a folder of any name; see :func:`open_evalset`."""
+    path = Path(path)
     if not path.is_dir():
         raise MissingError(f"no data of task {task.key}: there is no folder {path}")
+    if task.family in ("retrieval", "winogavil"):
+        files = _parquet_files(path, task)
+        if files:
+            return EvalSet(task, path, (), (), files)
     _check_family(path, task)
     shards = _shards(path)
-    if task.family == "retrieval":
+    if task.family not in CLASSIFYING:
         return EvalSet(task, path, (), (), shards)
     return EvalSet(task, path, _classnames(path, task), _templates(path), shards)
+
+
+def _parquet_files(path: Path, task: Task) -> tuple[Path, ...]:
+    files = tuple(sorted(path.glob("*.parquet")))
+    if not files and task.family == "winogavil":
+        raise MissingError(f"{path}: no .parquet files in it; fetch the evaluation set again")
+    return files
 
 
 def _check_family(path: Path, task: Task) -> None:
     file = path / "dataset_type.txt"
     found = _read_text(file).strip().lower() if file.exists() else "classification"
-    if found != task.family:
-        raise DataError(f"{file}: type is {found[:40]!r}, task {task.key} needs {task.family!r}")
+    needed = "classification" if task.family in CLASSIFYING else task.family
+    # Faces have several labels in their metadata, whatever the file calls that.
+    if found != needed and not (task.family == "faces" and found == "multilabel"):
+        raise DataError(f"{file}: type is {found[:40]!r}, task {task.key} needs {needed!r}")
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
@@ -176,7 +169,7 @@ def _shards(path: Path) -> tuple[Path, ...]:
 
 def _classnames(path: Path, task: Task) -> tuple[str, ...]:
     file = path / CLASSNAMES
-    names = _lines(_read_text(file))
+    names = lines(_read_text(file))
     if not any(names):
         raise DataError(f"{file}: no class names in it")
     blank = [number for number, name in enumerate(names, 1) if not name]
@@ -187,25 +180,20 @@ def _classnames(path: Path, task: Task) -> tuple[str, ...]:
         first = repeated[0]
         line = len(names) - names[::-1].index(first)
         raise DataError(f"{file}: line {line} repeats the class {first[:80]!r}")
-    if len(names) != task.classes:
+    if task.classes is not None and len(names) != task.classes:
         raise DataError(f"{file}: {len(names)} classes, task {task.key} has {task.classes}")
     return names
 
 
 def _templates(path: Path) -> tuple[str, ...]:
     file = path / TEMPLATES
-    templates = _lines(_read_text(file))
+    templates = lines(_read_text(file))
     if not any(templates):
         raise DataError(f"{file}: no templates in it")
     for number, template in enumerate(templates, 1):
         if "{c}" not in template:
             raise DataError(f"{file}: line {number} has no {{c}} for the class name")
     return templates
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    """Split at line feeds only: some captions hold other characters that end a line in Unicode."""
-    return tuple(line.strip() for line in text.removesuffix("\n").split("\n"))
 
 
 def _read_text(file: Path) -> str:
@@ -217,17 +205,3 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{file}: not UTF-8 text") from None
-
-
-def _text_member(
-    file: BinaryIO, found: tar.TarSample, extension: str, limit: int, where: str
-) -> str:
-    member = found.members.get(extension)
-    if member is None:
-        raise DataError(f"{where}: no .{extension} beside the image")
-    if member.size > limit:
-        raise UnsafeInputError(f"{where}: .{extension} of {member.size:,} bytes")
-    try:
-        return tar.read_member(file, member).decode()
-    except UnicodeDecodeError:
-        raise DataError(f"{where}: .{extension} is not UTF-8 text") from None

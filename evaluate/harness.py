@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -9,23 +10,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..durable import append_line
 from ..errors import DatacompError, DataError, MissingError, StorageError, UsageError
 from ..pools.clip_model import ModelSpec
 from ..progress import say, warn
 from .classification import evaluate_classification
+from .digests import record, verify
 from .embedding import Embedder, Outcome, SetAside
-from .evalsets import EvalSet, open_evalset
+from .evalsets import EvalSet, absence, open_evalset
+from .faces import evaluate_faces
+from .fairness import evaluate_fairness
 from .results import Result, read_results
 from .retrieval import evaluate_retrieval
-from .tasks import Task, load_suites
+from .tasks import Task, find_folder, load_suites
+from .versions import library_versions
 from .vision.backbone import VisionSpec
 from .vision.probes import PROBES
+from .wilds import evaluate_wilds
+from .winogavil import evaluate_winogavil
 
 FAMILIES = {
     "classification": evaluate_classification,
+    "wilds": evaluate_wilds,
+    "fairness": evaluate_fairness,
+    "faces": evaluate_faces,
     "retrieval": evaluate_retrieval,
+    "winogavil": evaluate_winogavil,
 }
 
 
@@ -45,9 +55,9 @@ class Evaluation:
 
 def evaluate(
     model: ModelSpec | VisionSpec,
-    data: Path,
+    data: Path | str,
     tasks: Sequence[Task],
-    output: Path,
+    output: Path | str,
     *,
     probe: str | None = None,
     device: str = "auto",
@@ -69,6 +79,7 @@ def evaluate(
     if workers < 1 or batch_size < 1:
         raise UsageError("workers and batch size are at least 1")
     tasks = _measurable(model, tasks, probe)
+    data, output = Path(data), Path(output)
     if not data.is_dir():
         raise MissingError(f"no evaluation sets at {data}: no such folder")
     if output.is_dir():
@@ -77,10 +88,10 @@ def evaluate(
     done = _results_of(output, identity)
     evaluation = Evaluation()
     embedder: Embedder | None = None
-    for task in tasks:
+    for task in _present(data, tasks, evaluation):
         try:
             evalset = open_evalset(data, task)
-            provenance = _provenance(task, evalset.digest(), identity, probe)
+            provenance = _provenance(task, _pinned(data, evalset), identity, probe)
         except (DatacompError, OSError) as error:
             _fail(evaluation, task, error)
             continue
@@ -94,6 +105,31 @@ def evaluate(
             embedder = Embedder(model.load(device, precision), workers, batch_size)
         _evaluate_one(evalset, provenance, embedder, output, evaluation)
     return evaluation
+
+
+def _present(data: Path, tasks: Sequence[Task], evaluation: Evaluation) -> Sequence[Task]:
+    """Return the tasks that have a folder; say once which have not."""
+    absent = [task for task in tasks if find_folder(data, task) is None]
+    if len(absent) < 2:
+        return tasks
+    text = absence(data, absent, len(tasks))
+    if len(absent) == len(tasks):
+        raise MissingError(text)
+    warn(text)
+    for task in absent:
+        evaluation.failed[task.key] = f"there is no folder of it in {data}"
+    return [task for task in tasks if task not in absent]
+
+
+def _pinned(data: Path, evalset: EvalSet) -> str:
+    """Return the digest of a set, checked against the one recorded the first time."""
+    digest = evalset.digest()
+    if not verify(data, evalset.task, digest):
+        evalset.check_count()  # what is not whole is not recorded
+        # Sets may lie where nobody can write; then nothing is recorded.
+        with contextlib.suppress(StorageError):
+            record(data, evalset.task, digest)
+    return digest
 
 
 def _evaluate_one(
@@ -117,8 +153,6 @@ def _evaluate_one(
     append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
     if aside.count:
         warn(f"{task.key}: {aside.count:,} samples set aside, first {aside.named[0]}")
-    if outcome.n + aside.count != task.size:
-        warn(f"{task.key}: {outcome.n + aside.count:,} samples, the task has {task.size:,}")
     evaluation.results.append(result)
 
 
@@ -159,22 +193,23 @@ def _provenance(
         "checkpoint": identity["weights_sha256"],
         "precision": identity["precision"],
         "image_size": identity["image_size"],
-        "datacomp": __version__,
+        "versions": library_versions(),
     }
 
 
 def _result(task: Task, outcome: Outcome, aside: SetAside, provenance: dict[str, Any]) -> Result:
+    main = None if task.main_metric is None else outcome.metrics[task.main_metric]
     return Result(
         key=task.key,
         dataset=task.name,
-        metrics={**outcome.metrics, "main_metric": outcome.metrics[task.main_metric]},
+        metrics={**outcome.metrics, "main_metric": main},
         provenance={
             **provenance,
             "n": outcome.n,
             "set_aside": aside.count,
             "set_aside_samples": aside.named,
         },
-        uncertainty=outcome.uncertainty.to_dict(),
+        uncertainty=outcome.uncertainty.to_dict() if outcome.uncertainty else {},
     )
 
 

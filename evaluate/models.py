@@ -24,9 +24,9 @@ class Run:
         return self.path / RESULTS
 
 
-def load_run(path: Path) -> Run:
+def load_run(path: Path | str) -> Run:
     """Return a finished run; see :func:`model_of_run` for the errors."""
-    return Run(path, model_of_run(path))
+    return Run(Path(path), model_of_run(Path(path)))
 
 
 def resolve_model(

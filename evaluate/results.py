@@ -14,8 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError, MissingError, UsageError, suggest
-from .tasks import Suite, load_tasks
+from .metrics import interval, unpack
+from .tasks import Suite, Task, load_tasks
 
 RESULTS = "eval_results.jsonl"
 MAX_LINE_BYTES = 1 << 20
@@ -55,6 +58,12 @@ class Result:
         return (float(found[0]), float(found[1])) if found else None
 
     @property
+    def replicates(self) -> np.ndarray | None:
+        """Return the main metric on bootstrap resamples, None if not recorded."""
+        found = self.uncertainty.get("replicates")
+        return unpack(found) if found else None
+
+    @property
     def set_aside(self) -> int:
         """Return how many of the task's samples could not be used."""
         return int(self.provenance.get("set_aside", 0))
@@ -70,12 +79,13 @@ class Result:
         }
 
 
-def read_results(path: Path) -> dict[str, Result]:
+def read_results(path: Path | str) -> dict[str, Result]:
     """Read a results file, or that of a run's directory; the last line of a task counts.
 
     A torn last line, as a killed writer leaves it, is not there yet. Raises MissingError
     without the file and DataError, naming the line, for what is no result.
     """
+    path = Path(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise MissingError(f"no results at {file}; run 'datacomp evaluate' first")
@@ -117,6 +127,12 @@ def _parse(line: bytes, where: str) -> Result:
         isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))
     ):
         raise DataError(f"{where}: interval is not two numbers")
+    replicates = extra[1].get("replicates")
+    if replicates is not None:
+        try:
+            unpack(replicates)
+        except (ValueError, TypeError):
+            raise DataError(f"{where}: replicates are not packed numbers") from None
     if not isinstance(extra[0].get("set_aside", 0), int):
         raise DataError(f"{where}: set_aside is not a number")
     return Result(key, dataset, metrics, *extra)
@@ -127,14 +143,34 @@ def _is_number(value: Any) -> bool:
     return plain and math.isfinite(value)
 
 
+TELLING = "Average without near-chance tasks"
+"""The average of the tasks on which differences say something."""
+ABOVE_CHANCE = "Average above chance"
+"""The average of (score - chance) / (1 - chance): 0 is guessing, 1 is perfect."""
+
+
 @dataclass(frozen=True)
 class GroupScore:
-    """The mean main metric of a group; ``missing`` tasks are not in it."""
+    """The mean main metric of a group; ``missing`` tasks are not in it.
+
+    The 95 % ``interval`` and the ``replicates`` behind it are None unless all of its tasks have
+    replicates.
+    """
 
     value: float | None
     standard_error: float | None
     keys: tuple[str, ...]
     missing: tuple[str, ...]
+    interval: tuple[float, float] | None = None
+    replicates: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+def group_names(suite: Suite) -> tuple[str, ...]:
+    """Return what :func:`group_score` can average: the suite's groups, and what follows of them."""
+    tasks = [load_tasks()[key] for key in suite.groups["Average"]]
+    derived = [TELLING] if any(task.near_chance for task in tasks) else []
+    derived += [ABOVE_CHANCE] if all(task.chance is not None for task in tasks) else []
+    return (*suite.groups, *derived)
 
 
 def group_score(
@@ -146,12 +182,16 @@ def group_score(
     the mean is over those present (None without any). Raises DataError for a result of
     another version of its task: such numbers do not belong together.
     """
-    if group not in suite.groups:
+    names = group_names(suite)
+    if group not in names:
         raise UsageError(
-            f"suite {suite.name} has no group {group!r}{suggest(group, list(suite.groups))}; "
-            f"there are: {', '.join(suite.groups)}"
+            f"suite {suite.name} has no group {group!r}{suggest(group, list(names))}; "
+            f"there are: {', '.join(names)}"
         )
-    keys = suite.groups[group]
+    tasks = load_tasks()
+    keys = suite.groups.get(group, suite.groups["Average"])
+    if group == TELLING:
+        keys = tuple(key for key in keys if not tasks[key].near_chance)
     have = {key: results[key] for key in keys if key in results and results[key].value is not None}
     missing = tuple(key for key in keys if key not in have)
     if missing and not partial:
@@ -159,23 +199,47 @@ def group_score(
             f"{group} of suite {suite.name} needs {len(keys)} tasks, {len(missing)} missing: "
             f"{', '.join(missing)}; ask for a partial average to leave them out"
         )
-    tasks = load_tasks()
     for key, result in have.items():
-        version = result.provenance.get("task_version")
-        if version is not None and key in tasks and version != tasks[key].version:
-            raise DataError(
-                f"{key} was evaluated as version {version} of the task, the list has version "
-                f"{tasks[key].version}; evaluate it again"
-            )
-    values = [result.value for result in have.values() if result.value is not None]
-    errors = [result.standard_error for result in have.values()]
-    known = [error for error in errors if error is not None]
-    complete = bool(errors) and len(known) == len(errors)
+        _check_version(result, tasks[key])
+    above = {key: tasks[key].chance or 0.0 if group == ABOVE_CHANCE else 0.0 for key in have}
+    return _mean(have, above, keys, missing)
+
+
+def _check_version(result: Result, task: Task) -> None:
+    version = result.provenance.get("task_version")
+    if version is not None and version != task.version:
+        raise DataError(
+            f"{task.key} was evaluated as version {version} of the task, the list has version "
+            f"{task.version}; evaluate it again"
+        )
+
+
+def _mean(
+    have: Mapping[str, Result],
+    above: Mapping[str, float],
+    keys: tuple[str, ...],
+    missing: tuple[str, ...],
+) -> GroupScore:
+    """Average results, each stretched so that ``above`` is 0 and 1 stays 1."""
+    values: list[float] = []
+    errors: list[float] = []
+    drawn: list[np.ndarray] = []
+    for key, result in have.items():
+        zero = above[key]
+        values.append(((result.value or 0.0) - zero) / (1 - zero))
+        if result.standard_error is not None:
+            errors.append(result.standard_error / (1 - zero))
+        if result.replicates is not None:
+            drawn.append((result.replicates - zero) / (1 - zero))
+    replicates = np.mean(drawn, axis=0) if drawn and len(drawn) == len(values) else None
+    known = bool(errors) and len(errors) == len(values)
     return GroupScore(
         value=statistics.fmean(values) if values else None,
-        standard_error=math.hypot(*known) / len(known) if complete else None,
+        standard_error=math.hypot(*errors) / len(errors) if known else None,
         keys=keys,
         missing=missing,
+        interval=None if replicates is None else interval(replicates),
+        replicates=replicates,
     )
 
 

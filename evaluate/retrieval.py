@@ -43,7 +43,7 @@ def evaluate_retrieval(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
         raise DataError(f"{evalset.path}: not one usable sample ({aside.count} set aside)")
     owner = np.array(owners)
     ranks = rank_pairs(np.concatenate(parts), embedder.texts(captions), owner)
-    return summarise(ranks, owner)
+    return summarise(ranks, owner, evalset.task.seed)
 
 
 def rank_pairs(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> RetrievalRanks:
@@ -67,7 +67,7 @@ def rank_pairs(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> Retr
     return RetrievalRanks(np.concatenate(image_ranks), np.concatenate(text_ranks))
 
 
-def summarise(ranks: RetrievalRanks, owner: np.ndarray) -> Outcome:
+def summarise(ranks: RetrievalRanks, owner: np.ndarray, seed: int) -> Outcome:
     """Turn ranks into metrics; ``owner`` (m,) is each text's image."""
     values: dict[str, float | None] = {}
     for k in CUTOFFS:
@@ -80,5 +80,6 @@ def summarise(ranks: RetrievalRanks, owner: np.ndarray) -> Outcome:
         (ranks.text < 1).astype(float),
         np.bincount(owner, (ranks.image < 1).astype(float), images),
         np.bincount(owner, minlength=images).astype(float),
+        seed,
     )
     return Outcome(values, uncertainty, images)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..durable import digest
 from ..pools.clip_model import RUN_INFO, read_run
-from .results import RESULTS, Estimate, Result, combine, group_score
+from .results import RESULTS, Estimate, Result, combine, group_names, group_score
 from .tasks import Suite
 
 _ALIKE = ("scale", "model", "data_weights", "precision", "accumulation", "grad_clip_norm")
@@ -49,7 +49,7 @@ def combine_seeds(
         groups = {
             (suite.name, group): _of_group(found, suite, group, partial)
             for suite in suites
-            for group in suite.groups
+            for group in group_names(suite)
         }
         combined.append(Seeds(_name(members), tuple(members), tasks, groups))
     return combined

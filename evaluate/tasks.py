@@ -12,29 +12,35 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from ..durable import digest
 from ..errors import ConfigError, UsageError, suggest
 
-MAIN_METRICS = {
-    "classification": ("acc1", "mean_per_class_recall"),
-    "retrieval": ("mean_recall@1",),
-}
-"""The metrics a task of each family can be judged by; their uncertainty is known."""
+CLASSIFYING = ("classification", "wilds", "fairness", "faces")
+"""The families whose sets have class names and templates."""
+GROUPED = ("wilds", "fairness", "faces")
+"""The families whose samples have metadata."""
+FACE_FIELDS = {"age", "gender", "race", "race_binary"}
 
 TASKLIST = Path(__file__).parent / "tasklist.toml"
 _KEY = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)?")
 
 
 class Task(BaseModel):
-    """One task. ``chance`` is the main metric of guessing, ``size`` the number of images."""
+    """One task. ``chance`` is the main metric of guessing, ``size`` the number of samples.
+
+    ``fields`` name the numbers in a sample's metadata, ``groups`` those that its metrics are
+    grouped by. ``unknown_groups`` say which value of a field means that it is not known. ``top``
+    is how many first classes count as recognised.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: str
     name: str = Field(min_length=1)
     suite: str
-    family: Literal["classification", "retrieval"]
+    family: Literal["classification", "wilds", "fairness", "faces", "retrieval", "winogavil"]
     size: int = Field(gt=0)
-    main_metric: str
+    main_metric: str | None = None
     version: int = Field(ge=1)
     classes: int | None = Field(default=None, ge=2)
     chance: float | None = Field(default=None, gt=0, lt=1)
@@ -42,34 +48,72 @@ class Task(BaseModel):
     repeated_names: int = Field(default=0, ge=0)
     blank_names: int = Field(default=0, ge=0)
     tags: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    unknown_groups: dict[str, int] = Field(default_factory=dict)
+    top: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
         if not _KEY.fullmatch(self.key):
             raise ValueError("key: expected lower-case letters, digits, _, - and at most one /")
-        if self.main_metric not in MAIN_METRICS[self.family]:
-            accepted = ", ".join(MAIN_METRICS[self.family])
+        accepted = self._main_metrics()
+        if self.main_metric not in accepted:
+            known = ", ".join(str(metric) for metric in accepted)
             raise ValueError(
-                f"main_metric is {self.main_metric!r}, for {self.family} there are: {accepted}"
+                f"main_metric is {self.main_metric!r}, for {self.family} there are: {known}"
             )
-        if (self.classes is None) != (self.family == "retrieval"):
+        # Faces are classified in four ways at once.
+        if (self.classes is None) != (self.family in ("faces", "retrieval", "winogavil")):
             raise ValueError("classes: a classification task has them, a retrieval task has not")
+        self._check_fields()
         return self
+
+    def _main_metrics(self) -> tuple[str | None, ...]:
+        """Return the metrics the task can be judged by; their uncertainty is known."""
+        plain = ("acc1", "mean_per_class_recall")
+        if self.family == "wilds" and len(self.groups) == 1:
+            return (*plain, "acc_wg")
+        if self.family == "wilds":
+            worst = [f"acc_worst_{field}" for field in self.groups]
+            return (*plain, *(worst or ["F1-macro_all"]))
+        return {
+            "classification": plain,
+            "fairness": ("acc_wg" if self.top == 1 else f"acc_top{self.top}_wg",),
+            "faces": (None,),
+            "retrieval": ("mean_recall@1",),
+            "winogavil": ("jaccard_score_10-12",),
+        }[self.family]
+
+    def _check_fields(self) -> None:
+        if bool(self.fields) != (self.family in GROUPED):
+            raise ValueError(f"fields: tasks of {', '.join(GROUPED)} have them, others have not")
+        for what, names in (("groups", self.groups), ("unknown_groups", self.unknown_groups)):
+            for name in names:
+                if name not in self.fields:
+                    raise ValueError(f"{what}: {name!r} is none of: {', '.join(self.fields)}")
+        if self.family == "fairness" and not self.groups:
+            raise ValueError("groups: a fairness task is grouped by at least one field")
+        if self.family == "faces" and not set(self.fields) >= FACE_FIELDS:
+            raise ValueError(f"fields: expected {', '.join(sorted(FACE_FIELDS))} among them")
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the task's resamples: another for each task, the same for all models.
+
+        Were it one for all tasks, those of one size would be resampled alike.
+        """
+        return int(digest([self.key, self.version])[:15], 16)
 
 
 class Suite(BaseModel):
-    """A named set of tasks with the groups whose main metrics are averaged.
-
-    ``groups`` name task keys; those of ``not_yet`` belong to a published average but have no
-    task here, so such an average is only complete with results from elsewhere.
-    """
+    """A named set of tasks with the groups whose main metrics are averaged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str
     version: int = Field(ge=1)
-    not_yet: tuple[str, ...] = ()
     groups: dict[str, tuple[str, ...]]
 
 
@@ -120,8 +164,23 @@ def folder_name(key: str) -> str:
     return f"wds_{key.replace('/', '-')}_test"
 
 
+def folder_names(task: Task) -> tuple[str, ...]:
+    """Return the names a task's folder may have: that of the tars, of a repository of parquet."""
+    repository = task.key.rpartition("/")[2]
+    if task.family == "winogavil":
+        return (repository,)
+    tars = folder_name(task.key)
+    return (tars, repository) if task.family == "retrieval" else (tars,)
+
+
+def find_folder(data: Path | str, task: Task) -> Path | None:
+    """Return where a task's data lie in ``data``, None if they do not."""
+    folders = [Path(data) / name for name in folder_names(task)]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def select_tasks(
-    patterns: Sequence[str] = (), suite: str | None = None, data: Path | None = None
+    patterns: Sequence[str] = (), suite: str | None = None, data: Path | str | None = None
 ) -> list[Task]:
     """Return the tasks whose keys match any pattern (``vtab/*``), in the order of the list.
 
@@ -144,7 +203,7 @@ def select_tasks(
                 raise UsageError(_unknown_task(pattern, keys, suite))
         return [t for t in tasks if any(fnmatch.fnmatchcase(t.key, p) for p in patterns)]
     if suite is None and data is not None:
-        tasks = [task for task in tasks if (data / folder_name(task.key)).is_dir()]
+        tasks = [task for task in tasks if find_folder(data, task) is not None]
         if not tasks:
             raise UsageError(
                 f"{data} holds no task's folder (wds_..._test); "
@@ -202,14 +261,15 @@ def _parse(kind: type[Any], values: dict[str, Any], path: Path, name: str) -> An
 
 def _check_groups(path: Path, suite: Suite, tasks: dict[str, Task]) -> None:
     own = [task.key for task in tasks.values() if task.suite == suite.name]
-    known = [*own, *suite.not_yet]
+    counted = [key for key in own if tasks[key].main_metric is not None]
     for group, keys in suite.groups.items():
         for key in keys:
-            if key not in known:
+            if key not in counted:
+                what = "has no main metric" if key in own else "is no task of it"
                 raise ConfigError(
                     f"{path}: suite {suite.name}: group {group!r} names {key!r}, "
-                    f"which is no task of it{suggest(key, known)}"
+                    f"which {what}{suggest(key, counted)}"
                 )
-    if not set(own) <= set(suite.groups.get("Average", ())):
-        left = next(key for key in own if key not in suite.groups.get("Average", ()))
+    if not set(counted) <= set(suite.groups.get("Average", ())):
+        left = next(key for key in counted if key not in suite.groups.get("Average", ()))
         raise ConfigError(f"{path}: suite {suite.name}: group 'Average' leaves out {left!r}")

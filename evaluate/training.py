@@ -13,15 +13,13 @@ import itertools
 import logging
 import math
 import os
-import platform
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..durable import (
     atomic_path,
     fsync_directory,
@@ -38,13 +36,14 @@ from . import set_aside
 from .data import DIGESTS, TrainingData, find_shards, pin
 from .loader import LANES, seeded_epochs, training_loader
 from .scales import CHECKPOINTS, Scale, model_config_path
+from .versions import library_versions
 
 PRECISIONS = ("fp32", "amp", "amp_bf16", "bf16", "fp16")
 
 
 def train(
-    data: list[Path],
-    output: Path,
+    data: Sequence[Path | str],
+    output: Path | str,
     scale: Scale,
     *,
     seed: int = 0,
@@ -79,6 +78,7 @@ def train(
     precision = precision or ("amp" if device.startswith("cuda") else "fp32")
     if precision not in PRECISIONS:
         raise UsageError(f"precision is {precision!r}, expected one of: {', '.join(PRECISIONS)}")
+    output = Path(output)
     opened = [find_shards(path) for path in data]
     plan = {
         "format": "datacomp-run",
@@ -96,7 +96,7 @@ def train(
         "threads": threads,
         "grad_clip_norm": grad_clip_norm,
     }
-    done = _begin(output, plan, opened) if rank == 0 else _finished(output)
+    done = _begin(output, plan, opened) if rank == 0 else finished(output)
     if done is not None:
         return done
     started = time.monotonic()
@@ -118,7 +118,7 @@ def require_extra() -> None:
     for module in ("torch", "open_clip", "open_clip_train", "webdataset"):
         if importlib.util.find_spec(module) is None:
             raise MissingError(
-                f"training needs {module}, which is not installed: pip install 'datacomp[train]'"
+                f"training needs {module}, which is not installed: pip install '.[train]'"
             )
 
 
@@ -206,11 +206,21 @@ def _check_settings(output: Path, before: dict[str, Any], plan: dict[str, Any]) 
     for key, value in plan.items():
         if key == "workers" and _alike(before.get(key), value):
             continue
-        if before.get(key) != value:
+        differences = list(_differences(key, before.get(key), value))
+        if differences:
             raise UsageError(
-                f"{output}: this run was begun with {key} = {before.get(key)!r}, now {value!r}; "
+                f"{output}: this run was begun with {', '.join(differences)}; "
                 "train into another folder"
             )
+
+
+def _differences(key: str, before: Any, now: Any) -> Iterator[str]:
+    """Say what differs; of two tables only the entries that do."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in dict.fromkeys([*now, *before]):
+            yield from _differences(f"{key}.{name}", before.get(name), now.get(name))
+    elif before != now:
+        yield f"{key} = {before!r}, now {now!r}"
 
 
 def _check_fingerprints(output: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
@@ -235,7 +245,7 @@ def _alike(before: Any, now: int) -> bool:
     return isinstance(before, int) and all(LANES % max(1, n) == 0 for n in (before, now))
 
 
-def _finished(output: Path) -> dict[str, Any] | None:
+def finished(output: Path) -> dict[str, Any] | None:
     """Return the info of a finished run; the first process has checked that it fits."""
     try:
         info = read_run(output)
@@ -324,7 +334,7 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
         "set_aside": aside.counts,
         "set_aside_samples": aside.named,
         "seconds": round(time.monotonic() - started, 1),
-        "versions": _versions(),
+        "versions": library_versions(),
     }
     write_json(output / RUN_INFO, info)
     (checkpoint.parent / "epoch_latest.pt").unlink(missing_ok=True)
@@ -340,17 +350,6 @@ def _keep_weights_only(checkpoint: Path, name: str) -> None:
     slim = {"epoch": content["epoch"], "name": name, "state_dict": content["state_dict"]}
     with atomic_path(checkpoint) as partial:
         torch.save(slim, partial)
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    packages = ("torch", "torchvision", "open_clip_torch", "webdataset", "numpy", "pillow")
-    return {
-        "datacomp": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }
 
 
 @contextlib.contextmanager

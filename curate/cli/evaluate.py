@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import UsageError
+from ...errors import MissingError, UsageError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
 
 if TYPE_CHECKING:
@@ -72,12 +72,11 @@ def evaluate(
     if (run is None) == (model is None) or (model is None) != (checkpoint is None):
         raise UsageError("give a RUN, or --model and --checkpoint")
     spec = resolve_model(run if run is not None else model or "", checkpoint)
-    patterns = [pattern.strip() for pattern in (tasks or "").split(",") if pattern.strip()]
     if output is None:
         folder = run if run is not None else spec.checkpoint.parent
         output = folder / (RESULTS if probe is None else f"{probe}_results.jsonl")
     evaluation = evaluate_model(
-        spec, data, select_tasks(patterns, suite, data), output,
+        spec, data, select_tasks(_patterns(tasks), suite, data), output,
         probe=probe, device=device, precision=precision, workers=workers, batch_size=batch_size,
     )  # fmt: skip
     if as_json:
@@ -109,6 +108,10 @@ def evaluate(
     ctx.exit(_exit_code(evaluation))
 
 
+def _patterns(tasks: str | None) -> list[str]:
+    return [pattern.strip() for pattern in (tasks or "").split(",") if pattern.strip()]
+
+
 def _exit_code(evaluation: Evaluation) -> int:
     if evaluation.failed and not evaluation.results:
         return 1
@@ -117,7 +120,7 @@ def _exit_code(evaluation: Evaluation) -> int:
 
 @click.group()
 def evalsets() -> None:
-    """List the tasks, build the demo suite."""
+    """List the tasks, check their data, build the demo suite."""
 
 
 @evalsets.command(
@@ -127,11 +130,11 @@ def evalsets() -> None:
 @json_option
 def list_(suite: str | None, as_json: bool) -> None:
     """List every task: size, classes, main metric, chance level."""
-    from ...evaluate.tasks import folder_name, select_tasks
+    from ...evaluate.tasks import folder_names, select_tasks
 
     tasks = select_tasks(suite=suite)
     if as_json:
-        emit_json([{**task.model_dump(), "folder": folder_name(task.key)} for task in tasks])
+        emit_json([{**task.model_dump(), "folder": folder_names(task)[0]} for task in tasks])
         return
     emit_table(
         [
@@ -140,7 +143,7 @@ def list_(suite: str | None, as_json: bool) -> None:
                 task.suite,
                 task.size,
                 task.classes or "-",
-                task.main_metric,
+                task.main_metric or "-",
                 "-"
                 if task.chance is None
                 else f"{task.chance:.4f}" + (" (models stay near it)" if task.near_chance else ""),
@@ -151,13 +154,75 @@ def list_(suite: str | None, as_json: bool) -> None:
     )
 
 
+@evalsets.command(
+    epilog=examples(
+        "datacomp evalsets check evalsets",
+        "datacomp evalsets check evalsets --suite datacomp",
+    )
+)
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--tasks", metavar="GLOB,...", help="Only tasks whose keys match.")
+@click.option("--suite", help="All tasks of a suite, also those whose folders are not there.")
+@json_option
+@click.pass_context
+def check(
+    ctx: click.Context, folder: Path, tasks: str | None, suite: str | None, as_json: bool
+) -> None:
+    """Check that the sets in DIR are whole, well-formed and unchanged.
+
+    The first time, the digest of each set is recorded in DIR/digests.jsonl; ever after, and by
+    every evaluation, it is compared. Exit code 1 if anything is wrong, 3 if samples are flawed.
+    """
+    from dataclasses import asdict
+
+    from ...evaluate.checking import check_sets
+    from ...evaluate.evalsets import absence
+    from ...evaluate.tasks import find_folder, select_tasks
+
+    chosen = select_tasks(_patterns(tasks), suite, folder)
+    absent = [task for task in chosen if find_folder(folder, task) is None]
+    if len(absent) == len(chosen):
+        raise MissingError(absence(folder, absent, len(chosen)))
+    found = check_sets(folder, [task for task in chosen if task not in absent])
+    right = [one for one in found if one.error is None]
+    if as_json:
+        emit_json([asdict(one) for one in found])
+    elif right:
+        emit_table(
+            [
+                (one.key, one.samples, one.flawed, (one.digest or "")[:12],
+                 "as recorded" if one.known else "recorded now")
+                for one in right
+            ],
+            ("task", "samples", "flawed", "sha256", ""),
+        )  # fmt: skip
+    if absent:
+        click.echo(f"error: {absence(folder, absent, len(chosen))}", err=True)
+    for one in found:
+        if one.error is not None:
+            click.echo(f"error: {one.error}", err=True)
+        elif one.first is not None:
+            click.echo(f"warning: {one.key}: {one.flawed:,} flawed, first {one.first}", err=True)
+    flawed = any(one.flawed for one in found)
+    ctx.exit(1 if len(right) < len(chosen) else SET_ASIDE if flawed else 0)
+
+
 @evalsets.command(epilog=examples("datacomp evalsets demo evalsets"))
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @json_option
 def demo(folder: Path, as_json: bool) -> None:
-    """Build the demo suite in DIR: digits, letters and symbols, with no network."""
-    from ...evaluate.demo_suite import build_demo_suite
+    """Build the demo suite in DIR: digits, letters and symbols, with no network.
 
+    DIR must be new, or hold nothing but evaluation sets.
+    """
+    from ...evaluate.demo_suite import build_demo_suite
+    from ...evaluate.tasks import folder_names, load_tasks
+
+    known = {name for task in load_tasks().values() for name in folder_names(task)}
+    foreign = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    foreign = sorted(name for name in foreign if name[0] != "." and name not in known)
+    if foreign:
+        raise UsageError(f"{folder}: holds {foreign[0]!r}, no evaluation set; name a new folder")
     built = build_demo_suite(folder)
     if as_json:
         emit_json({"folder": str(folder), "tasks": built})

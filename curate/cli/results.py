@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 from .common import emit_json, emit_table, examples, json_option
 
 if TYPE_CHECKING:
+    from ...evaluate.comparing import Difference
     from ...evaluate.results import Estimate, GroupScore, Result
     from ...evaluate.seeds import Seeds
     from ...evaluate.tasks import Suite
@@ -20,7 +21,7 @@ Runs = Mapping[str, Mapping[str, "Result"]]
 
 @click.group()
 def results() -> None:
-    """Show results of runs."""
+    """Show and compare results of runs."""
 
 
 @results.command(
@@ -38,7 +39,7 @@ def results() -> None:
 @json_option
 def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> None:
     """Show the scores of runs (directories or results files) side by side."""
-    from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.results import check_comparable, group_names, read_results
     from ...evaluate.seeds import run_name
     from ...evaluate.tasks import load_suites
 
@@ -77,27 +78,118 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> N
         click.echo(f"\nSuite {suite.name}, version {suite.version}")
         rows = [
             [name, *(_mean(groups[run][suite.name][name], partial) for run in found)]
-            for name in suite.groups
+            for name in group_names(suite)
         ]
         emit_table(rows, ["group", *header[1:]])
+        for run in found if partial else ():
+            _name_missing(run_name(run), groups[run][suite.name]["Average"].missing)
+
+
+@results.command(
+    epilog=examples(
+        "datacomp results compare runs/baseline runs/filtered",
+        "datacomp results compare runs/baseline runs/filtered --partial --json",
+    )
+)
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.option("--partial", is_flag=True, help="Average what both have where tasks are missing.")
+@json_option
+def compare(first: Path, second: Path, partial: bool, as_json: bool) -> None:
+    """Compare run B with run A: differences over the same test images, ties marked as ties.
+
+    The intervals say how a difference would vary with other test images, not how it would vary
+    with the seed of the training; for that, see 'results show --seeds'.
+    """
+    from ...evaluate.comparing import compare_groups, compare_tasks
+    from ...evaluate.results import read_results
+    from ...evaluate.seeds import run_name
+    from ...evaluate.tasks import load_suites
+
+    a, b = read_results(first), read_results(second)
+    tasks = compare_tasks(a, b)
+    groups = {
+        suite.name: compare_groups(a, b, suite, partial)
+        for suite in load_suites().values()
+        if any(key in a and key in b for key in suite.groups["Average"])
+    }
+    if as_json:
+        emit_json(
+            {
+                "tasks": [_plain_difference(one) for one in tasks],
+                "groups": {
+                    suite: [_plain_difference(one) for one in found]
+                    for suite, found in groups.items()
+                },
+            }
+        )
+        return
+    names = run_name(str(first)), run_name(str(second))
+    names = names if names[0] != names[1] else (str(first), str(second))
+    _emit_differences("task", tasks, names)
+    for suite, found in groups.items():
+        click.echo(f"\nSuite {suite}")
+        if found:
+            _emit_differences("group", found, names)
+        else:
+            click.echo("no group has all its tasks in both runs; see --partial")
+        average = next((one for one in found if one.name == "Average"), None)
+        _name_missing("both", average.missing if average else ())
+
+
+def _emit_differences(what: str, found: Sequence[Difference], names: tuple[str, str]) -> None:
+    rows = [
+        [
+            one.name, f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference:+.4f}",
+            "-" if one.interval is None else "{:+.4f} to {:+.4f}".format(*one.interval),
+            _verdict(one, names),
+        ]
+        for one in found
+    ]  # fmt: skip
+    emit_table(rows, (what, *names, "difference", "95 % interval", "higher"))
+
+
+def _verdict(one: Difference, names: tuple[str, str]) -> str:
+    if one.tie is None:
+        return "unknown"
+    return "tie" if one.tie else names[one.difference > 0]
+
+
+def _plain_difference(one: Difference) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "first": one.first,
+        "second": one.second,
+        "difference": one.difference,
+        "interval": one.interval,
+        "tie": one.tie,
+        "missing": list(one.missing),
+    }
+
+
+def _name_missing(who: str, missing: Sequence[str]) -> None:
+    """Say which tasks a partial average leaves out."""
+    if missing:
+        click.echo(f"{who}: without {', '.join(missing)}")
 
 
 def _groups(scores: Mapping[str, Result], suite: Suite, partial: bool) -> dict[str, GroupScore]:
     """Return every group's score; an incomplete one has no value unless ``partial``."""
     from dataclasses import replace
 
-    from ...evaluate.results import group_score
+    from ...evaluate.results import group_names, group_score
 
-    found = {name: group_score(scores, suite, name, partial=True) for name in suite.groups}
+    found = {name: group_score(scores, suite, name, partial=True) for name in group_names(suite)}
     return {
         name: score if partial or not score.missing
-        else replace(score, value=None, standard_error=None)
+        else replace(score, value=None, standard_error=None, interval=None)
         for name, score in found.items()
     }  # fmt: skip
 
 
 def _show_seeds(found: Runs, suites: list[Suite], partial: bool, as_json: bool) -> None:
     """Show mean and spread over the seeds of each dataset."""
+    from ...evaluate.results import group_names
     from ...evaluate.seeds import combine_seeds
 
     datasets = combine_seeds(found, suites, partial)
@@ -113,7 +205,7 @@ def _show_seeds(found: Runs, suites: list[Suite], partial: bool, as_json: bool) 
         click.echo(f"\nSuite {suite.name}, version {suite.version}")
         rows = [
             [group, *_estimates([d.groups[suite.name, group] for d in datasets])]
-            for group in suite.groups
+            for group in group_names(suite)
         ]
         emit_table(rows, ["group", *header])
 
@@ -153,6 +245,7 @@ def _plain(score: GroupScore) -> dict[str, Any]:
     return {
         "value": score.value,
         "standard_error": score.standard_error,
+        "interval": score.interval,
         "tasks": len(score.keys),
         "missing": list(score.missing),
     }
@@ -166,9 +259,9 @@ def _score(result: Result | None) -> str:
 
 
 def _mean(score: GroupScore, partial: bool) -> str:
-    if not score.missing:
-        return f"{score.value:.4f}"
     have = len(score.keys) - len(score.missing)
-    if partial and score.value is not None:
-        return f"{score.value:.4f} ({have} of {len(score.keys)} tasks)"
-    return f"- ({have} of {len(score.keys)} tasks)"
+    counted = f" ({have} of {len(score.keys)} tasks)" if score.missing else ""
+    if score.value is None or (score.missing and not partial):
+        return f"-{counted}"
+    interval = " ({:.3f} to {:.3f})".format(*score.interval) if score.interval else ""
+    return f"{score.value:.4f}{interval}{counted}"

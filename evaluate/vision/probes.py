@@ -134,5 +134,5 @@ def _features(
 def _outcome(evalset: EvalSet, scores: np.ndarray, labels: np.ndarray) -> Outcome:
     return summarise(
         labels, scores.argmax(axis=1), ranks(scores, labels), len(evalset.classnames),
-        evalset.task.main_metric,
+        evalset.task.main_metric, evalset.task.seed,
     )  # fmt: skip

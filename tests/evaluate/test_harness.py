@@ -16,6 +16,7 @@ from datacomp.evaluate.embedding import Embedder, SetAside
 from datacomp.evaluate.evalsets import open_evalset
 from datacomp.evaluate.harness import evaluate
 from datacomp.evaluate.results import read_results
+from datacomp.evaluate.versions import library_versions
 from datacomp.pools.tar import tar_bytes
 
 
@@ -58,7 +59,7 @@ def test_each_task_gives_one_line(sets, tasks, tiny, tmp_path, capsys):
         "data": open_evalset(sets.data, tasks[0]).digest(),
         "model": "tiny", "model_config": spec.identity()["config"],
         "checkpoint": spec.identity()["weights_sha256"], "precision": "fp32", "image_size": 32,
-        "datacomp": first["provenance"]["datacomp"],
+        "versions": library_versions(),
         "n": 13, "set_aside": 0, "set_aside_samples": [],
     }  # fmt: skip
     low, high = first["uncertainty"]["interval"]
@@ -122,15 +123,42 @@ def test_a_rerun_skips_what_is_done_without_loading_the_model(
     assert output.read_bytes() == before
 
 
-def test_changed_data_or_version_is_evaluated_again(sets, tasks, tiny, tmp_path):
+def test_a_new_version_of_a_task_is_evaluated_again(sets, tasks, tiny, tmp_path):
     output = tmp_path / "r.jsonl"
     evaluate(tiny(0), sets.data, tasks, output, device="cpu")
-    (sets.data / "wds_colours_test" / "classnames.txt").write_text("a\nb\nc\nd\ne\nf\n")
     newer = tasks[2].model_copy(update={"version": 2})
-    again = evaluate(tiny(0), sets.data, [tasks[0], tasks[1], newer], output, device="cpu")
-    assert again.skipped == ["pairs"]
-    assert [line["key"] for line in lines(output)] == ["colours", "pairs", "again", "colours",
-                                                      "again"]  # fmt: skip
+    (sets.data / "wds_again_test" / "classnames.txt").write_text("a\nb\nc\nd\ne\nf\n")
+    again = evaluate(tiny(0), sets.data, [*tasks[:2], newer], output, device="cpu")
+    assert again.skipped == ["colours", "pairs"]
+    assert [line["key"] for line in lines(output)] == ["colours", "pairs", "again", "again"]
+
+
+def test_a_set_that_changes_is_refused_until_its_record_is_taken_out(
+    sets, tasks, tiny, tmp_path, capsys
+):
+    output = tmp_path / "r.jsonl"
+    evaluate(tiny(0), sets.data, tasks, output, device="cpu")
+    was = open_evalset(sets.data, tasks[0]).digest()
+    names = sets.data / "wds_colours_test" / "classnames.txt"
+    names.write_text("a\nb\nc\nd\ne\nf\n")
+    now = open_evalset(sets.data, tasks[0]).digest()
+    again = evaluate(tiny(0), sets.data, tasks, output, device="cpu")
+    record = sets.data / "digests.jsonl"
+    assert again.failed == {
+        "colours": f"colours: the evaluation set is not what {record} recorded ({was[:12]}, now "
+        f"{now[:12]}); fetch it again, or take its line out of that file if the change is meant"
+    }
+    kept = [line for line in record.read_text().splitlines() if "colours" not in line]
+    record.write_text("".join(f"{line}\n" for line in kept))
+    again = evaluate(tiny(0), sets.data, tasks, output, device="cpu")
+    assert (again.failed, again.skipped) == ({}, ["pairs", "again"])
+    assert "colours" in record.read_text()
+
+
+def test_sets_where_nobody_can_write_are_evaluated_all_the_same(sets, tasks, tiny, tmp_path):
+    (sets.data / "digests.jsonl").mkdir()  # no line can be added
+    found = evaluate(tiny(0), sets.data, tasks[:1], tmp_path / "r.jsonl", device="cpu")
+    assert found.failed == {}
 
 
 def test_results_of_another_checkpoint_are_not_mixed(sets, tasks, tiny, tmp_path):
@@ -218,12 +246,31 @@ def test_a_task_of_which_nothing_is_usable_fails(sets, tiny, tmp_path):
     assert not (tmp_path / "r.jsonl").exists()
 
 
-def test_another_number_of_samples_than_published_is_said(sets, tiny, tmp_path, capsys):
-    sets.write("colours", size=3)
-    evaluate(
-        tiny(0), sets.data, [sets.task("colours", size=12)], tmp_path / "r.jsonl", device="cpu"
+def test_another_number_of_samples_than_published_is_an_error(sets, tiny, tmp_path, monkeypatch):
+    path = sets.write("colours", size=3)
+    monkeypatch.setattr(harness, "Embedder", None)  # no model is loaded for it
+    found = evaluate(tiny(0), sets.data, [sets.task("colours")], tmp_path / "r.jsonl", device="cpu")
+    assert found.failed == {
+        "colours": f"{path}: 3 samples, task colours has 12; its score would be another; "
+        "fetch the evaluation set again"
+    }
+    assert not (sets.data / "digests.jsonl").exists()
+
+
+def test_absent_folders_are_one_line(sets, tasks, tiny, tmp_path, capsys):
+    absent = [sets.task(f"absent/{i}") for i in range(7)]
+    found = evaluate(tiny(0), sets.data, [*absent, tasks[0]], tmp_path / "r.jsonl", device="cpu")
+    assert list(found.failed) == [task.key for task in absent]
+    assert capsys.readouterr().err == (
+        f"warning: {sets.data}: 7 of 8 tasks have no folder there: wds_absent-0_test, "
+        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more\n"
     )
-    assert capsys.readouterr().err == "warning: colours: 3 samples, the task has 12\n"
+    with pytest.raises(MissingError) as caught:
+        evaluate(tiny(0), sets.data, absent, tmp_path / "r.jsonl", device="cpu")
+    assert str(caught.value) == (
+        f"none of the 7 tasks' folders are in {sets.data}: wds_absent-0_test, "
+        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more"
+    )
 
 
 def test_tasks_that_share_a_classifier_share_it(sets, tasks, tiny):

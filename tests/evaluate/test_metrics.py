@@ -4,11 +4,17 @@ import numpy as np
 import pytest
 from datacomp.evaluate.metrics import (
     bootstrap,
+    macro_f1,
+    macro_f1_uncertainty,
     mean_per_class_recall,
     mean_per_class_recall_uncertainty,
     mean_recall_uncertainty,
+    mean_uncertainty,
+    pack,
     ranks,
     recall_at,
+    share_uncertainty,
+    unpack,
     wilson,
 )
 from hypothesis import given, settings
@@ -89,14 +95,18 @@ def test_bootstrap_agrees_with_drawing_samples_one_by_one():
     for _ in range(2000):
         chosen = rng.integers(0, 300, 300)
         drawn.append(mean_per_class_recall(labels[chosen], predictions[chosen]))
-    found = mean_per_class_recall_uncertainty(labels, predictions)
+    found = mean_per_class_recall_uncertainty(labels, predictions, 0)
     assert found.standard_error == pytest.approx(np.std(drawn), rel=0.1)
     assert found.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.012)
 
 
+def share(counts: np.ndarray) -> np.ndarray:
+    return counts[:, 0] / counts.sum(axis=1)
+
+
 def test_bootstrap_is_seeded():
-    counts = np.array([3, 5, 9])
-    first, again, other = (bootstrap(counts, lambda c: c[:, 0] / 17, seed) for seed in (0, 0, 1))
+    cells = np.repeat([0, 1, 2], [3, 5, 9])
+    first, again, other = (bootstrap(cells, 3, share, seed) for seed in (0, 0, 1))
     assert first == again
     assert first != other
 
@@ -104,20 +114,73 @@ def test_bootstrap_is_seeded():
 def test_bootstrap_in_blocks_draws_the_same(monkeypatch):
     from datacomp.evaluate import metrics
 
-    counts = np.ones(50, np.int64)
-    whole = bootstrap(counts, lambda c: c[:, :10].sum(axis=1) / 50)
-    monkeypatch.setattr(metrics, "_BLOCK", 50 * 7)
-    assert bootstrap(counts, lambda c: c[:, :10].sum(axis=1) / 50) == whole
+    cells = np.arange(50) % 7
+    whole = bootstrap(cells, 7, share, 0)
+    monkeypatch.setattr(metrics, "_BLOCK", 7 * 7)
+    assert bootstrap(cells, 7, share, 0) == whole
+
+
+def test_one_seed_draws_the_same_samples_for_every_model():
+    """So the replicates of a difference are the differences of the replicates."""
+    rng = np.random.default_rng(4)
+    a, b = rng.random(200) < 0.5, rng.random(200) < 0.6
+    both = bootstrap(a * 2 + b, 4, lambda counts: (counts[:, 1] - counts[:, 2]) / 200, 9)
+    one, two = (np.array(share_uncertainty(hits, 9).replicates) for hits in (a, b))
+    assert np.allclose(two - one, both.replicates, atol=1e-12)
+
+
+def test_a_share_has_wilsons_interval_and_replicates():
+    hits = np.arange(40) < 30
+    found = share_uncertainty(hits, 0)
+    assert found.interval == wilson(30, 40).interval
+    assert np.std(found.replicates) == pytest.approx(np.sqrt(0.75 * 0.25 / 40), rel=0.1)
+
+
+def test_replicates_survive_being_written():
+    found = share_uncertainty(np.arange(40) < 30, 0)
+    assert unpack(pack(found.replicates)) == pytest.approx(found.replicates, abs=1e-7)
+    for broken in ("", "AAAA", "!", pack((0.5,)), pack((float("nan"),) * 1000)):
+        with pytest.raises(ValueError, match=r".+"):
+            unpack(broken)
+
+
+@settings(deadline=None)
+@given(labelled)
+def test_macro_f1_is_sklearns(pair):
+    from sklearn.metrics import f1_score
+
+    labels, predictions = pair
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = f1_score(labels, predictions, average="macro", labels=np.unique(labels))
+    assert macro_f1(labels, predictions) == pytest.approx(expected, abs=1e-12)
+
+
+def test_macro_f1_uncertainty_agrees_with_drawing_samples_one_by_one():
+    rng = np.random.default_rng(1)
+    labels, predictions = rng.integers(0, 4, 90), rng.integers(0, 5, 90)
+    predictions[:60] = labels[:60]
+    rng = np.random.default_rng(3)
+    drawn = [rng.integers(0, 90, 90) for _ in range(1000)]
+    expected = [macro_f1(labels[chosen], predictions[chosen]) for chosen in drawn]
+    assert macro_f1_uncertainty(labels, predictions, 3).replicates == pytest.approx(expected)
+
+
+def test_mean_uncertainty():
+    values = np.array([0.0, 0.5, 1.0] * 40)
+    found = mean_uncertainty(values, 0)
+    assert found.interval[0] < 0.5 < found.interval[1]
+    assert found.standard_error == pytest.approx(values.std() / np.sqrt(120), rel=0.1)
 
 
 def test_mean_recall_uncertainty_of_perfect_retrieval_is_a_point():
-    found = mean_recall_uncertainty(np.ones(5), np.full(5, 2.0), np.full(5, 2.0))
+    found = mean_recall_uncertainty(np.ones(5), np.full(5, 2.0), np.full(5, 2.0), 0)
     assert found.interval == (1.0, 1.0)
 
 
 def test_mean_recall_uncertainty_covers_the_value():
     rng = np.random.default_rng(0)
     hits = (rng.random(400) < 0.3).astype(float)
-    found = mean_recall_uncertainty(hits, hits, np.ones(400))
+    found = mean_recall_uncertainty(hits, hits, np.ones(400), 0)
     assert found.interval[0] < hits.mean() < found.interval[1]
     assert found.standard_error == pytest.approx(np.sqrt(0.3 * 0.7 / 400), rel=0.15)

@@ -3,13 +3,18 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UsageError
+from datacomp.evaluate.metrics import share_uncertainty
 from datacomp.evaluate.results import (
+    ABOVE_CHANCE,
+    TELLING,
     Estimate,
     Result,
     check_comparable,
     combine,
+    group_names,
     group_score,
     is_tie_pooled,
     pooled_spread,
@@ -17,7 +22,7 @@ from datacomp.evaluate.results import (
     t_quantile,
     tied_best,
 )
-from datacomp.evaluate.tasks import load_suites
+from datacomp.evaluate.tasks import load_suites, load_tasks
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +41,8 @@ def test_what_is_written_is_read(tmp_path):
     first = result("mnist", 0.5, 0.01, set_aside=2)
     path = write(tmp_path / "eval_results.jsonl", first, result("cifar10", 0.25))
     assert read_results(path)["mnist"] == first
-    assert list(read_results(tmp_path)) == ["mnist", "cifar10"]  # a run's directory
+    for run in (tmp_path, str(tmp_path), str(path)):  # a run's directory, or the file
+        assert list(read_results(run)) == ["mnist", "cifar10"]
     assert (first.value, first.standard_error, first.interval, first.set_aside) == (
         0.5, 0.01, (0.0, 1.0), 2,
     )  # fmt: skip
@@ -75,6 +81,10 @@ def test_datacomps_own_file_is_read_nan_and_all(tmp_path):
         ('{"key": "a", "dataset": "A", "metrics": {"m": 1e999}}', "metric 'm' is not a number"),
         ('{"key": "a", "dataset": "A", "metrics": {}, "provenance": 3}',
          "provenance is not an object"),
+        ('{"key": "a", "dataset": "A", "metrics": {}, "uncertainty": {"replicates": "AAAA"}}',
+         "replicates are not packed numbers"),
+        ('{"key": "a", "dataset": "A", "metrics": {}, "uncertainty": {"replicates": 7}}',
+         "replicates are not packed numbers"),
         ('{"key": "a", "dataset": "A", "metrics": {}, "uncertainty": {"interval": [1]}}',
          "interval is not two numbers"),
     ],
@@ -121,6 +131,41 @@ def test_an_incomplete_average_is_refused_by_name_unless_partial():
     partial = group_score(results, suite, partial=True)
     assert (partial.value, partial.standard_error, len(partial.missing)) == (0.5, None, 3)
     assert group_score(results, suite, "ImageNet dist. shifts").value == 0.5
+
+
+def test_the_interval_of_an_average_is_that_of_the_mean_replicate():
+    demo = load_suites()["demo"]
+    rng = np.random.default_rng(0)
+    results, drawn = {}, []
+    for key in demo.groups["Average"]:
+        found = share_uncertainty(rng.random(300) < 0.4, load_tasks()[key].seed)
+        drawn.append(found.replicates)
+        results[key] = Result(key, key, {"main_metric": 0.4}, {}, found.to_dict())
+    score = group_score(results, demo)
+    expected = np.quantile(np.mean(drawn, axis=0), [0.025, 0.975])
+    assert score.interval == pytest.approx(tuple(expected), abs=1e-6)
+    # Tasks are resampled independently, so the average is that much surer than each of them.
+    assert np.std(score.replicates) == pytest.approx(score.standard_error, rel=0.1)
+    results["demo/greek"] = result("demo/greek", 0.4, 0.01)
+    assert group_score(results, demo).interval is None
+
+
+def test_what_follows_of_an_average():
+    suite, tasks = load_suites()["datacomp"], load_tasks()
+    assert group_names(suite)[-2:] == (TELLING, ABOVE_CHANCE)
+    assert group_names(load_suites()["demo"]) == ("Average", ABOVE_CHANCE)  # none is near chance
+    keys = suite.groups["Average"]
+    results = {key: result(key, tasks[key].chance, 0.01) for key in keys}
+    assert group_score(results, suite, ABOVE_CHANCE).value == 0
+    results |= {key: result(key, 1.0) for key in keys if tasks[key].near_chance}
+    telling = group_score(results, suite, TELLING)
+    assert len(telling.keys) == 33
+    assert telling.value == pytest.approx(sum(tasks[key].chance for key in telling.keys) / 33)
+    assert group_score(results, suite, ABOVE_CHANCE).value == pytest.approx(5 / 38)
+    del results["mnist"]
+    for name in (TELLING, ABOVE_CHANCE):
+        with pytest.raises(MissingError, match=f"^{name} of suite datacomp needs 3[38] tasks, 1 m"):
+            group_score(results, suite, name)
 
 
 def test_a_task_without_main_metric_is_missing():

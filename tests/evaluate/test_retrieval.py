@@ -23,7 +23,7 @@ def test_several_captions_by_hand():
     # image 0: its first caption scores best; image 1: texts 3 and 1 are better than 2;
     # image 2: text 2 (0.7) and text 1 (0.6) are better than 3 (0.5)
     assert ranks.text.tolist() == [0, 2, 2]
-    metrics = summarise(ranks, owner).metrics
+    metrics = summarise(ranks, owner, 0).metrics
     assert metrics["image_retrieval_recall@1"] == 2 / 4
     assert metrics["text_retrieval_recall@1"] == 1 / 3
     assert metrics["mean_recall@1"] == pytest.approx((2 / 4 + 1 / 3) / 2)
@@ -33,7 +33,7 @@ def test_several_captions_by_hand():
 def test_a_collapsed_model_is_at_chance():
     images, texts = np.ones((20, 4), np.float32), np.ones((40, 4), np.float32)
     metrics = summarise(rank_pairs(images, texts, np.repeat(np.arange(20), 2)),
-                        np.repeat(np.arange(20), 2)).metrics  # fmt: skip
+                        np.repeat(np.arange(20), 2), 0).metrics  # fmt: skip
     assert metrics["image_retrieval_recall@1"] == 1 / 20
     assert metrics["text_retrieval_recall@1"] == 1 / 20
 

@@ -78,7 +78,8 @@ def test_seeds_are_shown_with_their_spread_and_the_best_marked(make, command):
     rows = [line.split("  ") for line in out.splitlines()]
     assert [cell.strip() for cell in rows[0] if cell] == ["task", "clip (2 seeds)", "all (2 seeds)"]
     assert "demo/digits           0.4050 ± 0.0071 *  0.1050 ± 0.0071\n" in out
-    assert "Average  0.4050 ± 0.0071 *  0.1050 ± 0.0071\n" in out
+    assert "Average               0.4050 ± 0.0071 *  0.1050 ± 0.0071\n" in out
+    assert "Average above chance  0.3852 ± 0.0073 *  0.0753 ± 0.0073\n" in out
     code, out, _ = command("results", "show", "--seeds", "--json", *runs)
     clip, other = json.loads(out)
     assert (clip["dataset"], clip["runs"]) == ("clip", runs[:2])

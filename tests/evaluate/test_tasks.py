@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 from datacomp.errors import ConfigError, UsageError
-from datacomp.evaluate.tasks import folder_name, load_suites, load_tasks, select_tasks
+from datacomp.evaluate.tasks import (
+    find_folder,
+    folder_name,
+    folder_names,
+    load_suites,
+    load_tasks,
+    select_tasks,
+)
 
 SUITE = '[suites.s]\ntitle = "S"\nversion = 1\n[suites.s.groups]\nAverage = ["a"]\n'
 TASK = (
@@ -21,8 +28,10 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_datacomps_forty_tasks_are_all_accounted_for():
     tasks = [task for task in load_tasks().values() if task.suite == "datacomp"]
     suite = load_suites()["datacomp"]
-    assert len(tasks) == 32
-    assert len(tasks) + len(suite.not_yet) == 40
+    assert len(tasks) == 40
+    assert {task.key for task in tasks if task.main_metric is None} == {
+        "fairness/fairface", "fairness/utkface",
+    }  # fmt: skip
     assert len(suite.groups["Average"]) == 38
     assert {name: len(keys) for name, keys in suite.groups.items()} == {
         "ImageNet": 1, "ImageNet dist. shifts": 6, "VTAB": 13, "Retrieval": 3, "Average": 38,
@@ -31,14 +40,38 @@ def test_datacomps_forty_tasks_are_all_accounted_for():
 
 def test_the_total_of_test_images_is_the_published_one():
     sizes = sum(task.size for task in load_tasks().values() if task.suite == "datacomp")
-    elsewhere = 3563 + 42791 + 85054 + 22108 + 3503 + 12488 + 10954 + 23703
-    assert sizes + elsewhere == 732_026
+    assert sizes == 732_026
 
 
-def test_every_classification_task_knows_its_chance_level():
+def test_the_tasks_near_chance_are_marked():
+    assert {task.name for task in load_tasks().values() if task.near_chance} == {
+        "CLEVR Counts", "CLEVR Distance", "KITTI Vehicle Distance", "PatchCamelyon", "Camelyon17",
+    }  # fmt: skip
+
+
+def test_every_task_of_an_average_knows_its_chance_level():
     for task in load_tasks().values():
-        if task.family == "classification":
-            assert task.chance is not None, task.key
+        assert (task.chance is None) == (task.main_metric is None), task.key
+
+
+def test_each_task_is_resampled_by_a_seed_of_its_own():
+    tasks = load_tasks().values()
+    assert len({task.seed for task in tasks}) == len(tasks)
+    assert load_tasks()["mnist"].seed == 0xFBA77675DD8AC87
+
+
+def test_where_a_tasks_data_may_lie(tmp_path):
+    tasks = load_tasks()
+    flickr = tasks["retrieval/flickr_1k_test_image_text_retrieval"]
+    names = ["wds_flickr_1k_test_image_text_retrieval_test", "flickr_1k_test_image_text_retrieval"]
+    assert folder_names(flickr) == tuple(names)
+    assert folder_names(tasks["misc/winogavil"]) == ("winogavil",)
+    assert find_folder(tmp_path, flickr) is None
+    for name in reversed(names):
+        (tmp_path / name).mkdir()
+        assert find_folder(str(tmp_path), flickr) == tmp_path / name
+    (tmp_path / "mnist").mkdir()
+    assert find_folder(tmp_path, tasks["mnist"]) is None
 
 
 def test_a_key_says_its_folder():
@@ -59,6 +92,17 @@ def test_a_key_says_its_folder():
         (("size = 5", "size = 5\nsise = 6"), "task a: sise: Extra inputs are not permitted"),
         (("classes = 2\n", ""), "task a: classes: a classification task has them, a retrieval "
          "task has not"),
+        (('"classification"', '"wilds"'), "task a: fields: tasks of wilds, fairness, faces have "
+         "them, others have not"),
+        (('"classification"', '"wilds"\nfields = ["x"]\ngroups = ["y"]'),
+         "task a: groups: 'y' is none of: x"),
+        (('"classification"', '"fairness"\nfields = ["x"]'),
+         "task a: main_metric is 'acc1', for fairness there are: acc_wg"),
+        (('"acc1"', '"acc_wg"\nfields = ["x"]\ngroups = ["x"]'),
+         "task a: main_metric is 'acc_wg', for classification there are: acc1, "
+         "mean_per_class_recall"),
+        (('main_metric = "acc1"\n', ""), "task a: main_metric is None, for classification there "
+         "are: acc1, mean_per_class_recall"),
         (('suite = "s"', 'suite = "t"'), "task a: suite is 't', there are: s"),
         (("[tasks.a]", "[tasks.'a b']"), "task a b: key: expected lower-case letters, digits, "
          "_, - and at most one /"),

@@ -260,6 +260,14 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards,
     assert train([shards], whole, scale, workers=2, threads=1) == info
     with pytest.raises(UsageError, match="begun with seed = 0, now 1; train into another folder"):
         train([shards], whole, scale, seed=1, workers=0, threads=1)
+    with pytest.raises(UsageError) as caught:
+        train([shards], whole, get_scale("demo", 6400), workers=0, threads=1)
+    assert str(caught.value) == (
+        f"{whole}: this run was begun with scale.samples_seen = 3200, now 6400; "
+        "train into another folder"
+    )
+    again = finish(command(shards, "-o", whole, "--workers", 0, *SMALL))
+    assert again.stdout == f"{whole / 'checkpoints/epoch_5.pt'}: done before\n"
     other = tmp_path / "other"
     shutil.copytree(shards, other)
     (other / "00000005.tar").unlink()

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,41 +18,56 @@ def call(*arguments: object, expect: int = 0) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def place(tmp_path: Path, tiny_run) -> Path:
-    """A run with a random checkpoint, and a three-image MNIST beside it."""
+KITTI = "vtab/kitti_closest_vehicle_distance"
+"""The smallest of DataComp's sets."""
+FOLDER = "sets/wds_vtab-kitti_closest_vehicle_distance_test"
+
+
+def members(count: int = 711) -> list[tuple[str, bytes]]:
     import io
 
     from PIL import Image
 
-    tiny_run(tmp_path / "run")
-    path = tmp_path / "sets" / "wds_mnist_test"
-    (path / "test").mkdir(parents=True)
-    members = []
-    for i in range(3):
+    found = []
+    for i in range(count):
         buffer = io.BytesIO()
-        Image.new("L", (28, 28), 80 * i).save(buffer, "PNG")
-        members += [(f"s{i}.cls", str(i).encode()), (f"s{i}.png", buffer.getvalue())]
-    (path / "test" / "0.tar").write_bytes(tar_bytes(members))
+        Image.new("L", (8, 8), i % 256).save(buffer, "PNG")
+        found += [(f"s{i}.cls", str(i % 4).encode()), (f"s{i}.png", buffer.getvalue())]
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_run) -> Path:
+    """A run with a random checkpoint, and a stand-in for KITTI beside it."""
+    tiny_run(tmp_path / "run")
+    path = tmp_path / FOLDER
+    (path / "test").mkdir(parents=True)
+    (path / "test" / "0.tar").write_bytes(tar_bytes(members()))
     (path / "test" / "nshards.txt").write_text("1")
-    (path / "classnames.txt").write_text("".join(f"{i}\n" for i in range(10)))
-    (path / "zeroshot_classification_templates.txt").write_text("the digit {c}\n")
+    (path / "classnames.txt").write_text("a car\na van\na truck\nno vehicle\n")
+    (path / "zeroshot_classification_templates.txt").write_text("a photo of {c}\n")
     return tmp_path
 
 
 def test_a_run_is_evaluated_then_shown(place):
     out = call("evaluate", place / "run", "--data", place / "sets", "--device", "cpu")
-    assert out.splitlines()[2].startswith("mnist  ")
+    assert out.splitlines()[2].startswith(f"{KITTI}  ")
     again = call("evaluate", place / "run", "--data", place / "sets", "--json")
     found = json.loads(again)
-    assert found["skipped"] == ["mnist"]
+    assert found["skipped"] == [KITTI]
     assert found["output"] == str(place / "run" / "eval_results.jsonl")
     shown = call("results", "show", place / "run")
     value = found["results"][0]["metrics"]["main_metric"]
-    assert f"mnist  {value:.4f} (" in shown
-    assert "Average                - (1 of 38 tasks)" in shown
+    assert f"{KITTI}  {value:.4f} (" in shown
+    assert re.search(r"^Average +- \(1 of 38 tasks\)$", shown, re.MULTILINE)
+    assert re.search(r"^Average without near-chance tasks +- \(0 of 33 tasks\)$", shown, re.M)
     partial = call("results", "show", place / "run", "--partial")
-    assert f"{value:.4f} (1 of 38 tasks)" in partial
+    low, high = found["results"][0]["uncertainty"]["interval"]
+    assert re.search(rf"^VTAB +{value:.4f} \(0.* to 0.*\) \(1 of 13 tasks\)$", partial, re.M)
+    assert low < value < high
+    left_out = partial.splitlines()[-1]
+    assert left_out.startswith("run: without vtab/caltech101, cifar10, ")
+    assert left_out.count(",") == 36
     machine = json.loads(call("results", "show", place / "run", "--json"))
     average = machine[str(place / "run")]["groups"]["datacomp"]["Average"]
     assert average["value"] is None
@@ -62,18 +78,18 @@ def test_a_model_and_a_checkpoint(place):
     output = place / "out.jsonl"
     call("evaluate", "--model", place / "run/model_config.json",
          "--checkpoint", place / "run/checkpoints/epoch_5.pt", "--data", place / "sets",
-         "--tasks", "mnist", "-o", output)  # fmt: skip
+         "--tasks", KITTI, "-o", output)  # fmt: skip
     assert json.loads(output.read_text())["provenance"]["model"] == "model_config"
 
 
 def test_failed_tasks_are_exit_code_3_beside_done_ones_and_1_alone(place, command):
     arguments = ["evaluate", place / "run", "--data", place / "sets", "--device", "cpu", "--tasks"]
-    code, out, err = command(*arguments, "mnist,cifar10")
+    code, out, err = command(*arguments, f"{KITTI},cifar10")
     folder = place / "sets/wds_cifar10_test"
     reason = f"no data of task cifar10: there is no folder {folder}"
     assert code == 3
     rows = [line.split() for line in out.splitlines()]
-    assert [row[0] for row in rows[2:]] == ["mnist", "cifar10"]
+    assert [row[0] for row in rows[2:]] == [KITTI, "cifar10"]
     assert rows[3] == ["cifar10", "-", "-", "-", "-", "failed"]
     assert f"warning: cifar10 failed: {reason}\n" in err
     code, out, _ = command(*arguments, "cifar10", "--json")
@@ -94,8 +110,8 @@ def test_what_is_not_there_is_one_clear_line(place, command, tiny_run):
 
 
 def test_samples_set_aside_are_exit_code_3(place):
-    shard = place / "sets/wds_mnist_test/test/0.tar"
-    shard.write_bytes(tar_bytes([("a.cls", b"1"), ("a.png", b"?")])[:-1024] + shard.read_bytes())
+    shard = place / FOLDER / "test/0.tar"
+    shard.write_bytes(tar_bytes([*members(710), ("a.cls", b"1"), ("a.png", b"?")]))
     call("evaluate", place / "run", "--data", place / "sets", expect=3)
 
 
@@ -118,9 +134,64 @@ def test_runs_on_other_data_are_not_shown_side_by_side(place):
         call("results", "show", place / "run", other)
 
 
+def test_a_suite_without_its_data_is_one_line(place, command):
+    (place / FOLDER).rename(place / "away")
+    for arguments in (
+        ("evaluate", place / "run", "--data", place / "sets", "--suite", "datacomp"),
+        ("evalsets", "check", place / "sets", "--suite", "datacomp"),
+    ):
+        code, out, err = command(*arguments)
+        assert (code, out) == (1, "")
+        assert err == (
+            f"error: none of the 40 tasks' folders are in {place / 'sets'}: "
+            "wds_vtab-caltech101_test, wds_cifar10_test, wds_vtab-cifar100_test, "
+            "wds_vtab-clevr_count_all_test, wds_vtab-clevr_closest_object_distance_test and "
+            "35 more\n"
+        )
+
+
+def test_two_runs_are_compared(place, tiny_run, command):
+    tiny_run(place / "other", seed=1)
+    for run in ("run", "other"):
+        call("evaluate", place / run, "--data", place / "sets")
+    arguments = ["results", "compare", place / "run", place / "other"]
+    out = call(*arguments)
+    header, _, row, *rest = out.splitlines()
+    assert header.split() == ["task", "run", "other", "difference", "95", "%", "interval", "higher"]
+    found = json.loads(call(*arguments, "--json"))
+    (one,) = found["tasks"]
+    assert one["name"] == KITTI
+    assert row.split()[-1] == ("tie" if one["tie"] else "other" if one["second"] > one["first"]
+                               else "run")  # fmt: skip
+    assert rest == ["", "Suite datacomp", "no group has all its tasks in both runs; see --partial"]
+    assert found["groups"] == {"datacomp": []}
+    partial = json.loads(call(*arguments, "--partial", "--json"))["groups"]["datacomp"]
+    assert [group["name"] for group in partial] == ["VTAB", "Average", "Average above chance"]
+    assert partial[0]["interval"] == one["interval"]
+    assert call(*arguments, "--partial").splitlines()[-1].startswith("both: without vtab/caltech")
+
+
+def test_sets_are_checked(place, command):
+    code, out, err = command("evalsets", "check", place / "sets")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{KITTI} +711 +0 +[0-9a-f]{{12}}  recorded now", out.splitlines()[2])
+    (found,) = json.loads(call("evalsets", "check", place / "sets", "--json"))
+    assert (found["known"], found["error"]) == (True, None)
+    shard = place / FOLDER / "test/0.tar"
+    shard.write_bytes(tar_bytes([*members(710), ("a.cls", b"1"), ("a.txt", b"?")]))
+    code, out, err = command("evalsets", "check", place / "sets", "--tasks", f"{KITTI},mnist")
+    assert (code, out) == (1, "")
+    first, second = err.splitlines()
+    assert first == f"error: {place / 'sets'}: 1 of 2 tasks have no folder there: wds_mnist_test"
+    assert second.startswith(f"error: {KITTI}: the evaluation set is not what ")
+    (place / "sets/digests.jsonl").unlink()
+    code, out, err = command("evalsets", "check", place / "sets")
+    assert (code, err) == (3, f"warning: {KITTI}: 1 flawed, first 0.tar:a: no image\n")
+
+
 def test_every_task_is_listed():
     found = json.loads(call("evalsets", "list", "--json"))
-    assert len(found) == 37
+    assert len(found) == 45
     assert found[0]["folder"] == "wds_vtab-caltech101_test"
     text = call("evalsets", "list", "--suite", "demo")
     assert len(text.splitlines()) == 7

@@ -1,0 +1,119 @@
+"""WinoGAViL: which of the pictures belong to the cue?
+
+For each instance the model picks as many candidates as there are associations; the score is the
+Jaccard index of picked and right ones. Instances with 10 or 12 candidates make the main metric.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import DataError
+from ..progress import Progress
+from . import metrics
+from .embedding import Embedder, Outcome, SetAside
+from .evalsets import EvalSet
+from .samples import Flawed, Sample
+
+SIZES = (5, 6, 10, 12)
+FEW, MANY = 6, 10
+
+
+@dataclass(frozen=True)
+class _Instance:
+    """A puzzle whose pictures are known by their digests."""
+
+    key: str
+    cue: str
+    pictures: tuple[str, ...]
+    right: np.ndarray
+
+
+@dataclass
+class _Pictures:
+    """Hands out each picture once, and notes the instances on the way."""
+
+    evalset: EvalSet
+    aside: SetAside
+    instances: list[_Instance] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Sample]:
+        seen: set[str] = set()
+        for puzzle in self.evalset.puzzles():
+            if isinstance(puzzle, Flawed):
+                self.aside.add(puzzle.key, puzzle.reason)
+                continue
+            names = tuple(hashlib.sha256(image).hexdigest() for image in puzzle.images)
+            self.instances.append(_Instance(puzzle.key, puzzle.cue, names, np.array(puzzle.right)))
+            for name, image in zip(names, puzzle.images, strict=True):
+                if name not in seen:
+                    seen.add(name)
+                    yield Sample(name, image)
+
+
+def evaluate_winogavil(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
+    """Return the mean Jaccard index, over all instances and by number of candidates.
+
+    A picture that several instances show is embedded once.
+    """
+    pictures = _Pictures(evalset, aside)
+    broken = SetAside()
+    vectors: dict[str, np.ndarray] = {}
+    with Progress(f"evaluating {evalset.task.key}", unit="images") as progress:
+        for samples, embedded in embedder.embed(pictures, progress, broken):
+            names = [sample.key for sample in samples]
+            vectors.update(zip(names, embedded, strict=True))
+    usable: list[_Instance] = []
+    for instance in pictures.instances:
+        if all(name in vectors for name in instance.pictures):
+            usable.append(instance)
+        else:
+            aside.add(instance.key, "a candidate's image cannot be decoded")
+    if not usable:
+        raise DataError(f"{evalset.path}: not one usable instance ({aside.count} set aside)")
+    cues = embedder.texts([prompt(instance.cue) for instance in usable])
+    scores = [
+        jaccard(np.stack([vectors[name] for name in instance.pictures]) @ cue, instance.right)
+        for instance, cue in zip(usable, cues, strict=True)
+    ]
+    sizes = [len(instance.right) for instance in usable]
+    return summarise(np.array(scores), np.array(sizes), evalset.task.seed)
+
+
+def prompt(cue: str) -> str:
+    """Return the text of a cue: an article, chosen by the first letter, and the cue.
+
+    >>> prompt("Egg"), prompt("wolf")
+    ('An egg', 'A wolf')
+    """
+    cue = cue.lower()
+    return f"{'An' if cue[0] in 'aeiou' else 'A'} {cue}"
+
+
+def jaccard(scores: np.ndarray, right: np.ndarray) -> float:
+    """Return the Jaccard index of the best ``right.sum()`` scores (n,) and ``right`` (n,)."""
+    picked = np.zeros(len(right), bool)
+    picked[np.argsort(-scores, kind="stable")[: int(right.sum())]] = True
+    return float((picked & right).sum() / (picked | right).sum())
+
+
+def summarise(scores: np.ndarray, sizes: np.ndarray, seed: int) -> Outcome:
+    """Average the scores (n,) of instances by their numbers of candidates, ``sizes`` (n,)."""
+    chosen = {
+        "avg_jaccard_score": sizes > 0,
+        **{f"jaccard_score_{size}": sizes == size for size in SIZES},
+        "jaccard_score_5-6": sizes <= FEW,
+        "jaccard_score_10-12": sizes >= MANY,
+    }
+    values = {name: _mean(scores[which]) for name, which in chosen.items()}
+    many = scores[sizes >= MANY]
+    uncertainty = metrics.mean_uncertainty(many, seed) if len(many) else None
+    return Outcome(values, uncertainty, len(scores))
+
+
+def _mean(scores: np.ndarray) -> float | None:
+    return float(scores.mean()) if len(scores) else None
