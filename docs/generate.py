@@ -12,18 +12,26 @@ import inspect
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from unittest import mock
 
 import click
+import numpy as np
 from datacomp.curate.cli import cli
 from datacomp.curate.workflow import config
 from datacomp.evaluate.scales import CHECKPOINTS, SCALES
 from datacomp.evaluate.tasks import Suite, Task, load_suites, load_tasks
-from datacomp.filters import registry
+from datacomp.filters import FilterSpec, registry
+from datacomp.filters.assets import ASSETS, needing, with_assets
 from datacomp.pools.sources import KINDS, source_class
+from datacomp.pools.synthetic import KINDS as SYNTHETIC
+from datacomp.pools.synthetic import generator_class
+from datacomp.pools.synthetic.build import PER_SHARD
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -34,6 +42,7 @@ WIDTH = 96
 SECTIONS: dict[str, type[BaseModel]] = {
     "[study]": config.StudySection,
     "[pool]": config.PoolSection,
+    "[assets]": config.AssetsSection,
     "[[pool.source]]": config.SourceSection,
     "[[dataset]]": config.DatasetSection,
     "dataset.filters": config.FilterSection,
@@ -48,12 +57,22 @@ FILTER_EXAMPLES: dict[str, dict[str, Any]] = {
 }
 """Parameters for the examples; the other filters need none."""
 
+NEEDS_NOTHING: dict[str, dict[str, Any]] = {"laion2b": {"detector": "fasttext"}}
+"""Parameters with which a filter can be made here, without what has to be installed first."""
+
 SOURCE_OPTIONS = {
     ("webdataset", "verify"): "decode every image to its last byte; false reads headers only",
+    ("commonpool", "link"): "read the files where they are, copy nothing",
     ("parquet", "url_column"): "column of the URL; else the first of `url`, `URL`, `image_url`",
     ("parquet", "text_column"): "column of the caption; else `text`, `caption`, `TEXT` or `alt`",
     ("csv", "url_column"): "column of the URL; else the first of `url`, `URL`, `image_url`",
     ("csv", "text_column"): "column of the caption; else `text`, `caption`, `TEXT` or `alt`",
+    ("coco", "file"): "the JSON file, relative to the path; else the only one there",
+    ("coco", "images"): "folder of the images, relative to the path",
+    ("huggingface", "verify"): "decode every image to its last byte; false reads headers only",
+    ("huggingface", "data"): "file or folder of the dataset's parquet files; must be given",
+    ("huggingface", "image_column"): "column of the images; else the one that holds bytes",
+    ("huggingface", "text_column"): "column of the captions; else `text`, `caption` or classes",
     ("glyphs", "verify"): "decode every image again; they were drawn just before",
     ("glyphs", "samples"): "how many samples to draw",
     ("glyphs", "seed"): "another seed draws another pool",
@@ -93,12 +112,27 @@ def _help(name: str, command: click.Command) -> str:
 
 
 def filters_part() -> str:
-    """Return rule, parameters, reasons and source of every built-in filter."""
+    """Return rule, parameters, reasons, assets, numbers and source of every built-in filter."""
     told: set[str] = set()
-    return "\n\n".join(_filter(name, told) for name in registry.BUILT_IN)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict("os.environ", XDG_CACHE_HOME=folder),
+    ):
+        given = _stand_in_assets(Path(folder))
+        return "\n\n".join(_filter(name, told, given) for name in registry.BUILT_IN)
 
 
-def _filter(name: str, told: set[str]) -> str:
+def _stand_in_assets(folder: Path) -> dict[str, str]:
+    """Return assets that filters can be made with, to ask them for their reasons."""
+    np.save(folder / "one.npy", np.ones((1, 1), np.float32))
+    wordnet = ROOT / "tests" / "filters" / "wordnet"
+    return {
+        "wordnet": str(wordnet), "pool_centroids": str(folder / "one.npy"),
+        "target_embeddings": str(folder / "one.npy"),
+    }  # fmt: skip
+
+
+def _filter(name: str, told: set[str], assets: dict[str, str]) -> str:
     """Return one filter's section; ``told`` are the sources that were named already."""
     found = registry.get(name)
     parameters = FILTER_EXAMPLES.get(name, {})
@@ -107,7 +141,7 @@ def _filter(name: str, told: set[str]) -> str:
         (f"`{p.name}`", p.type, "required" if p.required else _value(p.default), _code(p.help))
         for p in registry.parameters(found)
     ]
-    made = found(**parameters)
+    made = with_assets(FilterSpec(name, parameters | NEEDS_NOTHING.get(name, {})), assets).make()
     reasons = [f"`{decision.reason}`" for decision in made.decide(_AnyPool())]  # pyright: ignore[reportArgumentType]
     whole = "the whole pool" if found.set_level else "each sample by itself"
     lines = [
@@ -118,6 +152,14 @@ def _filter(name: str, told: set[str]) -> str:
     ]
     if rows:
         lines.append(_table(("parameter", "type", "default", "meaning"), rows))
+    if found.published:
+        rows = [
+            (row.variant or "as published", row.scale, row.samples or "-", _score(row.imagenet),
+             _score(row.average), ", ".join(filter(None, (row.source, row.note))))
+            for row in found.published
+        ]  # fmt: skip
+        header = ("reported", "scale", "kept", "ImageNet", "average of 38", "source")
+        lines.append(_table(header, rows))
     source = _source_of(found)
     if source and source not in told:
         told.add(source)
@@ -125,10 +167,28 @@ def _filter(name: str, told: set[str]) -> str:
     return "\n\n".join(lines)
 
 
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def assets_part() -> str:
+    """Return what every asset is, where it comes from and what needs it."""
+    rows = [
+        (f"`{name}`", asset.what, _linked(asset.get), ", ".join(f"`{f}`" for f in needing(name)))
+        for name, asset in ASSETS.items()
+    ]
+    return _table(("asset", "what it is", "get it from", "serves"), rows)
+
+
+def _linked(text: str) -> str:
+    return re.sub(r"https://[^\s;,]+", lambda found: f"<{found[0]}>", text)
+
+
 def _source_of(found: type) -> str:
     module = inspect.getmodule(found)
     text = inspect.cleandoc(getattr(module, "__doc__", None) or "")
-    return _code(next((p for p in text.split("\n\n") if p.startswith("Source:")), ""))
+    told = ("Source:", "The exact form")
+    return _code("\n\n".join(p for p in text.split("\n\n") if p.startswith(told)))
 
 
 class _AnyPool:
@@ -149,7 +209,7 @@ class _AnyPool:
         return 100
 
     def count(self) -> int:
-        return 1000
+        return 100
 
 
 def sources_part() -> str:
@@ -158,7 +218,9 @@ def sources_part() -> str:
     for kind in KINDS:
         found = source_class(kind)
         rows = []
-        for option in fields(found):
+        if kind in SYNTHETIC:
+            rows = list(_generator_options(kind))
+        for option in () if kind in SYNTHETIC else fields(found):
             if option.name == "path":
                 continue
             default = None if option.default is MISSING else option.default
@@ -169,6 +231,15 @@ def sources_part() -> str:
         table = _table(("option", "type", "default", "meaning"), rows) if rows else "No options."
         parts.append("\n\n".join([*lines, table]))
     return "\n\n".join(parts)
+
+
+def _generator_options(kind: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the options of a synthetic source: those of its generator, preset and per_shard."""
+    for option in fields(generator_class(kind)):
+        yield (f"`{option.name}`", type(option.default).__name__, _value(option.default),
+               _code(str(option.metadata["help"])))  # fmt: skip
+    yield "`preset`", "str", "", "a published set; other options change it"
+    yield "`per_shard`", "int", _value(PER_SHARD), "images in a shard"
 
 
 def config_part() -> str:
@@ -190,11 +261,17 @@ def config_part() -> str:
 
 
 def _type(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    if hasattr(annotation, "__args__") and "Literal" in text:
-        return " or ".join(f"`{value}`" for value in annotation.__args__)
-    text = re.sub(r"[\w.]*\.(\w+Section)", "tables", text.replace(" | None", ""))
-    return re.sub(r"list\[(\w+)\]", r"list of \1", text)
+    """Return a type for people: `str`, `list of int`, the values of a choice; None goes unsaid."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(part) for part in arguments if part is not NoneType)
+    if origin is list:
+        return f"list of {_type(arguments[0])}"
+    return "tables" if issubclass(annotation, BaseModel) else annotation.__name__
 
 
 def scales_part() -> str:
@@ -220,7 +297,7 @@ def tasks_part() -> str:
 
 def _suite(suite: Suite, tasks: list[Task]) -> str:
     rows = [
-        (f"`{t.key}`", t.name, f"{t.size:,}", t.classes or "", t.main_metric,
+        (f"`{t.key}`", t.name, f"{t.size:,}", t.classes or "", t.main_metric or "",
          "" if t.chance is None else f"{t.chance:.4f}", "yes" if t.near_chance else "")
         for t in tasks
     ]  # fmt: skip
@@ -229,16 +306,12 @@ def _suite(suite: Suite, tasks: list[Task]) -> str:
         (name, ", ".join(f"`{key}`" for key in keys) if len(keys) < 15 else f"{len(keys)} tasks")
         for name, keys in suite.groups.items()
     ]
-    lines = [
+    return "\n\n".join([
         f"### {suite.name}",
         f"{suite.title}, version {suite.version}: {len(tasks)} tasks.",
         _table(head, rows),
         _table(("group", "mean of the main metrics of"), groups),
-    ]
-    if suite.not_yet:
-        left = ", ".join(f"`{key}`" for key in suite.not_yet)
-        lines.append(f"Not evaluated here yet: {left}.")
-    return "\n\n".join(lines)
+    ])  # fmt: skip
 
 
 def _value(value: Any) -> str:
@@ -270,6 +343,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "cli": cli_part,
     "filters": filters_part,
+    "assets": assets_part,
     "sources": sources_part,
     "config": config_part,
     "scales": scales_part,

@@ -25,7 +25,7 @@ class SharpnessScorer(Scorer):
 
     def score(self, batch: Batch) -> Sequence[float | None]:
         """Return one value per image; None where it cannot be decoded."""
-        return [None if data is None else sharpness(data) for data in batch.images]
+        return [sharpness(data) for data in batch.images]
 
 
 class Sharpness(Filter):
@@ -38,8 +38,10 @@ class Sharpness(Filter):
         return [SharpnessScorer()]
 
     def decide(self, view: View) -> list[Decision]:
-        """Compare; a sample without a score is dropped."""
-        return [Decision("blurred", f"{view.score(SharpnessScorer())} >= {self.min}")]
+        """Ask for a score, then compare."""
+        score = view.score(SharpnessScorer())
+        return [Decision("no_score", f"{score} IS NOT NULL"),
+                Decision("blurred", f"{score} >= {self.min}")]  # fmt: skip
 
 
 def sharpness(data: bytes) -> float | None:

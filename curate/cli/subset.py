@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import emit_json, emit_table, examples, json_option
+from .common import counted, emit_json, emit_table, examples, json_option
 
 _FILE = click.Path(path_type=Path)
 _out_option = click.option(
@@ -47,9 +47,9 @@ def info(file: Path, as_json: bool) -> None:
     ]
     pool = sidecar.get("pool")
     if pool:
-        rows.append(("pool", f"{pool['digest']} ({pool['samples']:,} samples)"))
+        rows.append(("pool", f"{pool['digest']} ({counted(pool['samples'], 'sample')})"))
     for step in sidecar.get("inputs") or []:
-        rows.append(("made from", f"{step['file']} ({step['count']:,} uids)"))
+        rows.append(("made from", f"{step['file']} ({counted(step['count'], 'uid')})"))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         click.echo(f"{name.ljust(width)}  {value}")
@@ -62,7 +62,7 @@ def _combine(operation: str, files: tuple[Path, ...], out: Path, as_json: bool) 
     if as_json:
         emit_json({"path": str(out), **sidecar})
     else:
-        click.echo(f"{out}: {sidecar['count']:,} uids")
+        click.echo(f"{out}: {counted(sidecar['count'], 'uid')}")
 
 
 @subset.command(epilog=examples("datacomp subset union a.npy b.npy -o both.npy"))

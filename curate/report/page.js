@@ -1,9 +1,7 @@
-// Sorts the leaderboard. Rows without a value stay last, whichever way it is sorted.
+// Sorts the tables of the leaderboard, each by itself. Rows without a value stay last, whichever way it is sorted.
 "use strict";
-(() => {
-  const table = document.getElementById("board");
-  if (!table) return;
-  document.documentElement.classList.add("script");
+document.documentElement.classList.add("script");
+for (const table of document.querySelectorAll(".sortable")) {
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   const body = table.tBodies[0];
 
@@ -30,4 +28,4 @@
   heads.forEach((head, column) => {
     head.querySelector("button").addEventListener("click", () => sort(head, column));
   });
-})();
+}

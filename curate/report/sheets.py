@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ...errors import DataError, MissingError, UsageError
 from ...pools.images import decode
+from ...pools.interrupts import interruptible
 from ...pools.pool import Pool, literal
 from ...pools.reading import iterate
 from ...pools.schema import TRUTH
@@ -118,7 +119,8 @@ def _pick_dropped(
         "GROUP BY ALL ORDER BY total DESC, filter, reason"
     )
     try:
-        rows = pool.connection.execute(query).fetchall()
+        with interruptible():
+            rows = pool.connection.execute(query).fetchall()
     except duckdb.Error as error:
         said = " ".join(str(error).split("\n")[0].split())
         raise DataError(f"{reasons}: not a list of reasons: {said}") from error

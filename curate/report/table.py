@@ -1,4 +1,8 @@
-"""The leaderboard: a table that sorts by click and keyboard and shows ties as ties."""
+"""The leaderboard: tables that sort by click and keyboard and show ties as ties.
+
+What decides stands in the first, which fits a common screen; the scores on each task, of which
+there may be many, have a table of their own.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +50,18 @@ def places(datasets: list[Row]) -> dict[str, tuple[int, bool]]:
 
 
 def leaderboard(results: Row) -> Html:
-    """Return the table with its notes; rows in the order of ``results["datasets"]``."""
+    """Return the tables with their notes; rows in the order of ``results["datasets"]``."""
+    tasks = [_dataset(), *(_task(task) for task in results["tasks"])]
+    return join(
+        _table(results, _columns(results), "board", "Leaderboard"),
+        el("h3", "Scores on each task") if len(tasks) > 1 else None,
+        _table(results, tasks, "scores", "Scores on each task") if len(tasks) > 1 else None,
+        _notes(results),
+    )
+
+
+def _table(results: Row, columns: list[Column], key: str, title: str) -> Html:
     datasets = results["datasets"]
-    columns = _columns(results)
     best = {column: _best(column, datasets) for column in columns if column.rated}
     rows = [
         el(
@@ -68,34 +81,32 @@ def leaderboard(results: Row) -> Html:
         el("thead", _group_row(columns), el("tr", [_heading(column) for column in columns])),
         el("tbody", rows),
         _chance_row(columns),
-        id="board",
+        id=key,
+        class_="sortable",
     )
-    return join(
-        el("div", table, class_="scroll", role="region", aria_label="Leaderboard", tabindex=0),
-        _notes(results),
-    )
+    return el("div", table, class_="scroll", role="region", aria_label=title, tabindex=0)
 
 
 def _columns(results: Row) -> list[Column]:
     ranks = places(results["datasets"])
-    columns = [
+    judged = [key for key in ("precision", "recall")
+              if any(d[key] is not None for d in results["datasets"])]  # fmt: skip
+    return [
         Column("Rank", lambda d: d["rank"], lambda d: _rank(d, ranks), "rank", "ascending"),
-        Column("Dataset", lambda d: d["name"].casefold(), _name, "name", "ascending"),
+        _dataset(),
         Column("Average", lambda d: d["average"]["mean"], lambda d: _score(d["average"]),
-               "number score", rated=True, best=_leaders(results)),
+               "number", rated=True, best=_leaders(results)),
         Column("Size", lambda d: d["size"], lambda d: f"{d['size']:,}"),
         Column("Share", lambda d: d["share"], lambda d: percent(d["share"])),
+        *map(_rated, judged),
+        Column("Time", lambda d: d["seconds"]["total"] + d["used"]["seconds"], _time,
+               "number time", "ascending"),
         Column("Filters", lambda d: " ".join(d["filters"]), _filters, "filters", "ascending"),
     ]  # fmt: skip
-    for key in ("precision", "recall"):
-        if any(d[key] is not None for d in results["datasets"]):
-            columns.append(_rated(key))
-    columns += [_task(task) for task in results["tasks"]]
-    columns.append(
-        Column("Time", lambda d: d["seconds"]["total"] + d["used"]["seconds"], _time,
-               first="ascending")
-    )  # fmt: skip
-    return columns
+
+
+def _dataset() -> Column:
+    return Column("Dataset", lambda d: d["name"].casefold(), _name, "name", "ascending")
 
 
 def _rated(key: str) -> Column:

@@ -11,11 +11,16 @@ from ...errors import DatacompError, UsageError
 from ...evaluate.evalsets import check_evalsets
 from ...evaluate.scales import get_scale
 from ...evaluate.tasks import select_tasks
+from ...filters.assets import assets_of, check_assets
 from ...filters.contract import Filter
 from ...filters.wording import found
 from ...pools.sources import open_source
+from ...pools.sources.webdataset import WebDatasetSource
 from .config import RUN, FilterSection, SourceSection, Study, makes_its_files
 from .location import Location
+
+_MADE = ("stages", "evalsets", "subsets", "shards", "runs")
+"""Folders that a study makes in its output folder."""
 
 
 def check_meaning(study: Study) -> None:
@@ -25,6 +30,9 @@ def check_meaning(study: Study) -> None:
     if not study.pool_path.resolve().is_relative_to(study.output.resolve()):
         inside = "expected a name inside the output folder"
         study.refuse(("pool", "path"), f"pool.path is {found(study.pool.path)}, {inside}")
+    for number in range(len(study.pool.source)):
+        _check_apart(study, number)
+        _check_viewable(study, number)
     _check_training(study)
     _check_tasks(study)
     for number in range(len(study.dataset)):
@@ -42,6 +50,39 @@ def _check_source(study: Study, location: Location, section: SourceSection) -> N
     if section.path is None and not makes_its_files(source):
         wanted = f"expected the folder or file of the {section.kind} source"
         study.refuse(location, f"pool.source.path is missing, {wanted}")
+
+
+def _check_apart(study: Study, number: int) -> None:
+    """Check that no source takes what the study makes, or the evaluation sets, for samples."""
+    section, source = study.pool.source[number], study.sources()[number]
+    if section.path is None or makes_its_files(source):
+        return
+    location, folder = ("pool", "source", number, "path"), source.path.resolve()
+    output = study.output.resolve()
+    told = f"pool.source.path is {found(section.path)}"
+    if output.is_relative_to(folder):
+        study.refuse(
+            location, f"{told}, which holds the study's own output {found(study.study.output)}; "
+            "expected folders apart, or the output would become samples",
+        )  # fmt: skip
+    if any(folder.is_relative_to(output / name) for name in _MADE):
+        study.refuse(location, f"{told}, which the study itself makes; expected samples of yours")
+    if study.evaluate.data is not None and study.eval_data.resolve().is_relative_to(folder):
+        study.refuse(
+            location, f"{told}, which holds the evaluation sets {found(study.evaluate.data)}; "
+            "expected folders apart, or models would be trained on what they are tested on",
+        )  # fmt: skip
+
+
+def _check_viewable(study: Study, number: int) -> None:
+    """Check that what a view is asked of are folders of tars."""
+    source = study.sources()[number]
+    if study.shards.view and (
+        not isinstance(source, WebDatasetSource) or source.path.suffix == ".tar"
+    ):
+        said = "shards.view is true, but the source of kind"
+        wanted = "expected sources that are folders of tars: webdataset or glyphs"
+        study.refuse(("shards", "view"), f"{said} {source.kind} is none of tars; {wanted}")
 
 
 def _complains(kind: str, name: str, value: Any, complaint: str) -> bool:
@@ -113,10 +154,14 @@ def check_inputs(study: Study) -> None:
     for number, dataset in enumerate(study.dataset):
         for place, section in enumerate(dataset.filters):
             location = ("dataset", number, "filters", place)
-            for name, value in _make(study, location, section).files().items():
+            made = _make(study, location, section)
+            for name, value in made.files().items():
                 if not value.startswith(RUN):
                     _check_there(study, location, f"filter {section.use}: {name}", value)
-                    _check_run(study, location, section, study.resolve(value))
+                    if name not in assets_of(type(made)):
+                        _check_run(study, location, section, study.resolve(value))
+            with _refusing(study, location):
+                check_assets(section.use, made)
     if study.evaluate.data is not None:
         with _refusing(study, ("evaluate", "data"), "evaluate.data: "):
             chosen = select_tasks(study.evaluate.tasks, study.evaluate.suite)

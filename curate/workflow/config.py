@@ -23,6 +23,7 @@ from pydantic import (
 
 from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
+from ...filters.assets import ASSETS, with_assets
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source
 from ...pools.sources.base import Source
@@ -88,6 +89,20 @@ class FilterSection(BaseModel):
         return FilterSpec(self.use, dict(self.model_extra or {}))
 
 
+class AssetsSection(_Section):
+    """[assets]: files that published rules need, for all filters; relative to datacomp.toml."""
+
+    fasttext_lid: _Path | None = Field(None, description=ASSETS["fasttext_lid"].what)
+    wordnet: _Path | None = Field(None, description=ASSETS["wordnet"].what)
+    imagenet21k_synsets: _Path | None = Field(None, description=ASSETS["imagenet21k_synsets"].what)
+    pool_centroids: _Path | None = Field(None, description=ASSETS["pool_centroids"].what)
+    target_embeddings: _Path | None = Field(None, description=ASSETS["target_embeddings"].what)
+
+    def given(self) -> dict[str, str]:
+        """Return the paths that are given, by name."""
+        return self.model_dump(exclude_none=True)
+
+
 class DatasetSection(_Section):
     """[[dataset]]: a subset of the pool, made by filters."""
 
@@ -104,6 +119,7 @@ class ShardsSection(_Section):
     """[shards]: the WebDataset shards made of each dataset."""
 
     size: int = Field(10_000, ge=1, description="samples per shard")
+    view: bool = Field(False, description="train on views of the sources' tars, copy nothing")
 
 
 class TrainSection(_Section):
@@ -153,6 +169,7 @@ class Study(_Section):
 
     study: StudySection = Field(default_factory=lambda: StudySection.model_validate({}))
     pool: PoolSection
+    assets: AssetsSection = Field(default_factory=lambda: AssetsSection.model_validate({}))
     dataset: list[DatasetSection] = Field(min_length=1)
     shards: ShardsSection = Field(default_factory=lambda: ShardsSection.model_validate({}))
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
@@ -217,9 +234,11 @@ class Study(_Section):
         return specs
 
     def spec_of(self, section: FilterSection) -> FilterSpec:
-        """Return a filter that can be made, its parameters as they are given."""
+        """Return a filter that can be made: its parameters as they are given, and its assets."""
         spec = section.spec()
-        return FilterSpec(str(self.home / spec.use), spec.parameters) if spec.is_file else spec
+        if spec.is_file:
+            spec = FilterSpec(str(self.home / spec.use), spec.parameters)
+        return with_assets(spec, self.assets.given())
 
     def resolve(self, value: str) -> Path:
         """Return the folder of the run that ``run:NAME`` stands for, or else the full path."""

@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 
+from .lifeline import tie_fork_server
+
+tie_fork_server()  # before what takes seconds to import
+
 with contextlib.suppress(ImportError):
     if "wandb" not in sys.modules:
         sys.modules["wandb"] = None  # pyright: ignore[reportArgumentType]  seconds to import, unused

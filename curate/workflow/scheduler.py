@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError, StorageError
 from ...progress import Board, duration, say, set_verbosity, tell_through, warn
+from .lifeline import PARENT, tie_stage
 from .outlook import Outlook, Watch
 
 PRELOAD = "datacomp.curate.workflow.preload"
@@ -247,19 +248,24 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([PRELOAD])
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # which would unblock the signal
+    # Blocked, not ignored: what comes meanwhile is not lost on this process, only on the server.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    os.environ[PARENT] = str(os.getpid())
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        del os.environ[PARENT]
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
 @contextlib.contextmanager
 def _no_orphans(running: dict[Connection, _Child]) -> Iterator[None]:
-    """Stop every child when this process is interrupted."""
+    """Stop every child when this process is interrupted or told to end."""
     try:
-        yield
+        with _ending_on_terminate():
+            yield
     finally:
         for child in running.values():
             child.process.terminate()
@@ -270,13 +276,26 @@ def _no_orphans(running: dict[Connection, _Child]) -> Iterator[None]:
                 child.process.join()
 
 
+@contextlib.contextmanager
+def _ending_on_terminate() -> Iterator[None]:
+    """Let SIGTERM raise SystemExit, so that children are stopped gently."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _child(
     sender: Connection, run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], lock: str
 ) -> None:
     """Run a task, send back progress and its result or error, and never outlive the parent."""
+    tie_stage()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children by itself,
     signal.signal(signal.SIGTERM, _leave)  # and gently: semaphores must be given back
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     sending = threading.Lock()
 
     def send(kind: str, value: Any) -> None:
@@ -301,12 +320,6 @@ def _child(
 
 def _leave(*_: object) -> None:
     raise SystemExit(143)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    os._exit(1)
 
 
 def _listen(

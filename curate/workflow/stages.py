@@ -15,9 +15,15 @@ from ...pools.connection import MEMORY_VARIABLE
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
 from ...pools.uids import UidArray, to_hex
+from ...pools.views import METADATA
+from ...progress import warn
 from .config import Study
 
 CLEAN = "clean"
+SET_ASIDE = "set_aside"
+"""Key in a result: how many samples could not be used, by reason."""
+UNREADABLE = "unreadable"
+"""Key in a result of filtering: how many samples dropped out because they could not be read."""
 MARK = "study_sources"
 """Key in a pool's table ``pool``: the study made it, from these sources."""
 
@@ -85,6 +91,8 @@ def select(study: Study, name: str) -> dict[str, Any]:
     with Pool.open(study.pool_path, **limits(study)) as pool:
         found = select_dataset(pool, study.filters_of(dataset), path, dataset.combine, reasons)
         chosen = found.selection
+        if chosen.unreadable is not None:
+            warn(f"{chosen.unreadable}; the next run tries again")
         return {
             "digest": found.sidecar["digest"],
             "size": len(chosen.uids),
@@ -94,6 +102,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
             "funnel": chosen.funnel(),
             "scored_by": chosen.scores,
             "seconds": {"scoring": sum(chosen.scoring.values()), "now": chosen.scoring_now},
+            UNREADABLE: 0 if chosen.unreadable is None else chosen.unreadable.count,
             **_judge(pool, chosen.uids),
         }
 
@@ -128,12 +137,21 @@ def _defects(pool: Pool, where: str) -> dict[str, int] | None:
 
 
 def build(study: Study, name: str) -> dict[str, Any]:
-    """Build a dataset's shards; shards of another subset or size are replaced."""
+    """Build a dataset's shards, or its view; those of another subset or size are replaced."""
     from ..shards.build import build_shards
+    from ..shards.select import select_shards
 
     out = study.shards_dir(name)
 
     def attempt() -> dict[str, Any]:
+        if study.shards.view:
+            # The pool takes the first of equal samples too, so two of one uid are no error.
+            view = select_shards(
+                [source.path for source in study.sources()], study.subset_path(name), out,
+                shard_size=study.shards.size, workers=1, keep_going=True,
+            )  # fmt: skip
+            return {"digest": view.digest, "samples": view.samples, "shards": view.shards,
+                    SET_ASIDE: view.missing}  # fmt: skip
         with _memory_variable(study.pool.memory):
             report = build_shards(
                 study.pool_path, study.subset_path(name), out,
@@ -144,7 +162,7 @@ def build(study: Study, name: str) -> dict[str, Any]:
     try:
         return attempt()
     except UsageError:
-        if not (out / "build.json").exists():
+        if not any((out / mark).exists() for mark in ("build.json", METADATA)):
             raise  # not shards of ours
         _remove(study, out)
         return attempt()
@@ -178,7 +196,8 @@ def train(study: Study, name: str, seed: int) -> dict[str, Any]:
             precision=study.train.precision, device=study.train.device,
             accumulation=study.train.accumulation,
         )  # fmt: skip
-        return {"checkpoint_sha256": info["checkpoint_sha256"], "seconds": info["seconds"]}
+        return {"checkpoint_sha256": info["checkpoint_sha256"], "seconds": info["seconds"],
+                SET_ASIDE: info.get(SET_ASIDE, {})}  # fmt: skip
 
     try:
         return attempt()

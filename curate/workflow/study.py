@@ -10,6 +10,8 @@ from ...durable import sha256_file, write_json
 from ...errors import UsageError, suggest
 from ...evaluate.tasks import Task as EvaluationTask
 from ...evaluate.tasks import select_tasks
+from ...filters.assets import parts
+from ...pools.views import METADATA
 from ...progress import say
 from . import stages
 from .checks import check_inputs
@@ -23,11 +25,15 @@ RESULTS, REPORT = "results.json", "report.html"
 
 @dataclass(frozen=True)
 class StudyReport:
-    """Where a study's outputs are, and its results (None when only some stages ran)."""
+    """Where a study's outputs are, and its results (None when only some stages ran).
+
+    ``set_aside`` counts by stage: samples that the ``pool`` could not take, whose images could
+    not be read to ``filter``, or that were left out when they came up to ``train``.
+    """
 
     output: Path
     results: dict[str, Any] | None
-    set_aside: int
+    set_aside: dict[str, int]
 
     @property
     def page(self) -> Path:
@@ -48,9 +54,12 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
         scheduler = Scheduler(study.output / "stages", study.train.parallel)
         if only is not None:
             tasks = _only(scheduler, tasks, only)
-        again = frozenset(task.key for task in tasks if _redone(task, start, only))
+        again = frozenset(
+            task.key for task in tasks
+            if _redone(task, start, only) or (only is None and unread(task, scheduler))
+        )  # fmt: skip
         records = scheduler.run(tasks, again)
-        aside = sum(records["pool"].result["set_aside"].values()) if "pool" in records else 0
+        aside = set_aside(tasks, records)
         if only not in (None, "report"):
             return StudyReport(study.output, None, aside)
         results = write_outputs(study, evaluation, records)
@@ -79,8 +88,9 @@ def write_outputs(
 
 
 def evaluation_tasks(study: Study) -> list[EvaluationTask]:
-    """Return the tasks the study evaluates."""
-    return select_tasks(study.evaluate.tasks, study.evaluate.suite)
+    """Return the tasks the study evaluates: those with a score to compare datasets by."""
+    tasks = select_tasks(study.evaluate.tasks, study.evaluate.suite)
+    return [task for task in tasks if task.main_metric is not None]
 
 
 def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
@@ -125,10 +135,11 @@ def _filter_task(study: Study, dataset: DatasetSection) -> Task:
 
 
 def _shards_task(study: Study, name: str) -> Task:
+    made = METADATA if study.shards.view else "manifest.json"
     return Task(
         f"shards-{name}", "shards", stages.build, (study, name), (f"filter-{name}",),
-        settings={"size": study.shards.size},
-        outputs=(study.shards_dir(name) / "manifest.json",), exclusive="pool",
+        settings={"size": study.shards.size, **({"view": True} if study.shards.view else {})},
+        outputs=(study.shards_dir(name) / made,), exclusive="pool",
         label=f"shards {name}",
     )  # fmt: skip
 
@@ -167,9 +178,15 @@ def _digests_of_files(study: Study, dataset: DatasetSection) -> list[str]:
         files += [Path(spec.use.rpartition(":")[0])] if spec.is_file else []
         given = spec.make().files().values()
         files += [study.resolve(value) for value in given if not value.startswith(RUN)]
+    return [sha256_file(part) for file in files for part in _parts_of(file) if part.is_file()]
+
+
+def _parts_of(path: Path) -> list[Path]:
+    """Return the files that what a filter uses consists of."""
     # Of a run of elsewhere, its description names the checkpoint by digest.
-    files = [file / "info.json" if file.is_dir() else file for file in files]
-    return [sha256_file(file) for file in files if file.is_file()]
+    if (path / "info.json").is_file() or not path.is_dir():
+        return [path / "info.json" if path.is_dir() else path]
+    return parts(path)
 
 
 def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:
@@ -221,6 +238,24 @@ def _redone(task: Task, start: str | None, only: str | None) -> bool:
     return later or task.stage == only
 
 
+def unread(task: Task, scheduler: Scheduler) -> bool:
+    """Tell whether filters could not read some images: they may be there by now."""
+    record = scheduler.record(task.key) if task.stage == "filter" else None
+    return record is not None and bool(record.result.get(stages.UNREADABLE))
+
+
+def set_aside(tasks: list[Task], records: dict[str, Record]) -> dict[str, int]:
+    """Return how many samples each stage could not use; an image is unreadable to many filters."""
+    counts: dict[str, int] = {}
+    for task in tasks:
+        result = records[task.key].result
+        if unread := result.get(stages.UNREADABLE, 0):
+            counts["filter"] = max(counts.get("filter", 0), unread)
+        if aside := sum(result.get(stages.SET_ASIDE, {}).values()):
+            counts[task.stage] = counts.get(task.stage, 0) + aside
+    return counts
+
+
 def describe_plan(
     study: Study, start: str | None = None, only: str | None = None
 ) -> list[tuple[str, str]]:
@@ -233,7 +268,7 @@ def describe_plan(
     for task in plan(study, evaluation_tasks(study)):
         ready = set(task.needs) <= set(done)
         record = scheduler.is_done(task, done) if ready else None
-        if _redone(task, start, only):
+        if _redone(task, start, only) or (only is None and unread(task, scheduler)):
             record = None
         if record is not None:
             done[task.key] = record

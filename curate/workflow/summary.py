@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist, fmean
 from typing import Any
 
 from ... import __version__
 from ...evaluate.results import combine, is_tie_pooled, pooled_spread, tied_best
-from ...evaluate.tasks import Task
+from ...evaluate.tasks import Task, load_suites
 from .config import Study
 from .scheduler import Record
+
+_LEVEL = 0.001
+"""How probable it may be that guessing alone would pass for better than chance."""
 
 
 def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> dict[str, Any]:
@@ -47,13 +52,18 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
         ],
         "datasets": rows,
         "best": rows[0]["name"],
-        "verdict": verdict(rows),
+        "verdict": verdict(rows, tasks),
     }  # fmt: skip
 
 
-def verdict(rows: list[dict[str, Any]]) -> str:
+def verdict(rows: list[dict[str, Any]], tasks: list[Task]) -> str:
     """Say in one sentence whether curation won, against the dataset that keeps the whole pool."""
     best = rows[0]
+    if _all_at_chance(rows, tasks):
+        return (
+            "No dataset does better than chance: these scores say nothing. The highest average is "
+            f"{best['average']['mean']:.3f}; train longer, or on more samples."
+        )
     baseline = next((row for row in rows if row["share"] == 1.0), None)
     if baseline is None or len(rows) == 1:
         return f"{best['name']} has the highest average, {best['average']['mean']:.3f}."
@@ -85,6 +95,30 @@ def verdict(rows: list[dict[str, Any]]) -> str:
     )
 
 
+def _all_at_chance(rows: list[dict[str, Any]], tasks: list[Task]) -> bool:
+    """Tell whether guessing explains every score, where it is known what guessing scores.
+
+    Each dataset may show that it knows something on any task or over all of them together. Only
+    of a share of images known right is the error of guessing that of a coin.
+    """
+    known = [
+        (task.key, task.chance, task.size)
+        for task in tasks
+        if task.chance is not None and task.main_metric in ("acc1", "mean_per_class_recall")
+    ]
+    if not known:
+        return False
+    limit = NormalDist().inv_cdf(1 - _LEVEL / (len(rows) * (len(known) + 1)))
+    errors = [math.sqrt(chance * (1 - chance) / size) for _, chance, size in known]
+    for row in rows:
+        gains = [row["scores"][key]["mean"] - chance for key, chance, _ in known]
+        if fmean(gains) > limit * math.hypot(*errors) / len(errors):
+            return False
+        if any(gain > limit * error for gain, error in zip(gains, errors, strict=True)):
+            return False
+    return True
+
+
 def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record]) -> dict[str, Any]:
     seeds = study.train.seeds
     chosen = records[f"filter-{name}"].result
@@ -98,6 +132,7 @@ def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record])
         **{key: chosen[key] for key in keys},
         "scores": scores,
         "average": _spread(averages),
+        "aggregates": _aggregates(study.evaluate.suite, values),
         "seconds": _seconds(name, seeds, records),
         "used": _used(study, name, records),
     }
@@ -106,6 +141,16 @@ def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record])
 def _spread(values: list[float]) -> dict[str, Any]:
     estimate = combine(values)
     return {"mean": estimate.mean, "spread": estimate.deviation, "values": values}
+
+
+def _aggregates(suite: str, values: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return the average of every group of the suite whose tasks are all there."""
+    groups = load_suites()[suite].groups
+    return {
+        name: _spread([fmean(run[key] for key in keys) for run in values])
+        for name, keys in groups.items()
+        if all(key in run for run in values for key in keys)
+    }
 
 
 def _best_of(scores: dict[str, dict[str, Any]]) -> list[str]:

@@ -290,7 +290,11 @@ def test_command_algebra(run, save, tmp_path, operation, numbers):
     out_path = tmp_path / "out.npy"
     files = save("a.npy", [1, 2]), save("b.npy", [2, 3])
     code, out, err = run("subset", operation, *files, "-o", out_path)
-    assert (code, out, err) == (0, f"{out_path}: {len(numbers)} uids\n", "")
+    assert (code, out, err) == (
+        0,
+        f"{out_path}: {len(numbers)} uid{'s' * (len(numbers) != 1)}\n",
+        "",
+    )
     assert uids.to_hex(uids.load_subset(out_path)) == hexes(*numbers)
     code, out, _ = run("subset", operation, *files, "-o", out_path, "--json")
     assert json.loads(out)["count"] == len(numbers)

@@ -47,11 +47,14 @@ def test_words_and_characters_are_counted_as_python_does(connection, texts):
 @settings(max_examples=60, deadline=None)
 @given(TEXTS)
 def test_the_caption_rule_is_datacomps(connection, texts):
-    first, second = CaptionLength().decide(None)
     connection.register("t", pa.table({"text": texts}))
-    query = f"SELECT ({first.predicate}) AND ({second.predicate}) FROM t"
-    found = [row[0] for row in connection.execute(query).fetchall()]
-    assert found == [len(text.split()) > 2 and len(text) > 5 for text in texts]
+    for exact in (True, False):
+        rules = CaptionLength(exact=exact).decide(None)
+        query = f"SELECT {' AND '.join(f'({rule.predicate})' for rule in rules)} FROM t"
+        found = [row[0] for row in connection.execute(query).fetchall()]
+        assert found == [
+            len(text.split()) > 2 and len(text if exact else text.strip()) > 5 for text in texts
+        ]
 
 
 @settings(max_examples=200)

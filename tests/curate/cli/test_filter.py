@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -110,3 +111,71 @@ def test_show_tells_parameters(command):
     code, _, err = command("filter", "show", "random")
     assert code == 2
     assert err.startswith("error: unknown filter 'random'")
+
+
+def test_show_says_the_rule_once_and_without_marks(command):
+    code, out, _ = command("filter", "show", "clip_score")
+    assert code == 0
+    assert "``" not in out
+    assert "Keep samples whose image and caption agree" not in out
+    assert "The score comes from column, from CommonPool's column of arch" in out
+    assert "Source: Hessel et al." in out
+    assert "\nexact              bool       true     " in out
+    assert "\ncolumn             str        -        any score column" in out
+
+
+SHARPNESS = f"{Path(__file__).parents[3]}/examples/sharpness.py:Sharpness:min=1"
+
+
+def test_images_that_cannot_be_read_are_told_and_exit_3(tmp_path, picture, command):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.png").write_bytes(picture(ord(name)))
+        (folder / f"{name}.txt").write_text(f"photo {name}")
+    pool, subset = tmp_path / "pool.duckdb", tmp_path / "a.npy"
+    assert command("pool", "add", pool, folder)[0] == 0
+    (folder / "b.png").rename(tmp_path / "b.png")
+    code, out, err = command("filter", "run", pool, SHARPNESS, "-o", subset)
+    assert code == 3
+    assert "1 unreadable" in out
+    assert out.endswith(f"{subset}: 1 of 2 samples (50.0%)\n")
+    told = err.splitlines()[-1]
+    assert told.startswith("warning: 1 image cannot be read, first ")
+    assert told.endswith(f" of {folder / 'b.png'}")
+    folder.rename(tmp_path / "away")
+    # The score of the first is known by now, so it need not be read again.
+    assert command("filter", "run", pool, SHARPNESS, "-o", subset)[0] == 3
+    other = "clip_score:checkpoint=x"  # told before anything is read
+    assert command("filter", "run", pool, other, "-o", subset)[0] == 1
+    (tmp_path / "away").rename(folder)
+    (tmp_path / "b.png").rename(folder / "b.png")
+    code, out, _ = command("filter", "run", pool, SHARPNESS, "-o", subset)
+    assert (code, out.endswith(f"{subset}: 2 of 2 samples (100.0%)\n")) == (0, True)
+
+
+def test_when_no_image_can_be_read_it_failed(tmp_path, picture, command):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(picture())
+    (folder / "a.txt").write_text("a photo")
+    pool = tmp_path / "pool.duckdb"
+    assert command("pool", "add", pool, folder)[0] == 0
+    folder.rename(tmp_path / "away")
+    code, out, err = command("filter", "run", pool, SHARPNESS, "-o", tmp_path / "a.npy")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: scoring sharpness: no image can be read (1 tried), first ")
+    assert not (tmp_path / "a.npy").exists()
+
+
+def test_one_is_no_plural(tmp_path, pool_of, command):
+    pool = pool_of(width=[300])
+    pool.close()
+    subset, out = tmp_path / "one.npy", tmp_path / "out.npy"
+    assert command("filter", "run", pool.path, "no_filter", "-o", subset)[1].endswith(
+        f"{subset}: 1 of 1 sample (100.0%)\n"
+    )
+    assert command("subset", "union", subset, subset, "-o", out)[1] == f"{out}: 1 uid\n"
+    info = command("subset", "info", subset)[1]
+    assert "(1 sample)" in info
+    assert "(1 uid)" in command("subset", "info", out)[1]

@@ -246,12 +246,79 @@ def test_an_add_that_is_refused_leaves_the_pool_another_process_makes(tmp_path, 
                 patch.setattr("pathlib.Path.exists", lambda self: False)
                 code, _, err = command("pool", "add", path, photos, "--kind", "folder")
             assert (code, path.exists()) == (1, True)
-            assert err == (
-                f"error: {path}: held by process {holder.pid}; wait for it or stop it\n"
-            )
+            assert err == (f"error: {path}: held by process {holder.pid}; wait for it or stop it\n")
         finally:
             holder.kill()
     assert [p.name for p in tmp_path.iterdir() if "pool" in p.name] == ["pool.duckdb"]
+
+
+def test_add_guesses_the_kind_and_says_what_it_guessed(tmp_path, photos, commonpool, command):
+    assert command("pool", "add", tmp_path / "p", photos) == (
+        0, counted(photos, 3, 0), "kind folder, judging by 0.png\n",
+    )  # fmt: skip
+    metadata = commonpool(tmp_path / "m")
+    code, out, err = command("pool", "add", tmp_path / "q", metadata, "--link", "--json")
+    assert (code, json.loads(out)["added"]) == (0, 10)
+    assert err == "kind commonpool, judging by 00ab.parquet\n"
+    assert command("pool", "add", tmp_path / "r", photos, "--link") == (
+        2, "", "kind folder, judging by 0.png\nerror: source folder: unknown option 'link'; it "
+        "has no options\n",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("folder", "a file, but kind folder reads a folder of images; webdataset (.tar), "
+         "commonpool and parquet (.parquet), csv (.csv, .tsv) and jsonl (.jsonl) read files\n"),
+        ("parquet", "cannot be read as parquet (No magic bytes found at end of file '{path}'); "
+         "read it with --kind csv\n"),
+    ],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_told_in_one_line(tmp_path, command, kind, message):
+    path = tmp_path / "urls.csv"
+    path.write_text("url,text\na,b\n")
+    code, _, err = command("pool", "add", tmp_path / "p", path, "--kind", kind)
+    assert (code, err) == (2 if kind == "folder" else 1,
+                           f"error: {path}: {message.format(path=path)}")  # fmt: skip
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_folder_of_metadata_is_given_as_a_pool(tmp_path, commonpool, command):
+    folder = commonpool(tmp_path / "m")
+    subset = tmp_path / "s.npy"
+    code, out, _ = command(
+        "filter", "run", folder, "clip_score:arch=l14,fraction=0.3", "-o", subset
+    )
+    assert (code, out.splitlines()[-1]) == (0, f"{subset}: 4 of 10 samples (40.0%)")
+    code, out, _ = command("pool", "info", folder)
+    assert (code, out.splitlines()[0]) == (0, f"{folder}: 10 samples, schema 2")
+    assert command("pool", "query", folder, "SELECT max(width) AS w FROM samples", "--csv") == (
+        0, "w\n309\n", "",
+    )  # fmt: skip
+    assert command("pool", "show", folder, "-o", tmp_path / "p.html")[0] == 0
+    assert command("pool", "check", folder) == (0, f"{folder}: 10 samples checked\n", "")
+    commonpool(folder / "part_0", files=1, rows=1)
+    assert command("pool", "check", folder) == (
+        3, f"{folder}: 11 samples checked\n  1 duplicate_uid\n  duplicate_uid: {0:032x}  2 rows\n",
+        "",
+    )  # fmt: skip
+
+
+def test_ctrl_c_stops_a_query_at_once_with_one_line(path):
+    sql = "SELECT count(*) FROM range(1000000000000) r(i) WHERE hash(i) = 7"
+    body = (
+        "import os, signal, sys, threading; from datacomp.curate.cli import main\n"
+        "import datacomp.pools.asking\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"sys.argv = ['datacomp', 'pool', 'query', {str(path)!r}, {sql!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (
+        130, b"", b"interrupted; run the same command again to go on",
+    )  # fmt: skip
 
 
 def test_the_help_of_add_names_every_kind(command):
@@ -262,7 +329,7 @@ def test_the_help_of_add_names_every_kind(command):
 
 
 def test_help_has_examples(command):
-    for verb in ("create", "add", "info", "query", "show"):
+    for verb in ("create", "add", "info", "check", "query", "show"):
         code, out, _ = command("pool", verb, "--help")
         assert code == 0
         assert f"datacomp pool {verb}" in out

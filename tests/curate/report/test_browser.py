@@ -175,15 +175,21 @@ def contact(tmp_path, pool):
     return path
 
 
-ORDER = "[...document.querySelectorAll('#board tbody th')].map(th => th.textContent).join()"
+ORDER = "[...document.querySelectorAll('#{} tbody th')].map(th => th.textContent).join()"
 OPEN_ALL = "document.querySelectorAll('details').forEach(d => d.open = true)"
 
 
-def click(browser: Browser, title: str) -> tuple[str, str]:
+def order(browser: Browser, table: str = "board") -> str:
+    """Return the datasets in the order of a table's rows."""
+    return browser.eval(ORDER.format(table))
+
+
+def click(browser: Browser, title: str, table: str = "board") -> tuple[str, str]:
     """Click a heading; return the order of rows and the heading's aria-sort."""
-    button = f"[...document.querySelectorAll('thead button')].find(b => b.textContent == '{title}')"
+    buttons = f"[...document.querySelectorAll('#{table} thead button')]"
+    button = f"{buttons}.find(b => b.textContent == '{title}')"
     browser.eval(f"{button}.click()")
-    return browser.eval(ORDER), browser.eval(f"{button}.closest('th').getAttribute('aria-sort')")
+    return order(browser, table), browser.eval(f"{button}.closest('th').getAttribute('aria-sort')")
 
 
 @pytest.mark.parametrize("name", ["report", "contact"])
@@ -200,7 +206,7 @@ def test_no_request_and_no_complaint(browser, request, name):
 
 def test_sorting_by_click(browser, report):
     browser.show(report)
-    assert browser.eval(ORDER) == "first,second,third"
+    assert order(browser) == "first,second,third"
     assert click(browser, "Size") == ("first,second,third", "descending")
     assert click(browser, "Size") == ("third,second,first", "ascending")
     assert click(browser, "Dataset") == ("first,second,third", "ascending")
@@ -211,8 +217,9 @@ def test_sorting_by_click(browser, report):
 
 def test_rows_without_a_value_stay_last(browser, report):
     browser.show(report)
-    assert click(browser, "Task 0") == ("first,third,second", "descending")
-    assert click(browser, "Task 0") == ("third,first,second", "ascending")
+    assert click(browser, "Task 0", "scores") == ("first,third,second", "descending")
+    assert click(browser, "Task 0", "scores") == ("third,first,second", "ascending")
+    assert order(browser) == "first,second,third"
 
 
 def test_sorting_by_keyboard(browser, report):
@@ -225,7 +232,8 @@ def test_sorting_by_keyboard(browser, report):
     assert browser.eval(outline) == "solid"
     browser.press("Enter", 13, "\r")
     browser.press("Enter", 13, "\r")
-    assert browser.eval(ORDER) == "third,second,first"
+    assert order(browser) == "third,second,first"
+    assert order(browser, "scores") == "first,second,third"
 
 
 @pytest.mark.parametrize("width", [320, 390, 800, 1280])
@@ -235,8 +243,14 @@ def test_the_page_never_scrolls_sideways(browser, request, name, width):
     browser.eval(OPEN_ALL)
     assert browser.eval("document.documentElement.scrollWidth") <= width
     if name == "large":
-        scrolls = "(s => s.scrollWidth > s.clientWidth)(document.querySelector('.scroll'))"
-        assert browser.eval(scrolls) is True
+        region = "document.querySelector('#scores').parentElement"
+        assert browser.eval(f"(s => s.scrollWidth > s.clientWidth)({region})") is True
+
+
+def test_what_decides_is_seen_without_scrolling(browser, report):
+    browser.show(report, 1200)
+    fits = "(s => s.scrollWidth <= s.clientWidth)(document.querySelector('#board').parentElement)"
+    assert browser.eval(fits) is True
 
 
 @pytest.mark.parametrize("width", [390, 1280])

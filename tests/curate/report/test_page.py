@@ -191,7 +191,7 @@ def test_the_least_there_can_be(page, make_results, parse):
     tree = parse(page.read_text("utf-8"))
     assert tree.all("section", id="composition") == tree.all("section", id="samples") == []
     board = tree.one("table", id="board")
-    assert board.one("tbody").all("td", "score")[0].text == "0.900 ± –"
+    assert "0.900 ± –" in [td.text for td in board.one("tbody").all("td")]
     assert "nothing" in tree.one("dl", "facts").text
     assert "nan" not in page.read_text("utf-8").split("<main>")[1]
 
@@ -221,7 +221,7 @@ def test_strangers_text_stays_text(page, make_results, parse, hostile):
     write_report(page, results, [sheet])
     tree = parse(page.read_text("utf-8"))
     assert len(tree.all("script")) == 1
-    assert tree.one("script").text.startswith("// Sorts the leaderboard.")
+    assert tree.one("script").text.startswith("// Sorts the tables of the leaderboard")
     assert tree.one("head").one("title").text == shown
     assert tree.one("table", id="board").one("tbody").all("th")[0].text == shown
 

@@ -139,6 +139,12 @@ def test_the_repository_s_own_study_is_valid():
             15,
             "filter basic_filter: parameter min_side is 'big', expected a whole number",
         ),
+        ("min_side = 32", "min_side = true", 15,
+         "filter basic_filter: parameter min_side is true, expected a whole number"),
+        ('[[pool.source]]\nkind = "glyphs"\nsamples = 100', '[shards]\nview = true\n'
+         '[[pool.source]]\nkind = "folder"\npath = "photos"', 5, "shards.view is true, but the "
+         "source of kind folder is none of tars; expected sources that are folders of tars: "
+         "webdataset or glyphs"),
         ("fraction = 0.5", "fraction = 1.5", 16, "filter clip_score: parameter fraction is 1.5, "),
         ("run:all", "run:scored", 16, "dataset.scored scores with run:scored, expected a dataset "
          "that stands before it: all"),
@@ -154,7 +160,7 @@ def test_the_repository_s_own_study_is_valid():
          'filters, in order, e.g. filters = [{ use = "no_filter" }]'),
         ('output = "out"', 'output = "a\\u0000b"', 2, r"study.output is 'a\x00b', expected a path"),
         ("[study]", "home = 'x'\n[study]", 1, "unknown key 'home', expected one of: study, pool, "
-         "dataset, shards, train, evaluate"),
+         "assets, dataset, shards, train, evaluate"),
         ("[study]", "[[study]]", 1, "study is a list of tables, expected a [study] section"),
         ("[[pool.source]]", "[pool]\nmemory = 'much'\n[[pool.source]]", 5, "pool.memory is 'much', "
          "expected a size such as 2GB or a share such as 25%, e.g. memory = \"2GB\""),
@@ -233,6 +239,35 @@ def test_what_is_not_there_is_told_before_anything_runs(write, tmp_path, text, l
         check_inputs(study)
     expected = f"{tmp_path}/datacomp.toml:{line}: {message.format(home=tmp_path)}"
     assert str(error.value).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "output", "data", "message"),
+    [
+        (".", "out", "", "pool.source.path is '.', which holds the study's own output 'out'; "
+         "expected folders apart, or the output would become samples"),
+        ("a/../photos", "photos", "", "pool.source.path is 'a/../photos', which holds the study's "
+         "own output 'photos'; "),
+        ("photos", "photos/deep/out", "", "pool.source.path is 'photos', which holds "),
+        ("shards/all", ".", "", "pool.source.path is 'shards/all', which the study itself makes; "
+         "expected samples of yours"),
+        ("photos", "out", 'data = "photos/sets"\n', "pool.source.path is 'photos', which holds the "
+         "evaluation sets 'photos/sets'; expected folders apart, or models would be trained on "
+         "what they are tested on"),
+    ],
+)  # fmt: skip
+def test_no_source_holds_what_the_study_makes(write, tmp_path, path, output, data, message):
+    text = FOLDER.replace('"photos"', f'"{path}"').replace('"out"', f'"{output}"')
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ConfigError) as error:
+        load_study(write(text + data))
+    assert str(error.value).startswith(f"{tmp_path}/datacomp.toml:6: {message}")
+
+
+@pytest.mark.parametrize(("path", "output"), [("photos", "."), ("out-of-town", "out")])
+def test_a_source_beside_the_output_is_fine(write, tmp_path, path, output):
+    text = FOLDER.replace('"photos"', f'"{path}"').replace('"out"', f'"{output}"')
+    assert load_study(write(text)).sources()[0].path == tmp_path / path
 
 
 def test_what_is_there_is_fine(write, tmp_path):

@@ -80,7 +80,7 @@ def outputs(folder: Path) -> dict[str, str]:
     """Return the digests of all that must be the same whenever the study is the same."""
     out = folder / "out"
     kept = {}
-    patterns = ("subsets/*.npy", "shards/*/*", "runs/*/checkpoints/epoch_5.pt", "glyphs/*.tar",
+    patterns = ("subsets/*", "shards/*/*", "runs/*/checkpoints/epoch_5.pt", "glyphs/*.tar",
                 "evalsets/**/*.tar", "runs/*/eval_results.jsonl")  # fmt: skip
     for pattern in patterns:
         for path in sorted(out.glob(pattern)):
@@ -194,21 +194,55 @@ def test_killed_at_any_point_it_ends_with_the_same_bytes(finished, tmp_path):
     result = run(config)
     assert result.returncode == 3, result.stderr
     assert outputs(tmp_path) == expected
+    # No file that is handed on tells in which folder the study lay.
+    kinds = {Path(name).name.partition(".")[2] for name in expected if name[:8] == "subsets/"}
+    assert kinds == {"npy", "json", "reasons.parquet"}
 
 
-@pytest.mark.parametrize("wait", [0.5, 9])
-def test_interrupted_it_says_how_to_go_on(tmp_path, wait):
+def of_session(leader: int) -> list[str]:
+    """Return the commands of the processes of a session that are alive."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            if int(session) == leader and state != "Z":
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("sent", "wait"),
+    [
+        (signal.SIGINT, 0), (signal.SIGINT, 0.2), (signal.SIGINT, 2), (signal.SIGINT, 9),
+        (signal.SIGTERM, 2), (signal.SIGKILL, 2), (signal.SIGKILL, 9),
+    ],
+)  # fmt: skip
+def test_nothing_goes_on_once_it_was_stopped(tmp_path, sent, wait):
+    """After two seconds the fork server still imports, after nine a stage is under way."""
     config = prepare(tmp_path)
-    with subprocess.Popen(
-        datacomp("run", "-c", config), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+    with (tmp_path / "errors").open("wb") as told, subprocess.Popen(
+        datacomp("run", "-c", config), stdout=subprocess.DEVNULL, stderr=told,
+        start_new_session=True,
     ) as process:  # fmt: skip
-        while not (tmp_path / "out/stages").is_dir():
+        while not any("forkserver" in command for command in of_session(process.pid)):
             assert process.poll() is None
-            time.sleep(0.05)
+            time.sleep(0.02)
         time.sleep(wait)
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert errors.endswith("interrupted; run the same command again to go on\n")
+        if sent == signal.SIGINT:
+            os.killpg(process.pid, sent)  # as a terminal does
+        else:
+            process.send_signal(sent)
+        process.wait(60)
+        deadline = time.monotonic() + 3
+        while left := of_session(process.pid):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    expected = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+    assert process.returncode == expected[sent]
+    errors = (tmp_path / "errors").read_text()
     assert "Traceback" not in errors
+    if sent == signal.SIGINT:
+        assert errors.endswith("interrupted; run the same command again to go on\n")

@@ -2,7 +2,7 @@ import pytest
 from datacomp.curate.workflow.config import load_study
 from datacomp.curate.workflow.scheduler import Record
 from datacomp.curate.workflow.summary import summarise, verdict
-from datacomp.evaluate.tasks import load_tasks
+from datacomp.evaluate.tasks import load_tasks, select_tasks
 
 
 def row(name, mean, share, tied=()):
@@ -12,7 +12,7 @@ def row(name, mean, share, tied=()):
 
 def test_a_win_is_called_a_win():
     rows = [row("clip", 0.5, 0.3), row("all", 0.4, 1.0)]
-    assert verdict(rows) == (
+    assert verdict(rows, []) == (
         "Curation won: clip keeps 30% of the pool and is 0.100 ahead of the whole pool "
         "(0.500 against 0.400), by more than the spread of the seeds."
     )
@@ -20,7 +20,7 @@ def test_a_win_is_called_a_win():
 
 def test_a_tie_is_called_a_tie():
     rows = [row("clip", 0.5, 0.3, ["all"]), row("all", 0.49, 1.0, ["clip"])]
-    assert verdict(rows) == (
+    assert verdict(rows, []) == (
         "No clear winner: clip is 0.010 ahead of the whole pool (0.500 against 0.490), which is "
         "within the spread of the seeds."
     )
@@ -28,14 +28,14 @@ def test_a_tie_is_called_a_tie():
 
 def test_a_loss_is_called_a_loss():
     rows = [row("all", 0.5, 1.0), row("clip", 0.4, 0.3)]
-    assert verdict(rows) == (
+    assert verdict(rows, []) == (
         "Curation did not win: the whole pool (all) has the highest average, 0.500."
     )
 
 
 def test_a_baseline_ahead_of_ties_is_no_winner():
     rows = [row("all", 0.5, 1.0, ["clip"]), row("clip", 0.4, 0.3, ["all"])]
-    assert verdict(rows) == (
+    assert verdict(rows, []) == (
         "No clear winner: the whole pool (all) has the highest average, 0.500, but all others "
         "are within the spread of the seeds."
     )
@@ -44,14 +44,47 @@ def test_a_baseline_ahead_of_ties_is_no_winner():
 def test_one_seed_tells_nothing():
     rows = [row("clip", 0.5, 0.3, ["all"]), row("all", 0.4, 1.0, ["clip"])]
     rows[0]["average"]["spread"] = None
-    assert verdict(rows) == (
+    assert verdict(rows, []) == (
         "clip has the highest average, 0.500; with one seed each no spread is known, so nothing "
         "is called a difference."
     )
 
 
 def test_without_a_baseline_nothing_is_compared():
-    assert verdict([row("clip", 0.5, 0.3)]) == "clip has the highest average, 0.500."
+    assert verdict([row("clip", 0.5, 0.3)], []) == "clip has the highest average, 0.500."
+
+
+def scored(name, share, **scores):
+    named = {f"demo/{key}": {"mean": value} for key, value in scores.items()}
+    return {**row(name, sum(scores.values()) / len(scores), share), "scores": named}
+
+
+def test_scores_of_guessing_are_called_guessing():
+    tasks = [load_tasks()[key] for key in ("demo/digits", "demo/letters")]  # chance 0.1, 1/52
+    rows = [scored("clip", 0.3, digits=0.11, letters=0.03)]
+    rows.append(scored("all", 1.0, digits=0.09, letters=0.01))
+    assert verdict(rows, tasks) == (
+        "No dataset does better than chance: these scores say nothing. The highest average is "
+        "0.070; train longer, or on more samples."
+    )
+    rows[1]["scores"]["demo/letters"]["mean"] = 0.2  # one of them knows some letters
+    assert verdict(rows, tasks).startswith("Curation won: clip")
+
+
+def test_a_little_on_many_tasks_is_better_than_chance():
+    tasks = [task for task in load_tasks().values() if task.classes in {2, 10}]
+    error = {task.key: (task.chance * (1 - task.chance) / task.size) ** 0.5 for task in tasks}
+    rows = [row("clip", 0.3, 0.3), row("all", 0.2, 1.0)]
+    for one, times in zip(rows, (2.5, 0.0), strict=True):
+        one["scores"] = {t.key: {"mean": t.chance + times * error[t.key]} for t in tasks}
+    assert verdict(rows, tasks).startswith("Curation won: clip")
+    assert verdict(rows[1:], tasks).startswith("No dataset does better than chance")
+
+
+def test_where_no_chance_level_is_known_nothing_is_said_of_it():
+    task = load_tasks()["demo/digits"].model_copy(update={"chance": None})
+    rows = [scored("clip", 0.3, digits=0.1), scored("all", 1.0, digits=0.05)]
+    assert verdict(rows, [task]).startswith("Curation won: clip")
 
 
 STUDY = """\
@@ -139,3 +172,18 @@ def test_what_was_used_is_told_apart_with_all_it_needed(summary):
 def test_the_best_of_a_task_are_all_that_tie(summary):
     best = {task["key"]: task["best"] for task in summary["tasks"]}
     assert best == {"demo/digits": ["first", "second"], "demo/greek": []}
+
+
+def test_groups_are_averaged_if_all_of_their_tasks_are_there(summary, tmp_path):
+    assert [row["aggregates"] for row in summary["datasets"]] == [{}, {}, {}]
+    study = load_study(tmp_path / "datacomp.toml")
+    tasks, records = select_tasks(suite="demo"), records_of(VALUES)
+    for name in VALUES:
+        for seed, score in ((3, 0.4), (4, 0.6)):
+            values = {task.key: score for task in tasks} | {tasks[0].key: score + 0.1}
+            records[f"evaluate-{name}-seed{seed}"] = Record("", 1.0, {"values": values})
+    whole = summarise(study, tasks, records)["datasets"][0]["aggregates"]
+    assert list(whole) == ["Average"]
+    assert whole["Average"]["values"] == pytest.approx([0.42, 0.62])
+    assert whole["Average"]["mean"] == pytest.approx(0.52)
+    assert whole["Average"]["spread"] == pytest.approx(0.2 / 2**0.5)
