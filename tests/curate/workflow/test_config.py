@@ -301,3 +301,13 @@ def test_a_run_of_the_study_counts_as_a_stage_not_as_a_file(write, tmp_path):
     study.run_dir("all", 0).mkdir(parents=True)
     (study.run_dir("all", 0) / "info.json").write_text("done")
     assert settings_of(study, "filter-scored") == before
+
+
+def test_tasks_without_a_score_compare_no_datasets(write, tmp_path):
+    (tmp_path / "evalsets").mkdir()
+    text = MINIMAL.replace('suite = "demo"', 'suite = "datacomp"\ndata = "evalsets"')
+    assert text != MINIMAL
+    keys = {task.key for task in evaluation_tasks(load_study(write(text)))}
+    assert len(keys) == 38
+    assert "wilds/fmow" in keys
+    assert not keys & {"fairness/fairface", "fairness/utkface"}
