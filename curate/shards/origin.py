@@ -136,7 +136,7 @@ class TarOrigin(Origin):
 
 @dataclass(frozen=True)
 class PoolSlice(Slice):
-    """Rows of a pool: uid, copy, url, text, width, height, sha256, root, shard, offset, length."""
+    """Rows of a pool: uid, copy and label beside the columns and the root of its image."""
 
     rows: pa.Table
 
@@ -154,16 +154,14 @@ class PoolSlice(Slice):
                         f"{path}: the image of sample {row['uid']} is not the one that was added "
                         "to the pool (SHA-256 differs); restore it or make the pool again"
                     )
-                yield (
-                    f"{row['uid']}-{row['copy']}",
-                    sorted(
-                        [
-                            (EXTENSIONS[probe(image).format], image),
-                            ("json", _sample_json(row)),
-                            ("txt", (row["text"] or "").encode()),
-                        ]
-                    ),
-                )
+                members = [
+                    (EXTENSIONS[probe(image).format], image),
+                    ("json", _sample_json(row)),
+                    ("txt", (row["text"] or "").encode()),
+                ]
+                if row["label"] is not None:
+                    members.append(("cls", str(row["label"]).encode()))
+                yield f"{row['uid']}-{row['copy']}", sorted(members)
 
 
 class PoolOrigin(Origin):
@@ -226,6 +224,7 @@ class PoolOrigin(Origin):
         self._register("build_output", table)
         reader = self._pool.connection.sql(
             "SELECT o.place, o.copy, s.url, s.text, s.width, s.height, s.sha256, s.source, "
+            f"{self._label()} AS label, "
             's.shard, s."offset", s.length FROM build_output o JOIN build_wanted w USING (place) '
             "JOIN samples s USING (uid) ORDER BY o.rank"
         ).to_arrow_reader(PLAN_BATCH)
@@ -239,6 +238,11 @@ class PoolOrigin(Origin):
     def close(self) -> None:
         """Close the pool."""
         self._pool.close()
+
+    def _label(self) -> str:
+        """Return the SQL of a sample's class label: the column ``class``, if it holds numbers."""
+        kind = self._pool.columns().get("class", "")
+        return 's."class"' if kind in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT") else "NULL"
 
     def _register(self, name: str, table: pa.Table) -> None:
         self._pool.connection.register(name, table)
@@ -263,6 +267,7 @@ class PoolOrigin(Origin):
     def _content_digest(self) -> str:
         columns = ("uid", "url", "text", "width", "height", "sha256", "shard", "offset", "length")
         values = ", ".join(f"coalesce(s.\"{name}\"::VARCHAR, '-')" for name in columns)
+        values += f", coalesce({self._label()}::VARCHAR, '-')"
         rows = self._pool.sql(
             f"SELECT count(*), bit_xor(md5_number(md5(concat_ws(chr(31), {values})))) "
             "FROM samples s SEMI JOIN build_wanted USING (uid)"

@@ -6,6 +6,7 @@ perfectly and a run can go on at any step without reading what came before.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,8 @@ class LabelledImages:
 
         Raises UsageError where a class would have nothing left on either side.
         """
+        if not math.isfinite(train):
+            raise UsageError(f"train is {train}, expected a share or a number of images")
         rng = np.random.default_rng([seed, self.classes])
         chosen: list[np.ndarray] = []
         rest: list[np.ndarray] = []

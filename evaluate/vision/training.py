@@ -135,17 +135,18 @@ def _run(
         return done
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    if rank == 0:
-        write_json(output / INFO, {**plan, "status": "running"})
     started = time.monotonic()
+    seed_all(plan["seed"], 0)
+    network = build(
+        recipe.model, images.classes, recipe.image_size, recipe.model_args, recipe.drop_path
+    )
+    if start is not None:
+        fill(network, start / CHECKPOINT, drop_head=True)
+    if rank == 0:
+        # Only now: a command that cannot begin must leave the folder to the corrected one.
+        write_json(output / INFO, {**plan, "status": "running"})
     with _processes(world, plan["device"]):
         device = _device_of(plan["device"])
-        seed_all(plan["seed"], 0)
-        network = build(
-            recipe.model, images.classes, recipe.image_size, recipe.model_args, recipe.drop_path
-        )
-        if start is not None:
-            fill(network, start / CHECKPOINT, drop_head=True)
         network.to(device)
         broken, log = _fit(network, images, recipe, plan, output, device, settings, rank)
         if rank != 0:
@@ -338,10 +339,26 @@ def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     for key, value in json.loads(json.dumps(plan)).items():
         if key != "data" and info.get(key) != value:
             raise UsageError(
-                f"{output}: this run was begun with {key} = {info.get(key)!r}, now {value!r}; "
+                f"{output}: this run was begun with {_difference(key, info.get(key), value)}; "
                 "train into another folder"
             )
-    return info if info.get("status") == "done" else None
+    if info.get("status") != "done":
+        return None
+    checkpoint = output / CHECKPOINT
+    if not checkpoint.is_file() or sha256_file(checkpoint) != info.get("checkpoint_sha256"):
+        raise IntegrityError(
+            f"{checkpoint}: is not the checkpoint this run ended with; restore it, or delete "
+            f"{output} to train again"
+        )
+    return info
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """Say in which of its entries a setting differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        inner = next(name for name in {**now, **before} if before.get(name) != now.get(name))
+        return _difference(f"{key}.{inner}", before.get(inner), now.get(inner))
+    return f"{key} = {before!r}, now {now!r}"
 
 
 def _finished(output: Path) -> dict[str, Any] | None:

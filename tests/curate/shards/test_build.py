@@ -221,6 +221,22 @@ def test_a_pool_with_images_is_a_source(pool, select, out, make):
     assert not any(b"truth" in data or b"good" in data for data in found.values())
 
 
+def test_class_labels_of_a_pool_go_with_its_images(tmp_path, select, out, make):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, label in [(0, 7), (1, 12), (2, None)]:
+        (folder / f"{number}.jpg").write_bytes(make.picture(number))
+        values = {"uid": make.uid_of(number), "caption": "x"}
+        values |= {} if label is None else {"class": label}
+        (folder / f"{number}.json").write_text(json.dumps(values))
+    with Pool.create(tmp_path / "pool.duckdb") as made:
+        made.add(open_source("folder", folder))
+    build_shards(tmp_path / "pool.duckdb", select(0, 1, 2), out, workers=1)
+    found = dict(make.contents(out / "00000000.tar"))
+    labels = {name: data for name, data in found.items() if name.endswith(".cls")}
+    assert labels == {f"{make.uid_of(0)}-0.cls": b"7", f"{make.uid_of(1)}-0.cls": b"12"}
+
+
 def test_workers_change_nothing_from_a_pool(pool, select, tmp_path, make):
     subset = select(0, 1, 2, 3, 4, 4)
     for workers in (1, 2):

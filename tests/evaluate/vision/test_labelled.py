@@ -60,3 +60,8 @@ def test_a_split_takes_the_same_part_of_every_class(labelled, train, count):
 def test_a_split_leaves_images_on_both_sides(labelled, train):
     with pytest.raises(UsageError, match=r"class 0 has 20 images; .* leaves none on one side"):
         open_labelled(labelled, None).split(train, seed=0)
+
+
+def test_a_share_is_a_number(labelled):
+    with pytest.raises(UsageError, match="train is nan, expected a share or a number of images"):
+        open_labelled(labelled, None).split(float("nan"), seed=0)

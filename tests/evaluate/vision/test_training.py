@@ -67,7 +67,7 @@ def test_a_run_refuses_other_data_and_other_settings(
     begun, labelled, tiny_recipe, tmp_path, square, write_tar
 ):
     output, _ = begun
-    with pytest.raises(UsageError, match="was begun with seed = 0, now 1"):
+    with pytest.raises(UsageError, match="was begun with seed = 0, now 1; train"):
         pretrain(labelled, output, tiny_recipe(), seed=1, settings=ONE)
     write_tar(tmp_path / "0.tar", [("a.png", square(0, 0)), ("a.cls", b"1")])
     with pytest.raises(IntegrityError, match="was begun on other data"):
@@ -134,3 +134,19 @@ def test_two_processes_train_as_one(begun, labelled, tiny_recipe, tmp_path):
     one = load_file(begun[0] / "checkpoint.safetensors")
     two = load_file(tmp_path / "run/checkpoint.safetensors")
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+
+
+def test_only_what_differs_in_a_recipe_is_named(begun, labelled, tiny_recipe):
+    with pytest.raises(UsageError, match=r"was begun with recipe\.epochs = 2, now 3; train into"):
+        pretrain(labelled, begun[0], tiny_recipe(epochs=3), settings=ONE)
+
+
+def test_a_command_that_cannot_begin_leaves_the_folder_free(labelled, tiny_recipe, tmp_path):
+    with pytest.raises(UsageError, match="unknown timm model 'vit_tinny'"):
+        pretrain(labelled, tmp_path / "run", tiny_recipe(model="vit_tinny"), settings=ONE)
+    assert list((tmp_path / "run").iterdir()) == []
+    info = pretrain(labelled, tmp_path / "run", tiny_recipe(epochs=1), settings=ONE)
+    (tmp_path / "run/checkpoint.safetensors").unlink()
+    with pytest.raises(IntegrityError, match="is not the checkpoint this run ended with"):
+        pretrain(labelled, tmp_path / "run", tiny_recipe(epochs=1), settings=ONE)
+    assert info["status"] == "done"
