@@ -16,20 +16,21 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ...durable import atomic_path, storage_errors, write_bytes, write_json
-from ...errors import DataError, StorageError, UsageError
+from ...durable import atomic_path, partial_path, storage_errors, write_bytes, write_json
+from ...errors import DataError, MissingError, StorageError, UsageError
 from ...progress import Progress, duration, say
 from ..parallel import default_workers, map_ordered
 from ..tar import BLOCK, TarWriter
 from . import png
-from .classes import ClassTable, find_classes
-from .contract import ClassRecord, Generator, Picture
+from .classes import ClassTable, find_classes, remove_classes
+from .contract import ClassRecord, Generator, Picture, without_paths
 
 MARKER = "synth.json"
 _DONE = ".done"
@@ -40,7 +41,8 @@ _MAX_SHARD = 100_000
 _TAR_OVERHEAD = 8 * BLOCK
 _FILE_OVERHEAD = 4096
 _WARM_UP = 2.0
-_KEPT_FREE = 64 << 20
+_SPARE = (1 << 20, 64 << 20)
+"""Bytes the disk must have beyond the estimate, which may be half the truth: at least, at most."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Plan:
         one = self.generator
         return (
             f"{one.kind}: {one.total:,} images ({one.classes:,} classes x {one.instances:,}) of "
-            f"{one.size} px, about {_gigabytes(self.bytes_estimate())} and "
+            f"{one.size} px, about {_gigabytes(max(self.bytes_estimate(), 100_000))} and "
             f"{duration(self.seconds_estimate(workers))} with {workers} "
             f"{'worker' if workers == 1 else 'workers'}"
         )
@@ -144,7 +146,7 @@ def build(plan: Plan, workers: int | None = None) -> Report:
     if workers < 1:
         raise UsageError(f"workers is {workers}, expected at least 1")
     identity = plan.identity()
-    new = _check_folder(plan.out, identity)
+    new, was_there = _check_folder(plan.out, identity), plan.out.exists()
     say(plan.describe(workers))
     made = made_units(plan)
     there = sum(plan.size(unit) for unit in made)
@@ -152,7 +154,12 @@ def build(plan: Plan, workers: int | None = None) -> Report:
     if new:
         write_json(plan.out / MARKER, identity)
     with _locked(plan.out):
-        find_classes(plan.generator, plan.out, workers)
+        try:
+            find_classes(plan.generator, plan.out, workers)
+        except (DataError, MissingError, UsageError):
+            if new:  # what was asked for cannot be made: leave the place to what is asked next
+                _remove_begun(plan.out, was_there)
+            raise
         if plan.format == "folder":
             _write_class_files(plan)
         drawn = 0
@@ -205,7 +212,7 @@ def _check_folder(out: Path, identity: dict[str, Any]) -> bool:
                 "folder"
             )
         return True
-    if found != identity:
+    if without_paths(found) != without_paths(identity):
         raise UsageError(
             f"{out}: holds another set ({_difference(found, identity)}); choose another folder "
             "or remove this one"
@@ -215,28 +222,56 @@ def _check_folder(out: Path, identity: dict[str, Any]) -> bool:
 
 def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
     """Name the first thing in which two configurations differ."""
-    there, here = ({**one, **one.get("options", {})} for one in (found, asked))
-    for name in dict.fromkeys([*here, *there]):
+    there, here = ({**one["options"], **one} for one in (found, asked))
+    for name in dict.fromkeys([*asked, *asked["options"], *there]):
         if name != "options" and there.get(name) != here.get(name):
+            if name in asked["options"]:  # rather the path than what is in the file
+                there, here = found["options"], asked["options"]
+            if there.get(name) == here.get(name):
+                return f"what is in {here[name]} has changed"
             return f"{name} is {there.get(name)!r} there, {here.get(name)!r} was asked for"
     return "its configuration differs"
 
 
 def _check_room(plan: Plan, images: int) -> None:
-    """Refuse to begin what the disk cannot hold."""
+    """Refuse to begin what cannot be written, or what the disk cannot hold."""
+    if not images:
+        return
     folder = next(path for path in (plan.out.absolute(), *plan.out.absolute().parents)
                   if path.is_dir())  # fmt: skip
+    _check_writable(plan.out, folder)
     needed = plan.bytes_estimate() * images // plan.generator.total
+    spare = min(max(needed, _SPARE[0]), _SPARE[1])
     free = shutil.disk_usage(folder).free
-    if images and needed + _KEPT_FREE > free:
+    if needed + spare > free:
         raise StorageError(
-            f"{plan.out}: needs about {_gigabytes(needed)}, but {_gigabytes(free)} are free; make "
-            "fewer images or choose another disk"
+            f"{plan.out}: needs about {_gigabytes(needed)} and {_gigabytes(spare)} to spare, but "
+            f"{_gigabytes(free)} are free; make fewer images or choose another disk"
         )
 
 
+def _check_writable(out: Path, folder: Path) -> None:
+    """Refuse a place in which no file can be made, whatever room it has."""
+    try:
+        with storage_errors(out), tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}; choose another place") from error
+
+
+def _remove_begun(out: Path, keep_folder: bool) -> None:
+    """Remove what stands in a folder before its classes are found."""
+    with storage_errors(out):
+        remove_classes(out)
+        (out / MARKER).unlink()
+        if not keep_folder and not any(out.iterdir()):
+            out.rmdir()
+
+
 def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{max(size, 1e5) / 1e6:,.1f} MB"
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
 @contextlib.contextmanager
@@ -358,9 +393,13 @@ def _write_files(plan: Plan, unit: int) -> None:
         for record, picture in _pictures(plan, unit):
             path = plan.out / plan.generator.file_name(record, picture.instance)
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(png.encode(picture))
-            partial.replace(path)
+            partial = partial_path(path)
+            try:
+                partial.write_bytes(png.encode(picture))
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
             written.append(path)
         for path in {*written, *(path.parent for path in written)}:
             descriptor = os.open(path, os.O_RDONLY)

@@ -147,13 +147,13 @@ class Generator(ABC):
     def identity(self) -> dict[str, Any]:
         """Return what decides the pixels, as plain JSON values: kind, version and parameters.
 
-        A generator that reads files adds their digests here.
+        A generator that reads files adds what is in them here, under the option's name.
         """
         return {"kind": self.kind, "version": self.version, "options": self.options()}
 
     def digest(self) -> str:
-        """Return the name of this configuration: the SHA-256 of its canonical JSON."""
-        return digest(self.identity())
+        """Return the name of this configuration: the SHA-256 of what decides its pixels."""
+        return digest(without_paths(self.identity()))
 
     @property
     def class_ids(self) -> range:
@@ -223,6 +223,12 @@ class Generator(ABC):
     @abstractmethod
     def cost(self) -> Cost:
         """Return a rough estimate of what the images cost."""
+
+
+def without_paths(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return an identity less the options that name files whose contents it holds."""
+    options = {name: one for name, one in identity["options"].items() if name not in identity}
+    return {**identity, "options": options}
 
 
 def spread(low: float, high: float, count: int = 7) -> list[int]:

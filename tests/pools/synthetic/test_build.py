@@ -1,9 +1,11 @@
 """Sets on disk: the same bytes whoever makes them, whole or not there, never two in one folder."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +15,12 @@ import tracemalloc
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from datacomp.errors import DataError, StorageError, UsageError
+from datacomp.errors import DataError, MissingError, StorageError, UsageError
 from datacomp.pools import tar
 from datacomp.pools.synthetic import build as module
 from datacomp.pools.synthetic.build import Plan, build
+from datacomp.pools.synthetic.exfractaldb import ExFractalDB
+from datacomp.pools.synthetic.fractaldb import FractalDB
 from datacomp.pools.synthetic.rcdb import RCDB
 from datacomp.pools.synthetic.visualatom import VisualAtom
 from datacomp.pools.uids import uid_of_bytes
@@ -269,9 +273,115 @@ def test_a_corrupt_table_of_classes_is_named(tmp_path):
 def test_what_the_disk_cannot_hold_is_not_begun(tmp_path):
     plan = Plan(VisualAtom(classes=1_000_000, instances=1_000_000), tmp_path / "set")
     said = refusal(StorageError, plan)
-    assert said.startswith(f"{plan.out}: needs about 61,596,000.0 GB, but ")
-    assert said.endswith(" GB are free; make fewer images or choose another disk")
+    assert said.startswith(f"{plan.out}: needs about 61,596,000.0 GB and 67.1 MB to spare, but ")
+    assert said.endswith(" are free; make fewer images or choose another disk")
+    assert list(tmp_path.iterdir()) == []
+
+
+def with_free(monkeypatch, size):
+    usage = shutil.disk_usage(".")._replace(free=size)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+
+
+def test_what_must_be_free_depends_on_the_set(tmp_path, monkeypatch):
+    plan = Plan(small(), tmp_path / "set")
+    need = plan.bytes_estimate() + (1 << 20)
+    with_free(monkeypatch, need - 1)
+    needed, free = f"{plan.bytes_estimate() / 1e6:.1f} MB", f"{need / 1e6:.1f} MB"
+    assert refusal(StorageError, plan) == (
+        f"{plan.out}: needs about {needed} and 1.0 MB to spare, but {free} are free; make fewer "
+        "images or choose another disk"
+    )
     assert not plan.out.exists()
+    with_free(monkeypatch, need)
+    assert build(plan, 1).drawn == 30
+    with_free(monkeypatch, 0)
+    assert build(plan, 1).drawn == 0  # nothing is written any more
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder nobody may write to")
+def test_a_place_that_cannot_be_written_is_named_before_its_room():
+    assert refusal(StorageError, Plan(small(), module.Path("/proc/set"))) == (
+        "cannot write /proc/set: No such file or directory; choose another place"
+    )
+
+
+# -- classes that cannot be had --------------------------------------------------------------
+
+TRIANGLE = "".join(f"0.5,0,0,0.5,{e},{f},{1 / 3}\n" for e, f in [(0, 0), (0.5, 0), (0.25, 0.5)])
+
+
+def csvs(folder, *texts):
+    folder.mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"{number:05d}.csv").write_text(text)
+    return str(folder)
+
+
+def test_a_search_in_vain_leaves_the_place_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("datacomp.pools.synthetic.exfractaldb._TRIES", 50)
+    out = tmp_path / "set"
+    vain = ExFractalDB(classes=2, instances=1, size=48, variance=0.9)
+    assert refusal(DataError, Plan(vain, out)).startswith("exfractaldb: none of 50 ")
+    assert list(tmp_path.iterdir()) == []
+    assert build(Plan(small(), out), 1).drawn == 30
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_broken_csvs_leave_an_empty_folder_empty(tmp_path, workers):
+    out = tmp_path / "set"
+    out.mkdir()
+    folder = csvs(tmp_path / "csv", TRIANGLE, TRIANGLE + "1,2\n")
+    broken = FractalDB(classes=2, instances=1, size=48, parameters=folder)
+    assert refusal(DataError, Plan(broken, out), workers) == (
+        f"{folder}/00001.csv: line 4: expected 7 numbers, found 2"
+    )
+    assert list(out.iterdir()) == []
+
+
+def test_a_set_that_was_begun_keeps_its_configuration(tmp_path, monkeypatch):
+    """Only the call that wrote ``synth.json`` takes it away."""
+    plan = Plan(small(), tmp_path / "set")
+    build(plan, 1)
+    (plan.out / "classes.parquet").unlink()
+    before = digests(plan.out)
+
+    def fail(*_):
+        raise MissingError("no numba")
+
+    monkeypatch.setattr(VisualAtom, "find", fail)
+    assert refusal(MissingError, plan) == "no numba"
+    assert digests(plan.out) == before
+
+
+def test_files_count_by_what_is_in_them(tmp_path, monkeypatch):
+    """The same CSVs by another path are the same set; other CSVs by the same path are not."""
+    monkeypatch.chdir(tmp_path)
+    folder, out = csvs(tmp_path / "csv", TRIANGLE), tmp_path / "set"
+    csvs(tmp_path / "other", TRIANGLE.replace("0.25", "0.125"))
+
+    def plan(path, **more):
+        return Plan(
+            FractalDB(classes=1, instances=2, size=48, points=500, parameters=path, **more), out
+        )
+
+    first = build(plan("csv"), 1)
+    again = build(plan(folder), 1)
+    assert (first.drawn, again.drawn, again.digest) == (2, 0, first.digest)
+    end = "; choose another folder or remove this one"
+    held = f"{out}: holds another set ("
+    assert refusal(UsageError, plan("other")) == (
+        f"{held}parameters is 'csv' there, 'other' was asked for){end}"
+    )
+    assert refusal(UsageError, plan("")) == (
+        f"{held}parameters is 'csv' there, '' was asked for){end}"
+    )
+    (tmp_path / "rows.csv").write_text("1,1,1,1,1,1\n1,1,1,1,1,0.5\n")
+    assert refusal(UsageError, plan("csv", weights="rows.csv")) == (
+        f"{held}weights is '' there, 'rows.csv' was asked for){end}"
+    )
+    (tmp_path / "csv/00000.csv").write_text(TRIANGLE.replace("0.25", "0.125"))
+    assert refusal(UsageError, plan("csv")) == f"{held}what is in csv has changed){end}"
 
 
 FULL = """
@@ -301,6 +411,29 @@ def test_a_file_that_cannot_be_finished_leaves_nothing(tmp_path):
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".s")) == [
         "classes.parquet", "synth.json",
     ]  # fmt: skip
+
+
+def test_an_image_that_cannot_be_written_leaves_no_part_of_it(tmp_path, monkeypatch):
+    plan = Plan(RCDB(**SMALL), tmp_path / "set", "folder")
+
+    def full(self, data):
+        with self.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        real = module.Path.write_bytes
+        patch.setattr(
+            module.Path,
+            "write_bytes",
+            lambda self, data: (full if ".png" in self.name else real)(self, data),
+        )
+        assert refusal(StorageError, plan) == (
+            f"cannot write {plan.out}: the disk is full; free some space and run the same command "
+            "again"
+        )
+    assert [name for name in digests(plan.out) if "png" in name] == []
+    assert build(plan, 1).drawn == 30
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
