@@ -37,7 +37,7 @@ $(BIN)/uv: constraints.txt
 	touch $@
 
 $(VENV)/demo-$(STAMP): $(BIN)/uv
-	$(UV) --editable '.[train]'
+	$(UV) --editable '.[train,synth]'
 	touch $@
 
 $(VENV)/setup-$(STAMP): $(BIN)/uv

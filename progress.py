@@ -85,7 +85,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "samples") -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = 0
+        self.done = self._before = 0
         self._start = self._last = time.monotonic()
         self._drawn = False
         self._tty = sys.stderr.isatty()
@@ -100,6 +100,10 @@ class Progress:
             self._draw(final=True)
         if self._drawn and self._tty:
             print(file=sys.stderr)
+
+    def resume(self, done: int) -> None:
+        """Begin at ``done``: what an earlier attempt did counts, but not for the rate."""
+        self.done = self._before = done
 
     def advance(self, amount: int = 1) -> None:
         """Record that ``amount`` more units are done."""
@@ -125,7 +129,7 @@ class Progress:
             return
         self._drawn = True
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        rate = self.done / elapsed
+        rate = (self.done - self._before) / elapsed
         text = how_far(Update(self.label, self.done, self.total, self.unit), rate)
         if final:
             text += f", {duration(elapsed)}"

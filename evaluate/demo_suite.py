@@ -111,7 +111,7 @@ def _digits() -> Iterator[_Item]:
     except ImportError:
         raise MissingError(
             "the handwritten digits come with scikit-learn, which is not installed: "
-            "pip install '.[train]'"
+            "pip install -e '.[train]'"
         ) from None
     scans, labels = load_digits(return_X_y=True)
     for pixels, label in zip(np.asarray(scans), np.asarray(labels), strict=True):

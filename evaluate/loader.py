@@ -70,7 +70,7 @@ def training_loader(
         groups = math.ceil(args.train_num_samples / (global_batch * args.accum_freq))
         batches = groups * args.accum_freq
         if progress is not None:
-            progress.done = epoch * batches * global_batch
+            progress.resume(epoch * batches * global_batch)
             progress.total = args.epochs * batches * global_batch
         buffer = min(SHUFFLE_SIZE, max(64, batches * args.batch_size // (4 * LANES)))
         lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared, buffer, aside)

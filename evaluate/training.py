@@ -118,7 +118,7 @@ def require_extra() -> None:
     for module in ("torch", "open_clip", "open_clip_train", "webdataset"):
         if importlib.util.find_spec(module) is None:
             raise MissingError(
-                f"training needs {module}, which is not installed: pip install '.[train]'"
+                f"training needs {module}, which is not installed: pip install -e '.[train]'"
             )
 
 

@@ -226,7 +226,7 @@ def import_open_clip() -> Any:
         import open_clip
     except ImportError:
         raise MissingError(
-            "models need open_clip, which is not installed: pip install '.[train]'"
+            "models need open_clip, which is not installed: pip install -e '.[train]'"
         ) from None
     return open_clip
 

@@ -163,3 +163,12 @@ def test_a_board_is_repeated_elsewhere(clock, capsys):
     progress.set_verbosity(-1)
     clock[0] += 60
     assert not board.due()
+
+
+def test_what_was_done_before_does_not_count_for_the_rate(capsys, monkeypatch):
+    clock = iter([0.0, *[10.0] * 50])
+    monkeypatch.setattr("datacomp.progress.time.monotonic", lambda: next(clock))
+    with Progress("training", 1000) as work:
+        work.resume(900)
+        work.advance(50)
+    assert "training: 950 of 1,000 samples, 5.0/s, 10 s left" in capsys.readouterr().err

@@ -56,7 +56,7 @@ def doctor(shards: Path | None, as_json: bool) -> None:
     missing = sorted({row["extra"] for row in packages if row["version"] == "missing"})
     if missing:
         extras = "all" if "all" in missing else ",".join(missing)
-        click.echo(f"\nto install what is missing, in the clone: pip install '.[{extras}]'")
+        click.echo(f"\nto install what is missing, in the clone: pip install -e '.[{extras}]'")
     if loader is not None:
         click.echo()
         emit_table([(key, str(value)) for key, value in loader.items()], ["loader", ""])

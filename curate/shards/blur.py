@@ -167,7 +167,7 @@ def blur_pixels(pixels: NDArray[np.float32], boxes: list[Box]) -> NDArray[np.flo
     try:
         import cv2
     except ImportError:
-        raise MissingError("blurring needs OpenCV: pip install '.[download]'") from None
+        raise MissingError("blurring needs OpenCV: pip install -e '.[download]'") from None
     height, width = pixels.shape[:2]
     mask = np.zeros(pixels.shape[:2], np.float32)
     longest = 0

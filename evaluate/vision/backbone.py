@@ -117,7 +117,7 @@ def import_timm() -> Any:
         import timm
     except ImportError:
         raise MissingError(
-            "vision encoders need timm, which is not installed: pip install '.[train]'"
+            "vision encoders need timm, which is not installed: pip install -e '.[train]'"
         ) from None
     return timm
 

@@ -191,7 +191,7 @@ def _fit(
     total, saved = recipe.steps(len(images)), time.monotonic()
     label = "pre-training" if plan["task"] == "pretrain" else "fine-tuning"
     with Progress(label, total * recipe.batch_size) as progress, storage_errors(output):
-        progress.done = step * recipe.batch_size
+        progress.resume(step * recipe.batch_size)
         model.train()
         for pictures, labels, unread in batches:
             seed_all(plan["seed"], step, rank, 2)
@@ -418,6 +418,6 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             raise MissingError(
-                f"training needs {name}, which is not installed: pip install '.[train]'"
+                f"training needs {name}, which is not installed: pip install -e '.[train]'"
             ) from None
     return found

@@ -28,7 +28,7 @@ def kernel(function: F) -> F:
         import numba
     except ImportError:
         raise MissingError(
-            "synthetic images need numba; install it with: pip install '.[synth]'"
+            "synthetic images need numba; install it with: pip install -e '.[synth]'"
         ) from None
     try:
         return cast("F", numba.njit(cache=True, nogil=True)(function))

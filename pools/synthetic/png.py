@@ -32,7 +32,7 @@ def packer() -> str:
         from isal import isal_zlib  # noqa: F401
     except ImportError:
         raise MissingError(
-            "synthetic images need isal; install it with: pip install '.[synth]'"
+            "synthetic images need isal; install it with: pip install -e '.[synth]'"
         ) from None
     return f"isal {version('isal')} on {platform.machine()}"
 

@@ -21,7 +21,7 @@ try:
     from torch.utils.data import Dataset, IterableDataset, get_worker_info
 except ImportError:
     raise MissingError(
-        "data sets for torch need torch; install it with: pip install '.[train]'"
+        "data sets for torch need torch; install it with: pip install -e '.[train]'"
     ) from None
 
 if TYPE_CHECKING:

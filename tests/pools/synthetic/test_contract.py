@@ -138,5 +138,5 @@ def test_numba_is_needed(monkeypatch):
     with pytest.raises(MissingError) as caught:
         kernel(abs)
     assert str(caught.value) == (
-        "synthetic images need numba; install it with: pip install '.[synth]'"
+        "synthetic images need numba; install it with: pip install -e '.[synth]'"
     )

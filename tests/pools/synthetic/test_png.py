@@ -64,5 +64,5 @@ def test_isal_is_needed(monkeypatch):
     with pytest.raises(MissingError) as caught:
         png.packer()
     assert str(caught.value) == (
-        "synthetic images need isal; install it with: pip install '.[synth]'"
+        "synthetic images need isal; install it with: pip install -e '.[synth]'"
     )
