@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import functools
 import glob
+import itertools
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,12 +170,17 @@ class CsvSource(_TableSource):
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         # A caption such as 007 or 1.50 must not be read as a number.
         types = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in as_text)
-        return (
-            f"read_csv([{_path_sql(file)}], header = true, hive_partitioning = false, "
-            "store_rejects = true, max_line_size = 4194304"
-            + (", delim = '\\t'" if file.suffix.lower() == ".tsv" else "")
-            + (f", types = {{{types}}})" if types else ")")
-        )
+        stat = file.stat()
+        dialect = _csv_dialect(str(file), stat.st_size, stat.st_mtime_ns)
+        if dialect.columns is not None:
+            types = ", ".join(
+                f"{literal(name)}: {literal('VARCHAR' if name in as_text else kind)}"
+                for name, kind in dialect.columns
+            )
+            shape = f", auto_detect = false, columns = {{{types}}}"
+        else:
+            shape = f", types = {{{types}}}" if types else ""
+        return f"read_csv([{_path_sql(file)}], {_CSV}, delim = {literal(dialect.delimiter)}{shape})"
 
     def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
         """Set aside the lines of a file that do not parse."""
@@ -182,6 +190,65 @@ class CsvSource(_TableSource):
             "min(error_type::VARCHAR) FROM reject_errors GROUP BY line ORDER BY line"
         )
         connection.execute(_FORGET_REJECTED)
+
+
+_CSV = (
+    "header = true, hive_partitioning = false, store_rejects = true, max_line_size = 4194304, "
+    "quote = '\"', escape = '\"'"
+)
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """How a CSV file is cut; ``columns`` are given where DuckDB cannot find them by itself."""
+
+    delimiter: str
+    columns: tuple[tuple[str, str], ...] | None
+
+
+@functools.lru_cache(64)
+def _csv_dialect(path: str, size: int, changed: int) -> _Dialect:
+    """Look at a file's beginning. One unclosed quote makes DuckDB's own detection give up."""
+    with open(path, "rb") as file:
+        lines = file.read(_CSV_BEGINNING).decode("utf-8-sig", "replace").splitlines(True)
+    if len(lines) > 1:
+        lines.pop()  # it may be cut short
+    tab = path.lower().endswith(".tsv")
+    delimiter = "\t" if tab else max(",;\t|", key=lambda mark: lines[0].count(mark) if lines else 0)
+    try:
+        rows = list(itertools.islice(csv.reader(lines, delimiter=delimiter), _CSV_ROWS))
+    except csv.Error:
+        rows = []
+    if not rows or len(set(rows[0])) != len(rows[0]) or not all(rows[0]):
+        return _Dialect(delimiter, None)
+    reader = f"read_csv([{_path_sql(Path(path))}], {_CSV}, delim = {literal(delimiter)})"
+    try:
+        with duckdb.connect() as connection:
+            found = connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()
+        if [row[0] for row in found] == rows[0]:
+            return _Dialect(delimiter, None)
+    except duckdb.Error:
+        pass
+    whole = [row for row in rows[1:] if len(row) == len(rows[0])]
+    kinds = [_kind_of([row[place] for row in whole]) for place in range(len(rows[0]))]
+    return _Dialect(delimiter, tuple(zip(rows[0], kinds, strict=True)))
+
+
+def _kind_of(values: list[str]) -> str:
+    """Return the DuckDB type that all of a column's values have."""
+    given = [value for value in values if value]
+    for kind, cast in (("BIGINT", int), ("DOUBLE", float)):
+        try:
+            for value in given:
+                cast(value)
+        except ValueError:
+            continue
+        return kind if given else "VARCHAR"
+    return "VARCHAR"
+
+
+_CSV_BEGINNING = 1 << 20
+_CSV_ROWS = 1000
 
 
 def extra_columns(columns: dict[str, str], taken: tuple[str, ...]) -> str:

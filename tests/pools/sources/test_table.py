@@ -250,3 +250,13 @@ def test_a_table_with_a_pair_twice_counts_the_same_every_time(tmp_path, pool):
     first, second = pool.add(source), pool.add(source)
     assert (first.added, first.unchanged, first.duplicates) == (2, 0, 1)
     assert (second.added, second.unchanged, second.duplicates) == (0, 2, 1)
+
+
+def test_one_unclosed_quote_costs_one_line(tmp_path):
+    lines = ["url,caption,width"]
+    lines += [f'http://x/{i},"a ""caption"", number {i}",{i}' for i in range(50)]
+    (tmp_path / "a.csv").write_text("\n".join([*lines, 'http://x/last,"an unclosed quote,1', ""]))
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        report = pool.add(open_source("csv", tmp_path / "a.csv"))
+        assert (report.added, report.set_aside) == (50, {"line_broken": 1})
+        assert pool.scalar("SELECT text FROM samples WHERE width = 7") == 'a "caption", number 7'
