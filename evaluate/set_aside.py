@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,13 @@ class SetAsideLog:
         self._path = path
         self._known: set[Place] = set()
 
+    def begin(self, entries: Iterable[tuple[int, str, str, str]]) -> None:
+        """Begin the list anew with (source, shard, sample, reason), written at once."""
+        self._path.unlink(missing_ok=True)
+        lines = [_line(*entry) for entry in entries]
+        if lines:
+            write_text(self._path, "".join(f"{line}\n" for line in lines))
+
     def refresh(self) -> None:
         """Learn what is listed by now, by this process or another."""
         self._known = {_place(entry) for entry in self._entries()}
@@ -50,11 +57,7 @@ class SetAsideLog:
         if (source, shard, sample) in self._known:
             return
         self._known.add((source, shard, sample))
-        entry = {
-            "source": source, "shard": shard, "sample": sample or None, "reason": reason,
-            "detail": " ".join(detail.split())[:MAX_DETAIL],
-        }  # fmt: skip
-        append_line(self._path, json.dumps(entry, sort_keys=True))
+        append_line(self._path, _line(source, shard, sample, reason, detail))
 
     def settle(self) -> SetAsideReport:
         """Sort the list, leave out what two processes listed both, and count it."""
@@ -77,6 +80,14 @@ class SetAsideLog:
                     yield json.loads(line)
                 except ValueError:
                     raise DataError(f"{self._path}: damaged; train into another folder") from None
+
+
+def _line(source: int, shard: str, sample: str, reason: str, detail: str = "") -> str:
+    entry = {
+        "source": source, "shard": shard, "sample": sample or None, "reason": reason,
+        "detail": " ".join(detail.split())[:MAX_DETAIL],
+    }  # fmt: skip
+    return json.dumps(entry, sort_keys=True)
 
 
 def _place(entry: dict[str, Any]) -> Place:

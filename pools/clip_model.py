@@ -388,7 +388,9 @@ def _read_torch(path: Path) -> Any:
                 "export its tensors as safetensors where it comes from"
             ) from None
         raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except (
+        RuntimeError, EOFError, ValueError, LookupError, OSError, AttributeError, TypeError
+    ) as error:  # fmt: skip
         if "TorchScript" in str(error):
             raise UnsafeInputError(
                 f"{path}: refused, a TorchScript archive carries code; "

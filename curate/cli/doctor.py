@@ -29,7 +29,6 @@ _PACKAGES = {
     "img2dataset": ("img2dataset", "downloading images", "download"),
     "libtorrent": ("libtorrent", "BitTorrent", "p2p"),
     "numba": ("numba", "drawing synthetic pools", "synth"),
-    "isal": ("isal", "drawing synthetic pools", "synth"),
     "faiss": ("faiss-cpu", "nearest neighbours", "all"),
 }
 

@@ -13,9 +13,10 @@ from typing import Any
 from ...durable import write_text
 from ...errors import MissingError, UsageError, suggest
 from ...pools.synthetic import KINDS, generator_class
-from ...pools.synthetic.build import ink, read_marker
+from ...pools.synthetic.build import ink
 from ...pools.synthetic.classes import TABLE, ClassTable
 from ...pools.synthetic.contract import ClassRecord, Generator, Picture, Scalar
+from ...pools.synthetic.marker import open_set
 from .markup import Html, decimal, document, el, join, percent, words
 
 _STORED, _SHOWN = 216, 108
@@ -29,7 +30,7 @@ def open_generator(what: str, options: dict[str, Any]) -> tuple[Generator, Path 
     """Return the generator of a kind, or of the set in a folder, and that folder."""
     if what in KINDS and not Path(what).exists():
         return generator_class(what).with_options(options), None
-    found = read_marker(Path(what))
+    found = open_set(what)
     if found is None:
         raise MissingError(
             f"{what}: neither a kind nor the folder of a synthetic set"
@@ -37,7 +38,7 @@ def open_generator(what: str, options: dict[str, Any]) -> tuple[Generator, Path 
         )
     if options:
         raise UsageError(f"{what}: options are those of the set; to try others, name the kind")
-    return generator_class(str(found.get("kind"))).with_options(found["options"]), Path(what)
+    return found, Path(what)
 
 
 def write_formula_page(

@@ -7,14 +7,18 @@ sees the same images under the same augmentation.
 from __future__ import annotations
 
 import functools
+import os
 import random
+import resource
+import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DatacompError, DataError, RunError, UnsafeInputError
 from ...pools.images import decode
+from ..set_aside import SetAsideLog
 from .labelled import LabelledImages
 from .recipes import Recipe
 
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
 MAX_BROKEN = 100
 """So many broken images in a row are no accident."""
+SHARED = "/dev/shm"
+"""Where Linux keeps what processes share in memory."""
+AHEAD = 2
+"""Batches that each of torch's loader processes makes ahead."""
 
 
 def training_batches(
@@ -34,20 +42,58 @@ def training_batches(
     workers: int,
     rank: int = 0,
     world: int = 1,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[int]]]:
-    """Yield (images float32 (b, 3, s, s), labels int64 (b,), broken) from step ``first`` on.
+    aside: SetAsideLog | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield (images float32 (b, 3, s, s), labels int64 (b,)) from step ``first`` on.
 
-    ``broken`` are the indices of images that do not decode; the next sound one stands in.
+    For an image that does not decode the next sound one stands in; ``aside`` is told. Raises
+    RunError for a loader process that is killed.
     """
     import torch
     from torch.utils.data import DataLoader
 
-    dataset = _steps_class()(data, recipe, normalisation, seed, rank, world)
+    dataset = _steps_class()(data, recipe, normalisation, seed, rank, world, aside)
     loader = DataLoader(
         dataset, batch_size=None, sampler=range(first, recipe.steps(len(data))),
         num_workers=workers, generator=torch.Generator(),
     )  # fmt: skip
-    return iter(loader)
+    try:
+        for batch in loader:
+            if isinstance(batch, DatacompError):
+                raise batch
+            yield batch
+    except RuntimeError as error:
+        text = str(error)
+        if text.startswith("DataLoader worker"):
+            raise RunError(
+                f"a loader process was killed ({text.splitlines()[0].split(': ')[0]}), most "
+                "likely for memory; run the same command again with fewer --workers"
+            ) from error
+        raise
+
+
+def check_shared_memory(recipe: Recipe, workers: int, world: int = 1) -> None:
+    """Raise RunError where loader processes could not hand over the batches of a recipe.
+
+    Found out later it is a process that is killed or, with a limit on the size of files, a
+    batch that never comes.
+    """
+    batch = recipe.batch_size // world * 3 * recipe.image_size**2 * 4
+    needed = workers * AHEAD * batch * int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    free = shutil.disk_usage(SHARED).free if os.path.isdir(SHARED) else needed
+    if workers and limit != resource.RLIM_INFINITY and limit < batch:
+        raise RunError(
+            f"a batch of {batch / 1e6:,.1f} MB is more than a file may have here (ulimit -f: "
+            f"{limit / 1e6:,.1f} MB), and loader processes share it as one; raise the limit or "
+            "use --workers 0"
+        )
+    if needed > free:
+        raise RunError(
+            f"loader processes share {needed / 1e6:,.1f} MB of batches, but {SHARED} has "
+            f"{free / 1e6:,.1f} MB free; enlarge it (docker run --shm-size), or use --workers 0 or "
+            "a smaller --batch-size"
+        )
 
 
 def training_transform(
@@ -85,6 +131,12 @@ def epoch_order(samples: int, epoch: int, seed: int, repeats: int) -> np.ndarray
     return np.repeat(order, repeats)[:samples]
 
 
+def list_broken(aside: SetAsideLog, data: LabelledImages, index: int, error: DataError) -> None:
+    """List an image that does not decode."""
+    reason = "image_unsafe" if isinstance(error, UnsafeInputError) else "image_broken"
+    aside.add(0, *data.name(index), reason, str(error))
+
+
 def seed_all(*key: int) -> None:
     """Seed torch's, numpy's and Python's global generators from a key."""
     import torch
@@ -106,45 +158,48 @@ def _steps_class() -> type:
 
         def __init__(
             self, data: LabelledImages, recipe: Recipe, normalisation: Any, seed: int,
-            rank: int, world: int,
+            rank: int, world: int, aside: SetAsideLog | None,
         ) -> None:  # fmt: skip
             self._data, self._recipe, self._seed = data, recipe, seed
-            self._rank, self._world = rank, world
+            self._rank, self._world, self._aside = rank, world, aside
             self._transform = training_transform(recipe, normalisation)
             self._order = functools.lru_cache(1)(self._order_of)
 
-        def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor] | DatacompError:
             before = torch.get_rng_state(), np.random.get_state(), random.getstate()
             try:
                 return self._batch(step)
+            except DatacompError as error:
+                return error  # raised by a worker, it would come with torch's traceback
             finally:
                 torch.set_rng_state(before[0])
                 np.random.set_state(before[1])
                 random.setstate(before[2])
 
-        def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        def _batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
             epoch, first = divmod(step, self._recipe.steps_per_epoch(len(self._data)))
             size = self._recipe.batch_size
             order = self._order(epoch)
             positions = np.arange(first * size, (first + 1) * size) % len(order)
             pictures: list[torch.Tensor] = []
             labels: list[int] = []
-            broken: list[int] = []
             for place in range(self._rank, size, self._world):
                 # Seeded image by image: the same batch for any number of processes.
                 seed_all(self._seed, step, place, 1)
-                index, image = self._sound(int(order[positions[place]]), broken)
+                index, image = self._sound(int(order[positions[place]]))
                 pictures.append(self._transform(image))
                 labels.append(int(self._data.label[index]))
-            return torch.stack(pictures), torch.tensor(labels), broken
+            return torch.stack(pictures), torch.tensor(labels)
 
-        def _sound(self, index: int, broken: list[int]) -> tuple[int, Any]:
+        def _sound(self, index: int) -> tuple[int, Any]:
             """Return the image at ``index``, or the next one that decodes."""
             for _ in range(MAX_BROKEN):
+                data = self._data.read(index)
                 try:
-                    return index, decode(self._data.read(index))
-                except DataError:
-                    broken.append(index)
+                    return index, decode(data)
+                except DataError as error:
+                    if self._aside is not None:
+                        list_broken(self._aside, self._data, index, error)
                     index = (index + 1) % len(self._data)
             raise DataError(f"{self._data.path}: {MAX_BROKEN} images in a row do not decode")
 

@@ -20,17 +20,39 @@ import numpy as np
 
 from ... import __version__
 from ...durable import atomic_path, sha256_file, storage_errors, write_json, write_text
-from ...errors import DataError, IntegrityError, MissingError, RunError, UsageError
+from ...errors import (
+    DataError,
+    MissingError,
+    RunError,
+    StorageError,
+    UsageError,
+)
 from ...pools.clip_model import resolve_device
 from ...progress import Progress, say
-from ..data import DIGESTS
+from .. import set_aside
+from ..set_aside import SetAsideLog, SetAsideReport
 from .backbone import CHECKPOINT, FORMAT, build, fill, normalisation, spec_of_run
-from .batches import seed_all, test_transform, training_batches
+from .batches import (
+    check_shared_memory,
+    list_broken,
+    seed_all,
+    test_transform,
+    training_batches,
+)
+from .folder import (
+    INFO,
+    LOG,
+    STATE,
+    begins,
+    claim_folder,
+    finished_before,
+    read_finished,
+    saved_state,
+)
 from .labelled import LabelledImages, open_labelled
 from .recipes import Recipe
 
 PRECISIONS = ("fp32", "amp", "amp_bf16")
-INFO, STATE, LOG = "info.json", "state.pt", "log.jsonl"
 LOG_EVERY = 20
 TEST_BATCH = 256
 
@@ -55,7 +77,7 @@ def pretrain(
     A finished run is returned as it is, an interrupted one goes on. Raises DataError for data
     without labels and IntegrityError for a run that was begun on other data or settings.
     """
-    images = open_labelled(data, _claim(output))
+    images = open_labelled(data, claim_folder(output))
     plan = _plan("pretrain", recipe, seed, images, settings or Settings())
     return _run(output, plan, recipe, images, None, None, settings or Settings())
 
@@ -84,7 +106,7 @@ def finetune(
                 f"recipe {recipe.name} fine-tunes a {recipe.model} at {recipe.image_size} px "
                 f"{recipe.model_args}"
             )
-    images, held_out = open_labelled(data, _claim(output)).split(train, seed)
+    images, held_out = open_labelled(data, claim_folder(output)).split(train, seed)
     plan = _plan("finetune", recipe, seed, images, settings or Settings())
     plan["split"] = {"train": train, "held_out": len(held_out)}
     plan["start"] = sha256_file(start / CHECKPOINT) if start is not None else None
@@ -130,7 +152,7 @@ def _run(
     import torch
 
     rank, world = int(os.environ.get("RANK", "0")), plan["world_size"]
-    done = _begun(output, plan) if rank == 0 else _finished(output)
+    done = finished_before(output, plan) if rank == 0 else read_finished(output)
     if done is not None:
         return done
     if settings.threads is not None:
@@ -142,17 +164,20 @@ def _run(
     )
     if start is not None:
         fill(network, start / CHECKPOINT, drop_head=True)
-    if rank == 0:
-        # Only now: a command that cannot begin must leave the folder to the corrected one.
-        write_json(output / INFO, {**plan, "status": "running"})
-    with _processes(world, plan["device"]):
-        device = _device_of(plan["device"])
-        network.to(device)
-        broken, log = _fit(network, images, recipe, plan, output, device, settings, rank)
-        if rank != 0:
-            return plan
-        accuracy = None if held_out is None else _accuracy(network, held_out, recipe, device)
-    return _finish(output, plan, network, images, accuracy, broken, log, started)
+    check_shared_memory(recipe, settings.workers, world)
+    # Only now: a command that cannot begin must leave the folder to the corrected one.
+    with begins(output, plan, images, rank), _clear_errors(output):
+        with _processes(world, plan["device"]):
+            device = _device_of(plan["device"])
+            network.to(device)
+            aside = SetAsideLog(output / set_aside.FILE)
+            log = _fit(network, images, recipe, plan, output, device, settings, rank, aside)
+            if rank != 0:
+                return plan
+            accuracy = (
+                None if held_out is None else _accuracy(network, held_out, recipe, device, aside)
+            )
+        return _finish(output, plan, network, accuracy, aside.settle(), log, started)
 
 
 def _fit(
@@ -164,8 +189,9 @@ def _fit(
     device: str,
     settings: Settings,
     rank: int,
-) -> tuple[set[int], list[list[float]]]:
-    """Take every step that is left; return the broken images and the losses."""
+    aside: SetAsideLog,
+) -> list[list[float]]:
+    """Take every step that is left; return the losses."""
     import torch
     from timm.optim._optim_factory import create_optimizer_v2
 
@@ -173,27 +199,27 @@ def _fit(
         network, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     scaler = torch.amp.grad_scaler.GradScaler(enabled=plan["precision"] == "amp")
-    step, log, broken = 0, [], set()
-    state = _saved_state(output / STATE)
+    step, log = 0, []
+    state = saved_state(output / STATE)
     if state is not None:
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
-        step, log, broken = state["step"], state["log"], set(state["broken"])
+        step, log = state["step"], state["log"]
     model: Any = network
     if plan["world_size"] > 1:
         model = torch.nn.parallel.DistributedDataParallel(network)
     lose = _loss(recipe, images.classes)
     batches = training_batches(
         images, recipe, normalisation(network), plan["seed"], step, settings.workers, rank,
-        plan["world_size"],
+        plan["world_size"], aside,
     )  # fmt: skip
     total, saved = recipe.steps(len(images)), time.monotonic()
     label = "pre-training" if plan["task"] == "pretrain" else "fine-tuning"
     with Progress(label, total * recipe.batch_size) as progress, storage_errors(output):
         progress.resume(step * recipe.batch_size)
         model.train()
-        for pictures, labels, unread in batches:
+        for pictures, labels in batches:
             seed_all(plan["seed"], step, rank, 2)
             rate = recipe.learning_rate_at(step, len(images))
             for group in optimizer.param_groups:
@@ -204,7 +230,6 @@ def _fit(
             scaler.scale(value).backward()
             scaler.step(optimizer)
             scaler.update()
-            broken.update(unread)
             if step % LOG_EVERY == 0 or step + 1 == total:
                 log.append([step, value.item(), rate])
                 if not np.isfinite(log[-1][1]):
@@ -215,12 +240,11 @@ def _fit(
                 content = {
                     "step": step, "network": network.state_dict(), "log": log,
                     "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(),
-                    "broken": sorted(broken),
                 }  # fmt: skip
                 with atomic_path(output / STATE) as partial:
                     torch.save(content, partial)
                 saved = time.monotonic()
-    return broken, log
+    return log
 
 
 def _loss(recipe: Recipe, classes: int) -> Callable[[Any, Any, Any], Any]:
@@ -245,7 +269,9 @@ def _loss(recipe: Recipe, classes: int) -> Callable[[Any, Any, Any], Any]:
     return mixed
 
 
-def _accuracy(network: Any, held_out: LabelledImages, recipe: Recipe, device: str) -> float:
+def _accuracy(
+    network: Any, held_out: LabelledImages, recipe: Recipe, device: str, aside: SetAsideLog
+) -> float:
     """Return the share of held-out images whose class is the model's first choice."""
     import torch
 
@@ -259,9 +285,11 @@ def _accuracy(network: Any, held_out: LabelledImages, recipe: Recipe, device: st
             pictures, labels = [], []
             for index in range(first, min(first + TEST_BATCH, len(held_out))):
                 progress.advance()
+                data = held_out.read(index)
                 try:
-                    pictures.append(transform(decode(held_out.read(index))))
-                except DataError:
+                    pictures.append(transform(decode(data)))
+                except DataError as error:
+                    list_broken(aside, held_out, index, error)
                     continue
                 labels.append(int(held_out.label[index]))
             if pictures:
@@ -277,9 +305,8 @@ def _finish(
     output: Path,
     plan: dict[str, Any],
     network: Any,
-    images: LabelledImages,
     accuracy: float | None,
-    broken: set[int],
+    aside: SetAsideReport,
     log: list[list[float]],
     started: float,
 ) -> dict[str, Any]:
@@ -297,7 +324,8 @@ def _finish(
         "checkpoint": CHECKPOINT,
         "checkpoint_sha256": sha256_file(output / CHECKPOINT),
         "loss": log[-1][1] if log else None,
-        "set_aside": {"no_image_or_label": images.set_aside, "broken_image": len(broken)},
+        "set_aside": aside.counts,
+        "set_aside_samples": aside.named,
         "seconds": round(time.monotonic() - started, 1),
         "versions": _versions(),
     }
@@ -309,77 +337,27 @@ def _finish(
     return info
 
 
-def _claim(output: Path) -> Path | None:
-    """Make the run's folder, once for all processes; refuse one that holds something else."""
-    if os.environ.get("RANK", "0") != "0":
-        return None
-    with storage_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-    names = {path.name for path in output.iterdir()} - {DIGESTS}
-    if names and INFO not in names:
-        raise UsageError(f"{output}: is not empty and holds no run; choose another folder")
-    return output
-
-
-def _begun(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the info of a finished run; refuse one begun with other data or settings."""
-    path = output / INFO
-    if not path.exists():
-        return None
-    try:
-        info = json.loads(path.read_bytes())
-        before = info["data"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: not the description of a run") from None
-    if before != plan["data"]["fingerprint"]:
-        raise IntegrityError(
-            f"{output}: this run was begun on other data (fingerprint {str(before)[:12]}, now "
-            f"{plan['data']['fingerprint'][:12]}); restore them or train into another folder"
-        )
-    for key, value in json.loads(json.dumps(plan)).items():
-        if key != "data" and info.get(key) != value:
-            raise UsageError(
-                f"{output}: this run was begun with {_difference(key, info.get(key), value)}; "
-                "train into another folder"
-            )
-    if info.get("status") != "done":
-        return None
-    checkpoint = output / CHECKPOINT
-    if not checkpoint.is_file() or sha256_file(checkpoint) != info.get("checkpoint_sha256"):
-        raise IntegrityError(
-            f"{checkpoint}: is not the checkpoint this run ended with; restore it, or delete "
-            f"{output} to train again"
-        )
-    return info
-
-
-def _difference(key: str, before: Any, now: Any) -> str:
-    """Say in which of its entries a setting differs."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        inner = next(name for name in {**now, **before} if before.get(name) != now.get(name))
-        return _difference(f"{key}.{inner}", before.get(inner), now.get(inner))
-    return f"{key} = {before!r}, now {now!r}"
-
-
-def _finished(output: Path) -> dict[str, Any] | None:
-    """Return the info of a finished run; the first process has checked that it fits."""
-    try:
-        info = json.loads((output / INFO).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return info if isinstance(info, dict) and info.get("status") == "done" else None
-
-
-def _saved_state(path: Path) -> dict[str, Any] | None:
+@contextmanager
+def _clear_errors(output: Path) -> Iterator[None]:
+    """Say what to do about the failures of torch that are no mistake of the program."""
     import torch
+    from safetensors import SafetensorError
 
-    if not path.is_file():
-        return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001  torch raises whatever its zip reader does
-        text = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: not a saved state ({text}); delete it to start again") from None
+        yield
+    except torch.OutOfMemoryError:
+        raise RunError(
+            f"{output}: the device is out of memory; use a smaller --batch-size or --image-size, "
+            "or more processes under torchrun"
+        ) from None
+    except (RuntimeError, SafetensorError) as error:
+        # A failed write is told only by the serialiser's file and line, or by the system's words.
+        if "inline_container" in str(error) or "I/O error" in str(error):
+            raise StorageError(
+                f"cannot write {output}: most likely the disk is full; free some space and run the "
+                "same command again"
+            ) from error
+        raise
 
 
 @contextmanager

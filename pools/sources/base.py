@@ -7,15 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Self
-
-import duckdb
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
 from ...durable import digest
 from ...errors import DataError, MissingError, UsageError, suggest
 from ..images import EXTENSIONS
 from ..schema import CORE_COLUMNS
 from ..tar import Member, TarSample, Window
+
+if TYPE_CHECKING:
+    import duckdb
 
 MAX_CAPTION_BYTES = 1 << 20
 MAX_VALUE = 4096
@@ -65,6 +66,8 @@ class Source(ABC):
     kind: ClassVar[str]
     pattern: ClassVar[str] = "*"
     """Names of the files in a folder that the source may read."""
+    file_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name files; a study takes them relative to its configuration."""
     path: Path
 
     @classmethod

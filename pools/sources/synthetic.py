@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Self
 from ...durable import digest
 from ...errors import DataError, MissingError, UsageError
 from ..synthetic import generator_class
-from ..synthetic.build import PER_SHARD, Plan, build, read_marker
-from ..synthetic.contract import Generator
+from ..synthetic.build import PER_SHARD, Plan, build
+from ..synthetic.contract import Generator, without_paths
+from ..synthetic.marker import read_marker
 from ..synthetic.presets import preset
 from .base import Record, SetAside
 from .webdataset import WebDatasetSource
@@ -21,6 +22,7 @@ from .webdataset import WebDatasetSource
 class SyntheticSource(WebDatasetSource):
     """A synthetic set in a folder. With options, it is made there first; without, only read."""
 
+    file_options: ClassVar[tuple[str, ...]] = ("parameters", "weights")
     verify: bool = False
     generator: Generator | None = None
     per_shard: int = PER_SHARD
@@ -57,8 +59,8 @@ class SyntheticSource(WebDatasetSource):
     def signature(self) -> str:
         """Return a digest of the set's configuration: it decides every byte."""
         if self.generator is not None:
-            return digest(self._plan(self.generator).identity())
-        return digest(self._marker())
+            return digest(without_paths(self._plan(self.generator).identity()))
+        return digest(without_paths(self._marker()))
 
     def records(self) -> Iterator[Record | SetAside]:
         """Make what is not made yet if options say how, then read the shards."""

@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from ...durable import atomic_path, partial_path, storage_errors, write_bytes, write_json
-from ...errors import DataError, MissingError, StorageError, UsageError
+from ...errors import StorageError, UsageError
 from ...progress import Progress, duration, say
 from ..parallel import default_workers, map_ordered
 from ..tar import BLOCK, TarWriter
 from . import png
-from .classes import ClassTable, find_classes, remove_classes
-from .contract import ClassRecord, Generator, Picture, without_paths
+from .classes import ClassTable, find_classes
+from .contract import ClassRecord, Generator, Picture
+from .marker import MARKER, check_folder
 
-MARKER = "synth.json"
 _DONE = ".done"
 """Holds an empty file for each unit of folders that is written."""
 FORMATS = ("shards", "folder")
@@ -81,7 +81,7 @@ class Plan:
             **self.generator.identity(),
             "format": self.format,
             "per_shard": self.per_shard,
-            "packer": png.packer(),
+            "packer": png.PACKER,
         }
 
     @property
@@ -138,7 +138,7 @@ def build(plan: Plan, workers: int | None = None) -> Report:
 
     ``workers`` processes draw (None: one per processor); the bytes do not depend on them.
     Raises UsageError for a folder that holds something else, StorageError for a disk without
-    room, and MissingError where numba or isal are not installed.
+    room, and MissingError where numba is not installed.
     """
     if workers is None:
         alone = plan.seconds_estimate(1) < 2 * _WARM_UP  # starting others would take longer
@@ -146,32 +146,42 @@ def build(plan: Plan, workers: int | None = None) -> Report:
     if workers < 1:
         raise UsageError(f"workers is {workers}, expected at least 1")
     identity = plan.identity()
-    new, was_there = _check_folder(plan.out, identity), plan.out.exists()
+    new, was_there = check_folder(plan.out, identity), plan.out.exists()
     say(plan.describe(workers))
     made = made_units(plan)
-    there = sum(plan.size(unit) for unit in made)
-    _check_room(plan, plan.generator.total - there)
+    _check_room(plan, plan.generator.total - sum(plan.size(unit) for unit in made))
     if new:
         write_json(plan.out / MARKER, identity)
     with _locked(plan.out):
         try:
-            find_classes(plan.generator, plan.out, workers)
-        except (DataError, MissingError, UsageError):
-            if new:  # what was asked for cannot be made: leave the place to what is asked next
-                _remove_begun(plan.out, was_there)
+            drawn = _draw(plan, made, workers)
+        except Exception:
+            if new and not made_units(plan):  # leave the place to what is asked for next
+                _clear(plan.out, was_there)
             raise
-        if plan.format == "folder":
-            _write_class_files(plan)
-        drawn = 0
-        with Progress(f"drawing {plan.generator.kind}", plan.generator.total, "images") as progress:
-            progress.advance(there)
-            missing = ((plan, unit) for unit in range(plan.units) if unit not in made)
-            for count in map_ordered(_make_unit, missing, workers):
-                progress.advance(count)
-                drawn += count
     return Report(
         plan.generator.kind, str(plan.out), plan.generator.total, drawn, plan.generator.digest()
     )
+
+
+def _draw(plan: Plan, made: set[int], workers: int) -> int:
+    """Find the classes and draw the units that are not made; return how many images."""
+    generator = plan.generator
+    for option, name in generator.kept.items():
+        path = getattr(generator, option)
+        if path and not (plan.out / name).exists():
+            write_bytes(plan.out / name, Path(path).read_bytes())
+    find_classes(generator, plan.out, workers)
+    if plan.format == "folder":
+        _write_class_files(plan)
+    drawn = 0
+    with Progress(f"drawing {generator.kind}", generator.total, "images") as progress:
+        progress.resume(sum(plan.size(unit) for unit in made))
+        missing = ((plan, unit) for unit in range(plan.units) if unit not in made)
+        for count in map_ordered(_make_unit, missing, workers):
+            progress.advance(count)
+            drawn += count
+    return drawn
 
 
 def made_units(plan: Plan) -> set[int]:
@@ -182,55 +192,6 @@ def made_units(plan: Plan) -> set[int]:
         return set()
     stems = (name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix))
     return {int(stem) for stem in stems if stem.isdecimal() and int(stem) < plan.units}
-
-
-def read_marker(out: Path) -> dict[str, Any] | None:
-    """Return the configuration of the set in a folder, None where there is no set."""
-    path = out / MARKER
-    try:
-        raw = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("options"), dict):
-        raise DataError(f"{path}: not the configuration of a synthetic set; remove {out}")
-    return found
-
-
-def _check_folder(out: Path, identity: dict[str, Any]) -> bool:
-    """Tell whether a folder is new; refuse one that holds anything but this very set."""
-    found = read_marker(out)
-    if found is None:
-        if out.exists() and not out.is_dir():
-            raise StorageError(f"cannot write {out}: a file stands where a folder is needed")
-        if out.is_dir() and any(out.iterdir()):
-            raise UsageError(
-                f"{out}: not empty, and no synthetic set ({MARKER} is missing); choose another "
-                "folder"
-            )
-        return True
-    if without_paths(found) != without_paths(identity):
-        raise UsageError(
-            f"{out}: holds another set ({_difference(found, identity)}); choose another folder "
-            "or remove this one"
-        )
-    return False
-
-
-def _difference(found: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Name the first thing in which two configurations differ."""
-    there, here = ({**one["options"], **one} for one in (found, asked))
-    for name in dict.fromkeys([*asked, *asked["options"], *there]):
-        if name != "options" and there.get(name) != here.get(name):
-            if name in asked["options"]:  # rather the path than what is in the file
-                there, here = found["options"], asked["options"]
-            if there.get(name) == here.get(name):
-                return f"what is in {here[name]} has changed"
-            return f"{name} is {there.get(name)!r} there, {here.get(name)!r} was asked for"
-    return "its configuration differs"
 
 
 def _check_room(plan: Plan, images: int) -> None:
@@ -259,12 +220,15 @@ def _check_writable(out: Path, folder: Path) -> None:
         raise StorageError(f"cannot write {out}: {error.strerror}; choose another place") from error
 
 
-def _remove_begun(out: Path, keep_folder: bool) -> None:
-    """Remove what stands in a folder before its classes are found."""
+def _clear(out: Path, keep_folder: bool) -> None:
+    """Empty a folder that was empty before, the configuration last: it is what is locked."""
     with storage_errors(out):
-        remove_classes(out)
-        (out / MARKER).unlink()
-        if not keep_folder and not any(out.iterdir()):
+        for path in sorted(out.iterdir(), key=lambda path: path.name == MARKER):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        if not keep_folder:
             out.rmdir()
 
 
@@ -280,10 +244,11 @@ def _locked(out: Path) -> Iterator[None]:
     with storage_errors(out), (out / MARKER).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                f"{out}: another process is making this set; wait for it to end"
-            ) from None
+            same = os.path.samestat(os.fstat(file.fileno()), (out / MARKER).stat())
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            raise StorageError(f"{out}: another process is making this set; wait for it to end")
         yield
 
 
@@ -339,11 +304,6 @@ def describe_picture(
     generator: Generator, record: ClassRecord, picture: Picture, uid: str
 ) -> dict[str, Any]:
     """Return all that is known of a picture, as it stands in its ``.json``."""
-    shared = {
-        name: value
-        for name, value in record.parameters.items()
-        if isinstance(value, bool | int | float | str)
-    }
     return {
         "uid": uid,
         "kind": generator.kind,
@@ -352,7 +312,7 @@ def describe_picture(
         "seed": generator.seed,
         "mode": generator.mode,
         "ink": ink(picture),
-        **shared,
+        **record.parameters,
         **picture.parameters,
     }
 

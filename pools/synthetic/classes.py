@@ -42,11 +42,6 @@ def find_classes(generator: Generator, out: Path, workers: int) -> None:
     _join(out, len(groups))
 
 
-def remove_classes(out: Path) -> None:
-    """Remove the classes found so far by a search that failed."""
-    shutil.rmtree(out / _PARTS, ignore_errors=True)
-
-
 def _part(out: Path, number: int) -> Path:
     return out / _PARTS / f"{number:05d}.parquet"
 

@@ -37,8 +37,8 @@ MAX_INSTANCES = 100_000_000
 class ClassRecord:
     """One class: its number, its parameters, and what else its generator needs to draw it.
 
-    ``class_id`` counts from ``start_class``. ``parameters`` go into classes.parquet and, the
-    scalars among them, into the ``.json`` of each picture. ``state`` is opaque bytes, kept in
+    ``class_id`` counts from ``start_class``. ``parameters`` go into classes.parquet and
+    into the ``.json`` of each picture. ``state`` is opaque bytes, kept in
     a file beside it and handed back to ``pictures``: of one length for all classes of a set, empty
     where the parameters suffice.
     """
@@ -107,6 +107,8 @@ class Generator(ABC):
     version: ClassVar[int] = 1
     """Raised whenever the pixels of the same parameters change."""
     modes: ClassVar[tuple[str, ...]] = ("fast",)
+    kept: ClassVar[dict[str, str]] = {}
+    """Options that name a file which a set needs ever after, and the name of the set's copy."""
 
     classes: int = option(1000, "number of classes", low=1, high=MAX_CLASSES)
     instances: int = option(1000, "images per class", low=1, high=MAX_INSTANCES)

@@ -104,7 +104,8 @@ class ExFractalDB(IFSGenerator):
         room = _Room(self.points)
         for class_id, path, system in self.read(group):
             if self._play(class_id, self.order[0], room, system) >= ifs.BOUND:
-                raise self.diverges(path)
+                alike = (room.points == room.points[0, 0]).all()
+                raise self.collapses(path) if alike else self.diverges(path)
             yield self.record(class_id, system, ifs.least_variance(room.points))
 
     def _search(self, group: range) -> Iterator[ClassRecord]:

@@ -44,6 +44,7 @@ class FractalDB(IFSGenerator):
 
     kind: ClassVar[str] = "fractaldb"
     modes = ("fast", "exact")
+    kept: ClassVar[dict[str, str]] = {"weights": "weights.csv"}
     map_parameters: ClassVar[int] = PLANE
     digits: ClassVar[int] = 5
     measure: ClassVar[str] = "filling_rate"
@@ -159,6 +160,8 @@ class FractalDB(IFSGenerator):
             wide = ifs.spread(room.xs, room.ys, self.search_points)
             if self.mode == "fast" and not wide < ifs.BOUND:
                 raise self.diverges(path)
+            if wide == 0:
+                raise self.collapses(path)
             yield class_id, system, reached
 
     def _search_fast(self, group: range) -> Iterator[tuple[int, NDArray[np.float64], int]]:

@@ -22,11 +22,13 @@ _CHANCES_OFF = 1e-6
 def read_system(path: Path | str, parameters: int) -> list[list[float]]:
     """Return the maps of a class: ``parameters`` numbers and a chance for each.
 
-    Raises DataError, naming file and line, for anything else, and for chances that do not sum
-    to 1.
+    Raises DataError, naming file and line, for anything else, for a map of zeros, and for
+    chances that do not sum to 1.
     """
     rows = _read(Path(path), parameters + 1)
     for number, row in enumerate(rows, 1):
+        if not any(row[:-1]):
+            raise DataError(f"{path}: line {number}: all {parameters} parameters of the map are 0")
         if not 0.0 <= row[-1] <= 1.0:
             raise DataError(f"{path}: line {number}: the chance {row[-1]:g} is not within 0 to 1")
     total = math.fsum(row[-1] for row in rows)
@@ -36,8 +38,12 @@ def read_system(path: Path | str, parameters: int) -> list[list[float]]:
 
 
 def read_weights(path: Path | str, parameters: int) -> tuple[tuple[float, ...], ...]:
-    """Return the rows of a file of multipliers, ``parameters`` in each."""
-    return tuple(tuple(row) for row in _read(Path(path), parameters))
+    """Return the rows of a file of multipliers, ``parameters`` in each, not all of them 0."""
+    rows = _read(Path(path), parameters)
+    for number, row in enumerate(rows, 1):
+        if not any(row):
+            raise DataError(f"{path}: line {number}: all {parameters} multipliers are 0")
+    return tuple(tuple(row) for row in rows)
 
 
 def format_system(rows: list[list[float]]) -> bytes:

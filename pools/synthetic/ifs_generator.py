@@ -10,7 +10,7 @@ from pathlib import Path
 from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...durable import digest, sha256_file
+from ...durable import sha256_file
 from ...errors import DataError, MissingError, UsageError
 from .contract import ClassRecord, Generator, Scalar, option
 from .ifs_csv import format_system, read_system, system_files
@@ -58,7 +58,9 @@ class IFSGenerator(Generator):
         found = super().identity()
         if self.parameters:
             files = self.files(self.class_ids)
-            found["parameters"] = digest([sha256_file(path) for path in files.values()])
+            found["parameters"] = {
+                f"{number:0{self.digits}d}.csv": sha256_file(path) for number, path in files.items()
+            }
         return found
 
     @abstractmethod
@@ -139,6 +141,10 @@ class IFSGenerator(Generator):
     def diverges(self, path: Path) -> DataError:
         """Return the error for a CSV whose points do not stay together."""
         return DataError(f"{path}: the maps diverge; take maps that bring points closer on average")
+
+    def collapses(self, path: Path) -> DataError:
+        """Return the error for a CSV whose points all fall on one."""
+        return DataError(f"{path}: the maps bring all points to one; take maps that spread them")
 
     def csv(self, record: ClassRecord) -> bytes:
         """Return a class's CSV as the authors' search writes it."""

@@ -18,6 +18,9 @@ _LONGEST = 1024
 RECIPROCALS = np.array([0, *(-(-(1 << 32) // n) for n in range(1, _LONGEST))], np.int64)
 _HALF = np.int64(1) << np.int64(31)
 _SHIFT = np.int64(32)
+_STRIDE = 4
+"""Pixels drawn without a look whether the line has ended: most lines are shorter, and a guess
+where a loop ends costs more when it is wrong than drawing the first pixel again."""
 
 
 @kernel
@@ -72,10 +75,13 @@ def polygon(pixels: Any, xs: Any, ys: Any, count: int, gray: Any, reciprocals: A
             if n < len(reciprocals):
                 slope = min(wide, high) * reciprocals[np.uintp(n)]
                 place = _HALF
-                for _ in range(n):
-                    flat[np.uintp(at + (place >> _SHIFT) * across)] = gray
-                    at += along
-                    place += slope
+                first = at
+                for done in range(0, n, _STRIDE):
+                    for step in range(done, done + _STRIDE):
+                        pixel = at + (place >> _SHIFT) * across if step < n else first
+                        flat[np.uintp(pixel)] = gray
+                        at += along
+                        place += slope
             else:
                 _clipped(pixels, x0, y0, dx, dy, gray)
         else:

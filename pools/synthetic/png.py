@@ -2,19 +2,15 @@
 
 Pictures of lines and points have nothing to gain from PNG's filters and much from a fast
 deflate, so rows are stored unfiltered, with one channel or one bit a pixel where that is
-enough, and packed by ISA-L's igzip at level 1. Level 1 gives the same bytes on every x86-64
-processor that numpy runs on (higher levels do not); ``packer`` names what the bytes depend on.
+enough, and packed by a deflate of our own. ``PACKER`` names what the bytes depend on.
 """
 
 from __future__ import annotations
 
-import platform
 import struct
 import zlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from ...errors import MissingError
 from .contract import Picture
 
 if TYPE_CHECKING:
@@ -24,23 +20,14 @@ if TYPE_CHECKING:
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GRAY, _COLOUR, _PALETTE = 0, 2, 3
 _END = b"\0\0\0\0IEND\xaeB`\x82"
+_ZLIB = b"\x78\x01"
 
-
-def packer() -> str:
-    """Return name and version of what packs the pixels; raise MissingError if not installed."""
-    try:
-        from isal import isal_zlib  # noqa: F401
-    except ImportError:
-        raise MissingError(
-            "synthetic images need isal; install it with: pip install -e '.[synth]'"
-        ) from None
-    return f"isal {version('isal')} on {platform.machine()}"
+PACKER = "deflate 1"
+"""Counts up whenever the same pixels become other bytes."""
 
 
 def encode(picture: Picture) -> bytes:
     """Return a picture as PNG."""
-    from isal import isal_zlib
-
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     palette, depth = b"", 8
@@ -52,7 +39,7 @@ def encode(picture: Picture) -> bytes:
     else:
         kind, rows = _GRAY, _rows(pixels)
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    data = isal_zlib.compress(rows, 1)
+    data = _zlib(rows.reshape(-1))
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), palette, _chunk(b"IDAT", data), _END))
 
 
@@ -71,6 +58,14 @@ def _bits(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint8]:
     import numpy as np
 
     return _rows(np.packbits(pixels != background, axis=1))
+
+
+def _zlib(data: NDArray[np.uint8]) -> bytes:
+    """Return (n,) bytes as a zlib stream (RFC 1950)."""
+    from .deflate import deflate
+
+    check = struct.pack(">I", zlib.adler32(data.data))
+    return b"".join((_ZLIB, deflate(data).data, check))
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -134,4 +134,4 @@ class RCDB(ContourGenerator):
         share = min(1.0, lines / 7_000)
         pixels = self.size**2 / 512**2
         draw = lines * (8e-8 if self.mode == "exact" else 7e-8)
-        return Cost(500 + 30_000 * share * pixels, draw + 4e-4 * pixels)
+        return Cost(500 + 38_000 * share * pixels**0.7, draw + 4e-4 * pixels)

@@ -120,4 +120,4 @@ class VisualAtom(ContourGenerator):
         share = min(1.0, lines / 60_000)
         pixels = self.size**2 / 512**2
         draw = lines * (4e-8 if self.mode == "exact" else 2.5e-8)
-        return Cost(500 + 57_000 * share * pixels, draw + 5e-4 * pixels)
+        return Cost(500 + 65_000 * share * pixels**0.87, draw + 5e-4 * pixels)

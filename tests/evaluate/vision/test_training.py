@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from datacomp.errors import DataError, IntegrityError, UsageError
+from datacomp.errors import DataError, IntegrityError, RunError, UsageError
 from datacomp.evaluate.vision import training
 from datacomp.evaluate.vision.backbone import spec_of_run
 from datacomp.evaluate.vision.training import Settings, finetune, pretrain
@@ -27,7 +27,7 @@ def test_a_run_says_what_it_was(begun, labelled):
         "datacomp-vision-run", "pretrain", "done",
     )  # fmt: skip
     assert info["data"]["samples"] == 80
-    assert info["set_aside"] == {"no_image_or_label": 0, "broken_image": 0}
+    assert (info["set_aside"], info["set_aside_samples"]) == ({}, [])
     assert sorted(os.listdir(output)) == ["checkpoint.safetensors", "info.json", "log.jsonl"]
     steps = [json.loads(line)["step"] for line in (output / "log.jsonl").read_text().splitlines()]
     assert steps == [0, 9]
@@ -112,8 +112,24 @@ def test_finetuning_needs_the_architecture_it_starts_from(begun, labelled, tiny_
         finetune(begun[0], labelled, tmp_path / "run", recipe, settings=ONE)
 
 
+@pytest.fixture
+def spoilt(tmp_path, square, write_tar):
+    """Eighty images of which four do not decode, and two samples that have no label."""
+    files = []
+    for i in range(80):
+        image = square(i % 4, i)
+        files.append((f"{i:04d}.png", image[: len(image) // 2] if i % 20 == 7 else image))
+        files.append((f"{i:04d}.cls", str(i % 4).encode()))
+    files += [("x.png", square(0, 0)), ("y.png", square(0, 1))]
+    folder = tmp_path / "spoilt"
+    folder.mkdir()
+    write_tar(folder / "00000.tar", files)
+    return folder
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one(begun, labelled, tiny_recipe, tmp_path):
+def test_two_processes_train_as_one(spoilt, tiny_recipe, tmp_path):
+    """Same weights, and what either of them sets aside is counted once."""
     script = tmp_path / "train.py"
     script.write_text(
         "import json, sys\n"
@@ -125,15 +141,61 @@ def test_two_processes_train_as_one(begun, labelled, tiny_recipe, tmp_path):
         "    settings=Settings(device='cpu', workers=0, threads=1))\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc_per_node", "2", script, labelled, tmp_path / "run",
+               "--nproc_per_node", "2", script, spoilt, tmp_path / "two",
                json.dumps(tiny_recipe().to_dict())]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
-    info = json.loads((tmp_path / "run/info.json").read_bytes())
-    assert (info["status"], info["world_size"]) == ("done", 2)
-    one = load_file(begun[0] / "checkpoint.safetensors")
-    two = load_file(tmp_path / "run/checkpoint.safetensors")
-    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+    two = json.loads((tmp_path / "two/info.json").read_bytes())
+    one = pretrain(spoilt, tmp_path / "one", tiny_recipe(), settings=ONE)
+    assert (two["status"], two["world_size"]) == ("done", 2)
+    assert one["set_aside"] == two["set_aside"] == {"image_broken": 4, "no_label": 2}
+    assert one["set_aside_samples"] == two["set_aside_samples"]
+    assert [line.split(" (")[0] for line in one["set_aside_samples"]] == [
+        *(f"00000.tar:{n:04d}: image_broken" for n in (7, 27, 47, 67)),
+        "00000.tar:x: no_label", "00000.tar:y: no_label",
+    ]  # fmt: skip
+    lists = [(tmp_path / name / "set_aside.jsonl").read_bytes() for name in ("one", "two")]
+    assert lists[0] == lists[1]
+    weights = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("one", "two")]
+    assert max(float((weights[0][n] - weights[1][n]).abs().max()) for n in weights[0]) < 1e-4
+
+
+FULL = """
+import json, resource, signal, sys
+from pathlib import Path
+from datacomp.errors import StorageError
+from datacomp.evaluate.vision.recipes import Recipe
+from datacomp.evaluate.vision.training import Settings, pretrain
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+recipe = Recipe(**json.loads(sys.argv[3]))
+for save_every in (0.0, 300.0):
+    try:
+        pretrain(Path(sys.argv[1]), Path(sys.argv[2]), recipe,
+                 settings=Settings("cpu", workers=0, threads=1, save_every=save_every))
+    except StorageError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_told_in_a_line(begun, labelled, tiny_recipe, tmp_path):
+    """First the state cannot be saved, then the checkpoint."""
+    output, recipe = tmp_path / "run", tiny_recipe()
+    command = [sys.executable, "-c", FULL, labelled, output, json.dumps(recipe.to_dict())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == 2 * [
+        f"cannot write {output}: most likely the disk is full; free some space and run the same "
+        "command again"
+    ]
+    assert list(output.iterdir()) == []  # other settings may be tried there
+    info = pretrain(labelled, output, recipe, settings=ONE)
+    assert info["checkpoint_sha256"] == begun[1]["checkpoint_sha256"]
+
+
+def test_broken_images_among_the_held_out_are_counted(spoilt, tiny_recipe, tmp_path):
+    recipe = tiny_recipe("finetune", epochs=1)
+    info = finetune(None, spoilt, tmp_path / "run", recipe, train=2, settings=ONE)
+    assert info["set_aside"] == {"image_broken": 4, "no_label": 2}
 
 
 def test_only_what_differs_in_a_recipe_is_named(begun, labelled, tiny_recipe):
@@ -141,9 +203,19 @@ def test_only_what_differs_in_a_recipe_is_named(begun, labelled, tiny_recipe):
         pretrain(labelled, begun[0], tiny_recipe(epochs=3), settings=ONE)
 
 
-def test_a_command_that_cannot_begin_leaves_the_folder_free(labelled, tiny_recipe, tmp_path):
+def _too_small(*_):
+    raise RunError("too small")
+
+
+def test_a_command_that_cannot_begin_leaves_the_folder_free(
+    labelled, tiny_recipe, tmp_path, monkeypatch
+):
     with pytest.raises(UsageError, match="unknown timm model 'vit_tinny'"):
         pretrain(labelled, tmp_path / "run", tiny_recipe(model="vit_tinny"), settings=ONE)
+    monkeypatch.setattr(training, "check_shared_memory", _too_small)
+    with pytest.raises(RunError, match="too small"):
+        pretrain(labelled, tmp_path / "run", tiny_recipe(), settings=ONE)
+    monkeypatch.undo()
     assert list((tmp_path / "run").iterdir()) == []
     info = pretrain(labelled, tmp_path / "run", tiny_recipe(epochs=1), settings=ONE)
     (tmp_path / "run/checkpoint.safetensors").unlink()

@@ -1,5 +1,7 @@
 """Parameters are checked when a generator is made; a digest names them."""
 
+import errno
+import importlib
 import pickle
 import subprocess
 import sys
@@ -103,7 +105,7 @@ import sys
 from datacomp.pools.synthetic import generator_class
 from datacomp.pools.synthetic.build import Plan
 generator_class("visualatom")().digest()
-print(*(set(sys.modules) & {"numpy", "numba", "isal", "pyarrow", "duckdb", "PIL", "torch"}))
+print(*(set(sys.modules) & {"numpy", "numba", "pyarrow", "duckdb", "PIL", "torch"}))
 """
 
 
@@ -132,11 +134,49 @@ def test_kernels_work_where_nothing_can_be_written():
 
 
 def test_numba_is_needed(monkeypatch):
-    from datacomp.pools.synthetic.jit import kernel
-
+    name = "datacomp.pools.synthetic.jit"
     monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(MissingError) as caught:
-        kernel(abs)
+        importlib.import_module(name)
     assert str(caught.value) == (
         "synthetic images need numba; install it with: pip install -e '.[synth]'"
     )
+
+
+def test_machine_code_is_kept_under_the_name_of_what_it_is(tmp_path, monkeypatch):
+    """Others that compile at the same time, and those that die, leave nothing wrong behind."""
+    from datacomp.pools.synthetic import jit
+
+    files, others = (jit._Files(str(tmp_path), "twice-1.py311", None) for _ in range(2))
+    assert files.load(("int64", "x86")) is None
+    files.save(("int64", "x86"), "of integers")
+    others.save(("float64", "x86"), "of floats")
+    assert files.load(("float64", "x86")) == "of floats"
+    assert others.load(("int64", "x86")) == "of integers"
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:-3])
+    assert files.load(("int64", "x86")) is None
+    monkeypatch.setattr(jit._Files, "_open_for_write", _full)
+    files.save(("int64", "arm"), "of no disk")
+    assert files.load(("int64", "arm")) is None
+
+
+def _full(self, path):
+    raise OSError(errno.ENOSPC, "full")
+
+
+def test_a_change_of_a_kernel_that_is_called_is_noticed(monkeypatch):
+    from datacomp.pools.synthetic import contour_kernels, deflate, jit
+
+    def found():
+        jit._digest_of_kernels.cache_clear()
+        return [jit._digest_of_kernels(one.__file__) for one in (contour_kernels, deflate)]
+
+    before, read = found(), jit.Path.read_bytes
+    assert contour_kernels.draw_fast._cache._sources == before[0] != before[1]
+    changed = lambda path: read(path) + b"#" * (path.name == "lines.py")  # noqa: E731
+    monkeypatch.setattr(jit.Path, "read_bytes", changed)
+    after = found()
+    assert (after[0] != before[0], after[1]) == (True, before[1])
+    jit._digest_of_kernels.cache_clear()
