@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..durable import digest
 from ..errors import DataError
 from ..filters import FilterSpec, Selection, run_filters
 from ..pools.pool import Pool
+from ..pools.sources.commonpool import CommonPoolSource
 from .subset import sidecar_path, write_subset
+
+_MAX_FOOTER = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Selected:
     @property
     def share(self) -> float:
         """Part of the pool that was kept."""
-        return len(self.selection.uids) / self.selection.total
+        return self.selection.kept / self.selection.total
 
 
 def select(
@@ -49,8 +55,32 @@ def select(
         raise DataError(f"the filters keep no sample ({drops}); loosen them")
     labels = [spec.label() for spec in filters]
     provenance = {
-        "pool": {"digest": pool.digest(), "samples": chosen.total},
+        "pool": {**name_of(pool), "samples": chosen.total},
         "pipeline": {"filters": labels, "combine": combine, "scores": chosen.scores},
         "funnel": chosen.funnel(),
     }
     return Selected(path, chosen, write_subset(path, chosen.uids, provenance))
+
+
+def name_of(pool: Pool) -> dict[str, str]:
+    """Return what tells a pool from others: the digest of its uids.
+
+    A folder of metadata is told by its files, ``files``: names, sizes and footers, which parquet
+    fills with what stands where. To sort millions of uids would take longer than to filter them.
+    """
+    if not pool.path.is_dir():
+        return {"digest": pool.digest()}
+    source = CommonPoolSource(pool.path)
+    files = source.listed()[0]
+    named = [(str(file.relative_to(source.root)), *_footer(file)) for file in files]
+    return {"files": digest(named)}
+
+
+def _footer(file: Path) -> tuple[int, str]:
+    """Return a parquet file's size, and the digest of its footer."""
+    with file.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - 8))
+        length = int.from_bytes(opened.read(4), "little")
+        opened.seek(max(0, size - 8 - length))
+        return size, hashlib.sha256(opened.read(min(length, _MAX_FOOTER))).hexdigest()

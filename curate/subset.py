@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, to_hex
+from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, sort_uids, to_hex
 
 FORMAT = "datacomp-subset"
 VERSION = 1
@@ -34,6 +34,7 @@ PROVENANCE = ("pool", "pipeline", "funnel", "inputs")
 MAX_SIDECAR_BYTES = 64 << 20
 DEEP = 64
 """Uids that share a prefix, above which binary search is faster than looking at each."""
+BLOCK = 1 << 18
 
 Counts = NDArray[np.int64]
 
@@ -81,6 +82,8 @@ def diff(a: UidArray, b: UidArray) -> Difference:
 def multiplicities(ordered: UidArray) -> tuple[UidArray, Counts]:
     """Return the distinct uids of a sorted array, shape (k,), and how often each stands there."""
     starts = _starts(ordered)
+    if len(starts) == len(ordered):  # as nearly always; large subsets are not copied
+        return ordered, np.broadcast_to(np.int64(1), len(ordered))
     return ordered[starts], np.diff(np.append(starts, len(ordered)))
 
 
@@ -106,13 +109,16 @@ class Lookup:
     """
 
     def __init__(self, ordered: UidArray) -> None:
-        self._high = np.ascontiguousarray(ordered["f0"])
-        self._low = np.ascontiguousarray(ordered["f1"])
+        self._high, self._low = ordered["f0"], ordered["f1"]
         bits = max(1, min(24, len(ordered).bit_length()))
         self._shift = np.uint64(64 - bits)
-        counts = np.bincount((self._high >> self._shift).astype(np.int64), minlength=1 << bits)
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
-        self._deepest = int(counts.max(initial=0))
+        self._starts = np.zeros((1 << bits) + 1, np.uint32 if len(ordered) < 1 << 32 else np.int64)
+        for first in range(0, len(ordered), BLOCK):  # few at a time: a large subset fills memory
+            prefix = (self._high[first : first + BLOCK] >> self._shift).astype(np.int64)
+            counts = np.bincount(prefix - prefix[0])
+            self._starts[prefix[0] + 1 : prefix[-1] + 2] += counts.astype(self._starts.dtype)
+        self._deepest = int(self._starts.max())
+        np.cumsum(self._starts, out=self._starts)
 
     def find(self, uids: UidArray) -> Counts:
         """Return where each uid stands in the sorted array, -1 where it does not, shape (n,)."""
@@ -229,12 +235,13 @@ def write_subset(path: Path | str, uids: UidArray, provenance: dict[str, Any]) -
     if unknown:
         raise UsageError(f"provenance has unknown keys {unknown}; known: {', '.join(PROVENANCE)}")
     beside = sidecar_path(path)
-    save_subset(path, uids)
+    ordered = sort_uids(uids)
+    save_subset(path, ordered)
     sidecar = {
         "format": FORMAT,
         "version": VERSION,
-        "count": len(uids),
-        "digest": digest_of_uids(load_subset(path)),
+        "count": len(ordered),
+        "digest": digest_of_uids(ordered),
         **{key: provenance.get(key) for key in PROVENANCE},
         "datacomp": __version__,
     }

@@ -27,7 +27,7 @@ from datacomp.curate.workflow import config
 from datacomp.evaluate.scales import CHECKPOINTS, SCALES
 from datacomp.evaluate.tasks import Suite, Task, load_suites, load_tasks
 from datacomp.filters import FilterSpec, registry
-from datacomp.filters.assets import ASSETS, needing, with_assets
+from datacomp.filters.assets import ASSETS, assets_of, needing, with_assets
 from datacomp.pools.sources import KINDS, source_class
 from datacomp.pools.synthetic import KINDS as SYNTHETIC
 from datacomp.pools.synthetic import generator_class
@@ -54,11 +54,27 @@ SECTIONS: dict[str, type[BaseModel]] = {
 FILTER_EXAMPLES: dict[str, dict[str, Any]] = {
     "clip_score": {"arch": "l14", "fraction": 0.3},
     "random_subset": {"fraction": 0.1},
+    "decontaminate": {"evaluation_features": "evaluation.npy"},
+    "metaclip": {"entries_file": "metadata.json", "t": 20000},
+    "flipped_clip_score": {"checkpoint": "runs/clip", "fraction": 0.3},
+    "digit_masked_clip_score": {"checkpoint": "runs/clip", "fraction": 0.4},
+    "aesthetic": {"weights_file": "aesthetic.safetensors", "min": 5},
+    "nsfw": {"weights_file": "nsfw.safetensors"},
+    "soft_cap": {"column": "quality", "size": 128000000},
 }
 """Parameters for the examples; the other filters need none."""
 
-NEEDS_NOTHING: dict[str, dict[str, Any]] = {"laion2b": {"detector": "fasttext"}}
-"""Parameters with which a filter can be made here, without what has to be installed first."""
+_A_FILE = str(ROOT / "README.md")
+NEEDS_NOTHING: dict[str, dict[str, Any]] = {
+    "laion2b": {"detector": "fasttext"},
+    "metaclip": {"entries_file": _A_FILE},
+    "aesthetic": {"weights_file": _A_FILE},
+    "nsfw": {"weights_file": _A_FILE},
+    "flipped_clip_score": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
+    "digit_masked_clip_score": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
+}
+"""Parameters with which a filter can be made here, without what has to be installed first, or
+given: no filter reads its files before it scores."""
 
 SOURCE_OPTIONS = {
     ("webdataset", "verify"): "decode every image to its last byte; false reads headers only",
@@ -129,6 +145,7 @@ def _stand_in_assets(folder: Path) -> dict[str, str]:
     return {
         "wordnet": str(wordnet), "pool_centroids": str(folder / "one.npy"),
         "target_embeddings": str(folder / "one.npy"),
+        "evaluation_features": str(folder / "one.npy"),
     }  # fmt: skip
 
 
@@ -141,8 +158,13 @@ def _filter(name: str, told: set[str], assets: dict[str, str]) -> str:
         (f"`{p.name}`", p.type, "required" if p.required else _value(p.default), _code(p.help))
         for p in registry.parameters(found)
     ]
-    made = with_assets(FilterSpec(name, parameters | NEEDS_NOTHING.get(name, {})), assets).make()
+    given = parameters | NEEDS_NOTHING.get(name, {})
+    # An asset of the example is given as any other.
+    given = {key: value for key, value in given.items() if key not in assets_of(found)}
+    made = with_assets(FilterSpec(name, given), assets).make()
     reasons = [f"`{decision.reason}`" for decision in made.decide(_AnyPool())]  # pyright: ignore[reportArgumentType]
+    if made.weight(_AnyPool()) is not None:  # pyright: ignore[reportArgumentType]
+        reasons.append("`not_drawn`")
     whole = "the whole pool" if found.set_level else "each sample by itself"
     lines = [
         f"### {name}",
@@ -248,7 +270,7 @@ def config_part() -> str:
     for title, model in SECTIONS.items():
         rule = inspect.cleandoc(model.__doc__ or "").removeprefix(f"{title}: ")
         rows = [
-            (f"`{name}`", _type(field.annotation), _value(field.get_default()),
+            (f"`{field.alias or name}`", _type(field.annotation), _value(field.get_default()),
              _code(field.description or ""))
             for name, field in model.model_fields.items()
         ]  # fmt: skip

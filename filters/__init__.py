@@ -2,6 +2,7 @@
 
 from .contract import Batch, Decision, Filter, Scorer, View
 from .engine import Selection, run_filters
+from .sets import Samples, SetScorer
 from .spec import FilterSpec, parse
 
 __all__ = [
@@ -9,8 +10,10 @@ __all__ = [
     "Decision",
     "Filter",
     "FilterSpec",
+    "Samples",
     "Scorer",
     "Selection",
+    "SetScorer",
     "View",
     "parse",
     "run_filters",

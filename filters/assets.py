@@ -24,6 +24,7 @@ from .contract import Filter
 from .spec import FilterSpec
 
 _RELEASE = "https://github.com/sagadre/datacomp_baseline_assets/releases/download/v0.1.0-alpha/"
+_FASTTEXT = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/"
 _CENTROIDS = {
     "small": "23c66a05e49ad77283c1e2b33355c7eb088ac332a944c97ff85d5dfd48a5b251",
     "medium": "028b1721b1d0f139c565b6b0ac99f8a1756f4bae89c36b0ec6d1c6ea9b6f112d",
@@ -44,6 +45,8 @@ class Asset:
     """What an asset is and how to get it; ``published`` maps file names to their SHA-256.
 
     A ``folder`` may hold it in files. ``inside`` is the place of a copy in an installed package.
+    ``address`` is where the published files lie, each under its name; ``all_of_it`` says that
+    they belong together.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Asset:
     published: Mapping[str, str] = field(default_factory=dict)
     folder: bool = False
     inside: tuple[str, str] | None = None
+    address: str | None = None
+    all_of_it: bool = False
 
 
 ASSETS = {
@@ -60,8 +65,9 @@ ASSETS = {
         Asset(
             "fasttext_lid",
             "fastText's language model lid.176.bin (126 MB, CC BY-SA 3.0)",
-            "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.bin",
+            f"{_FASTTEXT}lid.176.bin",
             {"lid.176.bin": "7e69ec5451bc261cc7844e49e4792a85d7f09c06789ec800fc4a44aec362764e"},
+            address=_FASTTEXT,
         ),
         Asset(
             "wordnet",
@@ -78,12 +84,14 @@ ASSETS = {
                 "66362bdedf36d933382edca5493fc562dcc17128ce36403c9e730a75f48cb2f2",
             ),
             inside=("timm", "data/_info/imagenet21k_goog_synsets.txt"),
+            address=_RELEASE,
         ),
         Asset(
             "pool_centroids",
             "the centroids of the pool's image features, shape (clusters, dimension)",
             f"{_RELEASE}SCALE_centroids_l14.pt with SCALE one of {', '.join(_CENTROIDS)}",
             {f"{scale}_centroids_l14.pt": digest for scale, digest in _CENTROIDS.items()},
+            address=_RELEASE,
         ),
         Asset(
             "target_embeddings",
@@ -92,18 +100,27 @@ ASSETS = {
             f"{_RELEASE}in1k_clip_vit_l14_N.pt for N from 0 to 4, together in a folder",
             {f"in1k_clip_vit_l14_{n}.pt": digest for n, digest in enumerate(_TARGETS)},
             folder=True,
+            address=_RELEASE,
+            all_of_it=True,
+        ),
+        Asset(
+            "evaluation_features",
+            "the features of the evaluation sets' images, by the model of the pool's features, "
+            "shape (images, dimension), in one file or in a folder of files",
+            "your evaluation sets: embed their images with that model",
+            folder=True,
         ),
     )
 }
 
 
-def asset_field(name: str, default: str | None = None) -> Any:
-    """Declare a parameter that takes the path of an asset."""
+def asset_field(name: str, default: str | None = None, *, optional: bool = False) -> Any:
+    """Declare a parameter that takes the path of an asset; an optional one need not be given."""
     return Field(
         default,
         description=f"path of the asset {name}" if default is None
         else f"'{default}', or the path of the asset {name}",
-        json_schema_extra={"asset": name},
+        json_schema_extra={"asset": name, "optional": optional},
     )  # fmt: skip
 
 
@@ -154,7 +171,9 @@ def with_assets(spec: FilterSpec, assets: Mapping[str, str]) -> FilterSpec:
         for parameter, name in assets_of(registry.get(spec.use)).items()
         if name in assets and parameter not in spec.parameters
     }
-    return replace(spec, parameters={**spec.parameters, **taken}, title=spec.label())
+    return replace(
+        spec, parameters={**spec.parameters, **taken}, title=replace(spec, negated=False).label()
+    )
 
 
 def needing(name: str) -> list[str]:
@@ -180,7 +199,9 @@ def locate(use: str, name: str, path: str | None) -> Path:
 def check_assets(use: str, made: Filter) -> None:
     """Raise MissingError if an asset that a filter needs is neither given nor installed."""
     for parameter, name in assets_of(type(made)).items():
-        if getattr(made, parameter) is None:
+        extra = type(made).model_fields[parameter].json_schema_extra
+        optional = isinstance(extra, dict) and extra.get("optional")
+        if getattr(made, parameter) is None and not optional:
             locate(use, name, None)
 
 
@@ -225,9 +246,14 @@ def parts(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file())
 
 
+def _by_command(asset: Asset) -> str:
+    return "" if asset.address is None else f" ('datacomp filter assets {asset.name} -o DIR' does)"
+
+
 def _missing(use: str, asset: Asset, what: str) -> NoReturn:
     raise MissingError(
-        f"{use} {what} the asset {asset.name}: {asset.what}; get it from {asset.get}; give it as "
+        f"{use} {what} the asset {asset.name}: {asset.what}; get it from {asset.get}"
+        f"{_by_command(asset)}; give it as "
         f"--asset {asset.name}=PATH, or under [assets] in datacomp.toml (it serves "
         f"{', '.join(needing(asset.name))})"
     )

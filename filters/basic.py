@@ -19,7 +19,9 @@ _SPACE = (
     r"\t-\r\x{1c}-\x{20}\x{85}\x{a0}\x{1680}"
     r"\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
 )
-WORDS = f"len(regexp_extract_all(text, '[^{_SPACE}]+'))"
+_REPEATED = 100
+"""Regular expressions that repeat more often are slow to make."""
+
 _STRIPPED = f"regexp_replace(text, '^[{_SPACE}]+|[{_SPACE}]+$', '', 'g')"
 _EXACT = "as DataComp's tools do; false is the sane form (see above)"
 
@@ -59,7 +61,7 @@ class CaptionLength(Filter):
         text = "text" if self.exact else _STRIPPED
         return [
             HAS_CAPTION,
-            Decision("few_words", f"{WORDS} >= {self.min_words}"),
+            Decision("few_words", has_words(self.min_words)),
             Decision("few_characters", f"length({text}) >= {self.min_characters}"),
         ]
 
@@ -131,6 +133,13 @@ class BasicFilter(Filter):
         """Join the three rules, the dearest last."""
         language = is_language(view, LanguageScorer(self.model), self.language)
         return [*self.before_scoring(view), language]
+
+
+def has_words(least: int) -> str:
+    """Return SQL that is true for captions of at least so many words, split at white space."""
+    if least <= _REPEATED:  # a match ends at the last word that matters
+        return f"regexp_matches(text, '^[{_SPACE}]*([^{_SPACE}]+([{_SPACE}]+|$)){{{least}}}')"
+    return f"len(regexp_extract_all(text, '[^{_SPACE}]+')) >= {least}"
 
 
 def size_columns(view: View) -> tuple[str, str]:

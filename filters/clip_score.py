@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
@@ -25,6 +25,9 @@ from ..pools.clip_model import ClipModel, ModelSpec, model_of_run
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 from .published import Published
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class ClipScore(Filter):
@@ -126,17 +129,23 @@ class ClipScore(Filter):
         """Return the scorer, made once: its identity is the digest of the weights."""
         if self._made is None:
             assert self.checkpoint is not None
-            path = Path(self.checkpoint)
-            if path.is_dir():
-                self._made = ClipScorer(model_of_run(path), self.device)
-            elif not path.is_file():
-                raise MissingError(f"clip_score: no checkpoint at {path}")
-            elif self.model is None:
-                raise UsageError("clip_score: a checkpoint file needs model=ARCHITECTURE beside it")
-            else:
-                config = None if self.model_config_file is None else Path(self.model_config_file)
-                self._made = ClipScorer(ModelSpec(self.model, path, config), self.device)
+            model = model_of("clip_score", self.checkpoint, self.model, self.model_config_file)
+            self._made = ClipScorer(model, self.device)
         return self._made
+
+
+def model_of(
+    use: str, checkpoint: str, architecture: str | None, config_file: str | None
+) -> ModelSpec:
+    """Return the model of a weights file or of a run's folder, for the filter ``use``."""
+    path = Path(checkpoint)
+    if path.is_dir():
+        return model_of_run(path)
+    if not path.is_file():
+        raise MissingError(f"{use}: no checkpoint at {path}")
+    if architecture is None:
+        raise UsageError(f"{use}: a checkpoint file needs model=ARCHITECTURE beside it")
+    return ModelSpec(architecture, path, None if config_file is None else Path(config_file))
 
 
 def _at_least(score: str, threshold: float) -> Decision:
@@ -182,15 +191,23 @@ class ClipScorer(Scorer):
         tensors, places = [], []
         for place, data in enumerate(batch.images):
             try:
-                tensors.append(self._clip.prepare(decode(data)))
+                tensors.append(self._clip.prepare(self.seen(decode(data))))
             except DataError:
                 continue
             places.append(place)
         values: list[float | None] = [None] * len(texts)
         if places:
             images = self._clip.encode_tensors(tensors)
-            captions = self._clip.encode_texts([texts[place] for place in places])
+            captions = self._clip.encode_texts([self.read(texts[place]) for place in places])
             similarities = np.einsum("nd,nd->n", images, captions).astype(np.float32)
             for place, value in zip(places, similarities.tolist(), strict=True):
                 values[place] = value
         return values
+
+    def seen(self, image: Image) -> Image:
+        """Return the image as the model is to see it."""
+        return image
+
+    def read(self, text: str) -> str:
+        """Return the caption as the model is to read it."""
+        return text

@@ -82,13 +82,18 @@ class Scorer(ABC):
     """Features such as ``l14_img``, in place of columns and images; what has none gets no score."""
     batch_size: int = 256
 
+    def expect(self, total: int) -> None:  # noqa: B027
+        """Hear, before the first batch, that at most ``total`` samples will come."""
+
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what the values depend on: parameters, and the digest of any model."""
 
     @abstractmethod
-    def score(self, batch: Batch) -> Sequence[Any]:
+    def score(self, batch: Batch) -> Sequence[Any] | pa.Array:
         """Return one value per sample; None where there cannot be one, now or ever.
+
+        A list, or an Arrow array.
 
         A sample whose image cannot be read never gets here: the engine drops it for this run
         under the reason ``unreadable`` and stores nothing.
@@ -174,6 +179,13 @@ class Filter(BaseModel):
     def decide(self, view: View) -> list[Decision]:
         """Return all decisions, in the order in which reasons are given."""
         raise NotImplementedError
+
+    def weight(self, view: View) -> str | None:
+        """Return SQL of how often a kept sample is to be seen, an integer; None is once.
+
+        0 or NULL drops the sample for the reason ``not_drawn``.
+        """
+        return None
 
     @classmethod
     def rule(cls) -> str:

@@ -26,13 +26,18 @@ _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 
 
+def usable_device(device: str) -> str:
+    """Return the device to use; ``auto`` is the GPU if there is one."""
+    absent = device == "auto" and not any(Path(path).exists() for path in _GPU_DEVICES)
+    return "cpu" if absent or device == "cpu" else resolve_device(device)
+
+
 class Nearest:
     """Finds the nearest of centroids, shape (k, d), taken as float32."""
 
     def __init__(self, centroids: NDArray[np.floating[Any]], device: str = "auto") -> None:
         self.centroids = np.ascontiguousarray(centroids, np.float32)
-        absent = device == "auto" and not any(Path(path).exists() for path in _GPU_DEVICES)
-        self.device = "cpu" if absent else resolve_device(device)
+        self.device = usable_device(device)
         self._reach = np.sqrt(_squares(self.centroids).max())
 
     def of(self, vectors: NDArray[np.floating[Any]]) -> _Ids:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import UsageError
 from .contract import Filter
 from .registry import create
 
+NOT = "not"
+"""Stands before a filter that keeps what it would have dropped."""
+
 
 @dataclass(frozen=True)
 class FilterSpec:
     """Which filter with which parameters, before it is made; ``title`` stands for it in records.
 
-    A title that leaves out where files lie keeps the records the same in any folder.
+    A title that leaves out where files lie keeps the records the same in any folder. A
+    ``negated`` filter keeps what it would have dropped.
     """
 
     use: str
     parameters: dict[str, Any] = field(default_factory=dict)
     title: str | None = None
+    negated: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -31,15 +37,35 @@ class FilterSpec:
         return create(self.use, self.parameters)
 
     def label(self) -> str:
-        """Return the title or, without one, the text form."""
-        if self.title is not None:
-            return self.title
-        inside = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
-        return f"{self.use}:{inside}" if inside else self.use
+        """Return the title or, without one, the text form; ``not`` before it for a negated one."""
+        text = self.title
+        if text is None:
+            inside = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
+            text = f"{self.use}:{inside}" if inside else self.use
+        return f"{NOT} {text}" if self.negated else text
+
+
+def parse_all(texts: Iterable[str]) -> list[FilterSpec]:
+    """Read filters; a word ``not`` negates the one that comes after it."""
+    found: list[FilterSpec] = []
+    negated = False
+    for text in texts:
+        if text == NOT:
+            negated = not negated
+            continue
+        spec = parse(text)
+        found.append(replace(spec, negated=spec.negated != negated))
+        negated = False
+    if negated:
+        raise UsageError("'not' stands before a filter, but none comes after it")
+    return found
 
 
 def parse(text: str) -> FilterSpec:
     """Read the text form; ``file.py:Class:name=value`` names a class of one's own."""
+    if text.startswith(f"{NOT} "):
+        spec = parse(text.removeprefix(NOT).lstrip())
+        return replace(spec, negated=not spec.negated)
     head, rest = text, ""
     start = text.partition("=")[0].find(".py:")
     if start >= 0:

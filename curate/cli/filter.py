@@ -1,4 +1,4 @@
-"""``datacomp filter``: list, show and run filters."""
+"""``datacomp filter``: list, show, run and compare filters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,14 @@ from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_op
 
 if TYPE_CHECKING:
     from ...filters.published import Published
+    from ...filters.spec import FilterSpec
+    from ..comparison import Comparison
     from ..selection import Selected
 
 
 @click.group("filter")
 def filter_() -> None:
-    """List, show and run filters."""
+    """List, show, run and compare filters."""
 
 
 @filter_.command("list", epilog=examples("datacomp filter list", "datacomp filter list --json"))
@@ -116,47 +119,100 @@ def _written(default: Any) -> str:
 
 @filter_.command(
     epilog=examples(
+        "datacomp filter assets",
+        "datacomp filter assets fasttext_lid -o assets",
+        "datacomp filter assets pool_centroids --file small_centroids_l14.pt -o assets",
+    )
+)
+@click.argument("name", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR",
+              help="Folder to download NAME into.")  # fmt: skip
+@click.option("--file", "only", help="Which of its files, where there is a choice.")
+@json_option
+def assets(name: str | None, output: Path | None, only: str | None, as_json: bool) -> None:
+    """List the files that filters need, or download NAME: its bytes are checked."""
+    from ...errors import UsageError
+    from ...filters.asset_download import download_asset
+    from ...filters.assets import ASSETS, check_name, needing
+
+    if name is None:
+        found = [
+            {"name": a.name, "what": a.what, "get": a.get, "download": a.address is not None,
+             "serves": needing(a.name)}
+            for a in ASSETS.values()
+        ]  # fmt: skip
+        if as_json:
+            emit_json(found)
+            return
+        for asset in found:
+            how = "downloaded by this command" if asset["download"] else f"from {asset['get']}"
+            click.echo(f"{asset['name']}: {asset['what']}; {how}")
+            click.echo(f"  serves {', '.join(asset['serves'])}")
+        return
+    check_name(name)
+    if output is None:
+        raise UsageError(f"give -o DIR, the folder to download {name} into")
+    path = download_asset(name, output, only)
+    if as_json:
+        emit_json({"name": name, "path": str(path)})
+    else:
+        click.echo(f"{path}\ngive it as --asset {name}={path}")
+
+
+@filter_.command(
+    epilog=examples(
         "datacomp filter run pool.duckdb basic_filter -o basic.npy",
         "datacomp filter run pool.duckdb clip_score:arch=l14,fraction=0.3 -o clip.npy",
         "datacomp filter run pool.duckdb basic_filter exact_dedup --combine then -o clean.npy",
+        "datacomp filter run pool.duckdb basic_filter not language:language=de -o some.npy",
+        "datacomp filter run pool.duckdb basic_filter clip_score:arch=l14,fraction=0.3 --explain",
         "datacomp filter run metadata/ text_based --asset wordnet=/usr/share/wordnet -o text.npy",
         "datacomp filter run pool.duckdb my_filter.py:Sharpness --reasons dropped.parquet -o s.npy",
     )
 )
 @click.argument("pool", type=click.Path(path_type=Path))
 @click.argument("filters", nargs=-1, required=True, metavar="FILTER...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path),
+@click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Subset file to write (.npy); NAME.json beside it says how.")  # fmt: skip
 @click.option("--combine", default="and", show_default=True,
-              help="How several filters join: and, or, then.")  # fmt: skip
+              help="How several filters join: and, or, minus, then.")  # fmt: skip
 @click.option("--asset", "assets", multiple=True, metavar="NAME=PATH",
               help="Where an asset lies that filters need; 'filter show' names them.")  # fmt: skip
 @click.option("--reasons", type=click.Path(path_type=Path),
               help="Write uid, filter and reason of every dropped sample (parquet).")  # fmt: skip
+@click.option("--explain", is_flag=True, help="Print plan and cost; score and write nothing.")
 @json_option
 def run(
     pool: Path,
     filters: tuple[str, ...],
-    output: Path,
+    output: Path | None,
     combine: str,
     assets: tuple[str, ...],
     reasons: Path | None,
+    explain: bool,
     as_json: bool,
 ) -> None:
     """Run FILTERs over POOL and write the subset they keep.
 
     POOL is a pool file, or a folder of DataComp's metadata (parquet, with features in .npz). A
-    FILTER is NAME or NAME:parameter=value,... ; with --combine 'and' each judges the whole
-    pool, with 'then' each sees what the one before it left. Samples whose images cannot be read
+    FILTER is NAME or NAME:parameter=value,... ; the word 'not' before it keeps what it would
+    drop. With --combine 'and' each judges the whole pool, with 'minus' what a later one keeps goes
+    away, with 'then' each sees what the one before it left. Samples whose images cannot be read
     drop out under the reason 'unreadable' and are read again next time; the exit code is then 3.
     """
-    from ...filters import parse
+    from ...errors import UsageError
     from ...filters.assets import parse_assets, with_assets
+    from ...filters.spec import parse_all
     from ...pools.pool import Pool
     from ..selection import select
 
     given = parse_assets(assets)
-    specs = [with_assets(parse(text), given) for text in filters]
+    specs = [with_assets(spec, given) for spec in parse_all(filters)]
+    if explain:
+        _explain(pool, specs, combine, as_json)
+        return
+    if output is None:
+        raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
     with Pool.open(pool) as opened:
         selected = select(opened, specs, output, combine, reasons)
     chosen = selected.selection
@@ -168,6 +224,115 @@ def run(
     if chosen.unreadable is not None:
         click.echo(f"warning: {chosen.unreadable}", err=True)
         sys.exit(SET_ASIDE)
+
+
+def _explain(path: Path, specs: list[FilterSpec], combine: str, as_json: bool) -> None:
+    """Print what a run would do."""
+    from ...filters.plan import explain
+    from ...pools.pool import Pool
+    from ...progress import duration
+
+    with Pool.open(path) as pool:
+        plan = explain(pool, specs, combine)
+    if as_json:
+        emit_json(asdict(plan))
+        return
+    click.echo(f"{counted(plan.samples, 'sample')}; filters in this order, joined by '{combine}':")
+    for number, one in enumerate(plan.filters, 1):
+        click.echo(f"\n{number}. {one.filter}")
+        for scorer in one.scorers:
+            left = scorer.samples - scorer.scored
+            cost = "not measured yet" if scorer.seconds is None else duration(scorer.seconds)
+            cost = cost if left else "nothing to do"
+            click.echo(
+                f"   score {scorer.name} from {scorer.reads}: at most {scorer.samples:,} samples, "
+                f"{scorer.scored:,} scored already; {cost}"
+            )
+        for reason, predicate in one.decisions:
+            click.echo(f"   drop as {reason} unless {_shortened(predicate)}")
+        if not one.known:
+            click.echo("   the rest is decided once the scores are there")
+    click.echo(f"\nAll decisions together are one scan of {counted(plan.samples, 'sample')}.")
+
+
+def _shortened(predicate: str) -> str:
+    text = " ".join(predicate.split())
+    return text if len(text) <= 120 else f"{text[:119]}…"
+
+
+@filter_.command(
+    epilog=examples(
+        "datacomp filter compare basic.npy clip30.npy",
+        "datacomp filter compare basic.npy clip30.npy --pool pool.duckdb -o compare.html",
+    )
+)
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--pool", "pool", type=click.Path(path_type=Path),
+              help="Pool both are of: what sets apart what only one has.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="PAGE.html",
+              help="Also write a page with samples of the differences; needs --pool.")  # fmt: skip
+@click.option("--samples", default=24, show_default=True, type=click.IntRange(1, 1000),
+              help="Most samples of each reason on the page.")  # fmt: skip
+@click.option("--seed", default=0, show_default=True, help="Another seed shows others.")
+@json_option
+def compare(
+    a: Path,
+    b: Path,
+    pool: Path | None,
+    output: Path | None,
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compare what filters kept: the subsets A and B, what each loses to the other, and why.
+
+    Why a sample was dropped stands in NAME.reasons.parquet beside NAME.npy: a study writes it,
+    and 'filter run ... -o NAME.npy --reasons NAME.reasons.parquet' does.
+    """
+    from ...errors import UsageError
+    from ...pools.pool import Pool
+    from ..comparison import compare_subsets
+
+    if pool is None:
+        if output is not None:
+            raise UsageError("a page shows samples: give --pool too")
+        found = compare_subsets(a, b)
+    else:
+        with Pool.open(pool, read_only=not pool.is_dir()) as opened:
+            found = compare_subsets(a, b, opened)
+            if output is not None:
+                from ..report import write_comparison
+
+                write_comparison(opened, found, output, samples, seed)
+    if as_json:
+        emit_json(found.to_dict())
+        return
+    _tell_comparison(found)
+    if output is not None:
+        click.echo(f"\n{output}")
+
+
+def _tell_comparison(found: Comparison) -> None:
+    rows = [
+        (found.a, found.count_a, found.both, len(found.losses[0].uids)),
+        (found.b, found.count_b, found.both, len(found.losses[1].uids)),
+    ]
+    emit_table(rows, ("subset", "uids", "in both", "only here"))
+    click.echo(f"overlap: {found.overlap:.1%} of all that either has")
+    for loss in found.losses:
+        if loss.reasons:
+            click.echo(f"\nwhat {loss.loser} dropped and {loss.keeper} has:")
+            emit_table([(count, reason, step) for step, reason, count in loss.reasons],
+                       ("uids", "reason", "filter"))  # fmt: skip
+    if found.means:
+        rows = [(name, _mean(one), _mean(other)) for name, one, other in found.means]
+        click.echo()
+        emit_table(rows, ("mean of", f"only {found.a}", f"only {found.b}"))
+
+
+def _mean(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
 
 
 def _tell(selected: Selected) -> None:
@@ -182,5 +347,6 @@ def _tell(selected: Selected) -> None:
     for score in chosen.scores:
         source = score.get("model") or f"digest {score['digest'][:16]}"
         click.echo(f"score {score['name']}: {source}", err=True)
-    kept = f"{len(chosen.uids):,} of {counted(chosen.total, 'sample')} ({selected.share:.1%})"
-    click.echo(f"\n{selected.path}: {kept}")
+    kept = f"{chosen.kept:,} of {counted(chosen.total, 'sample')} ({selected.share:.1%})"
+    seen = "" if chosen.kept == len(chosen.uids) else f", to be seen {len(chosen.uids):,} times"
+    click.echo(f"\n{selected.path}: {kept}{seen}")

@@ -47,7 +47,8 @@ def info(file: Path, as_json: bool) -> None:
     ]
     pool = sidecar.get("pool")
     if pool:
-        rows.append(("pool", f"{pool['digest']} ({counted(pool['samples'], 'sample')})"))
+        name = pool.get("digest") or pool.get("files")
+        rows.append(("pool", f"{name} ({counted(pool['samples'], 'sample')})"))
     for step in sidecar.get("inputs") or []:
         rows.append(("made from", f"{step['file']} ({counted(step['count'], 'uid')})"))
     width = max(len(name) for name, _ in rows)

@@ -6,5 +6,13 @@ Each is one self-contained file that requests nothing; the same input gives the 
 from .contact import write_contact_sheet
 from .page import write_report
 from .sheets import Sheet, Thumbnail, collect_sheets
+from .versus import write_comparison
 
-__all__ = ["Sheet", "Thumbnail", "collect_sheets", "write_contact_sheet", "write_report"]
+__all__ = [
+    "Sheet",
+    "Thumbnail",
+    "collect_sheets",
+    "write_comparison",
+    "write_contact_sheet",
+    "write_report",
+]

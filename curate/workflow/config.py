@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -25,7 +26,7 @@ from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
 from ...filters.assets import ASSETS, with_assets
 from ...filters.spec import FilterSpec
-from ...pools.sources import KINDS, open_source
+from ...pools.sources import KINDS, open_source, source_class
 from ...pools.sources.base import Source
 from .complaints import explain
 from .location import Location, line_of
@@ -83,10 +84,11 @@ class FilterSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     use: _Path = Field(description="a filter's name, or file.py:Class")
+    negated: bool = Field(False, alias="not", description="keep what the filter would drop")
 
     def spec(self) -> FilterSpec:
         """Return the filter and its parameters."""
-        return FilterSpec(self.use, dict(self.model_extra or {}))
+        return FilterSpec(self.use, dict(self.model_extra or {}), negated=self.negated)
 
 
 class AssetsSection(_Section):
@@ -112,7 +114,9 @@ class DatasetSection(_Section):
         description="filters, in order",
         examples=['filters = [{ use = "no_filter" }]'],
     )
-    combine: Literal["and", "or", "then"] = Field("and", description="how the filters join")
+    combine: Literal["and", "or", "then", "minus"] = Field(
+        "and", description="how the filters join: and, or, then, minus"
+    )
 
 
 class ShardsSection(_Section):
@@ -211,7 +215,11 @@ class Study(_Section):
             again = sum(other.kind == section.kind for other in self.pool.source[:number])
             own = self.output / (f"{section.kind}-{again + 1}" if again else section.kind)
             path = self.home / section.path if section.path else own
-            opened.append(open_source(section.kind, path, **(section.model_extra or {})))
+            options = dict(section.model_extra or {})
+            for name in source_class(section.kind).file_options:
+                if isinstance(options.get(name), str) and options[name]:
+                    options[name] = str(self.home / options[name])
+            opened.append(open_source(section.kind, path, **options))
         return opened
 
     def get_dataset(self, name: str) -> DatasetSection:
@@ -229,15 +237,15 @@ class Study(_Section):
             named = {n: v for n, v in spec.parameters.items() if _is_run(v)}
             named |= spec.make().files()
             full = {name: str(self.resolve(value)) for name, value in named.items()}
-            title = section.spec().label()
-            specs.append(FilterSpec(spec.use, {**spec.parameters, **full}, title))
+            title = replace(section.spec(), negated=False).label()
+            specs.append(replace(spec, parameters={**spec.parameters, **full}, title=title))
         return specs
 
     def spec_of(self, section: FilterSection) -> FilterSpec:
         """Return a filter that can be made: its parameters as they are given, and its assets."""
         spec = section.spec()
         if spec.is_file:
-            spec = FilterSpec(str(self.home / spec.use), spec.parameters)
+            spec = replace(spec, use=str(self.home / spec.use))
         return with_assets(spec, self.assets.given())
 
     def resolve(self, value: str) -> Path:

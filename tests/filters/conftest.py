@@ -1,5 +1,6 @@
 """Metadata as DataComp publishes them, small and odd, on which its own tools were run once."""
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.filters.sets import write_set_scores
+from datacomp.pools import Pool
 
 ROWS, FILES, DIMENSION, CENTROIDS, TARGETS = 900, 3, 8, 24, 30
 WORDNET = Path(__file__).parent / "wordnet"
@@ -114,3 +117,44 @@ def baseline_assets(tmp_path_factory, wordnet):
         "pool_centroids": str(folder / "centroids.npy"),
         "target_embeddings": str(folder / "targets"),
     }
+
+
+@pytest.fixture
+def features_of(tmp_path):
+    """Return a maker of pools from features: the uid of row i is i in hex, files are cut evenly."""
+    with contextlib.ExitStack() as opened:
+
+        def features_of(files=2, columns=None, order=None, **arrays):
+            rows = len(next(iter(arrays.values())))
+            order = np.arange(rows) if order is None else np.asarray(order)
+            folder = tmp_path / f"features{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            for number, places in enumerate(np.array_split(order, files)):
+                table = {
+                    "uid": [f"{i:032x}" for i in places],
+                    "url": [f"http://x/{i}" for i in places],
+                    "text": [f"a caption of number {i}" for i in places],
+                } | {name: [values[i] for i in places] for name, values in (columns or {}).items()}
+                pq.write_table(pa.table(table), folder / f"{number:02d}.parquet")
+                np.savez(folder / f"{number:02d}.npz",
+                         **{name: values[places] for name, values in arrays.items()})  # fmt: skip
+            return opened.enter_context(Pool.open(folder))
+
+        yield features_of
+
+
+@pytest.fixture
+def set_scores():
+    """Return a function that lets a set scorer score a pool: a list with a value for each uid."""
+
+    def set_scores(pool, scorer, where="true"):
+        columns = "".join(f", {name}" for name in scorer.columns)
+        pool.sql(
+            f"CREATE OR REPLACE TEMP TABLE members AS SELECT uid{columns} FROM samples "
+            f"WHERE {where} ORDER BY uid"
+        )
+        pool.sql(f"CREATE OR REPLACE TEMP TABLE scored (uid UHUGEINT, value {scorer.type})")
+        write_set_scores(pool, "members", scorer, "scored")
+        return [value for (value,) in pool.sql("SELECT value FROM scored ORDER BY uid").fetchall()]
+
+    return set_scores

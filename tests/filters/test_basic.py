@@ -3,7 +3,7 @@ import math
 import pyarrow as pa
 import pytest
 from datacomp.filters import parse, run_filters
-from datacomp.filters.basic import WORDS, CaptionLength
+from datacomp.filters.basic import CaptionLength, has_words
 from datacomp.filters.contract import sql_number
 from datacomp.pools.uids import to_hex
 from hypothesis import example, given, settings
@@ -37,11 +37,17 @@ def kept(pool, text):
 @settings(max_examples=150, deadline=None)
 @given(TEXTS)
 @example(list(SPACES) + [f"a{c}b" for c in SPACES + NOT_SPACES])
-@example(["", "👨‍👩‍👧", "e\u0301" * 3, "a b c"])
+@example(
+    ["", "👨‍👩‍👧", "e\u0301" * 3, "a b c", "a " * 100, "a " * 99 + "a", "a " * 101, "a\n" * 99]
+)
 def test_words_and_characters_are_counted_as_python_does(connection, texts):
     connection.register("t", pa.table({"text": texts}))
-    found = connection.execute(f"SELECT {WORDS}, length(text) FROM t").fetchall()
-    assert found == [(len(text.split()), len(text)) for text in texts]
+    limits = (0, 1, 2, 3, 4, 7, 100, 101)
+    counted = ", ".join(map(has_words, limits))
+    found = connection.execute(f"SELECT length(text), {counted} FROM t").fetchall()
+    assert found == [
+        (len(text), *(len(text.split()) >= limit for limit in limits)) for text in texts
+    ]
 
 
 @settings(max_examples=60, deadline=None)

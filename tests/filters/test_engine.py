@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 from datacomp.errors import DataError, MissingError, RunError, UsageError
@@ -114,6 +116,8 @@ RULES = (
 
 def apply(rule, rows):
     """Apply one rule to rows (uid, text, width, height) in Python; return the uids kept."""
+    if rule[0] == "not":
+        return {row[0] for row in rows} - apply(rule[1], rows)
     kind, n = rule
     if kind == "Where":
         return {r[0] for r in rows if r[2] is not None and r[2] >= n}
@@ -131,6 +135,8 @@ def apply(rule, rows):
 
 
 def spec_of(rule):
+    if rule[0] == "not":
+        return replace(spec_of(rule[1]), negated=True)
     kind, n = rule
     if kind == "Where":
         return where(f"width >= {n}")
@@ -144,6 +150,8 @@ def model(rules, rows, combine):
             rows = [row for row in rows if row[0] in left]
         return sorted(row[0] for row in rows)
     sets = [apply(rule, rows) for rule in rules]
+    if combine == "minus":
+        return sorted(sets[0].difference(*sets[1:]))
     return sorted(set.intersection(*sets) if combine == "and" else set.union(*sets))
 
 
@@ -158,7 +166,7 @@ def scratch(tmp_path_factory):
 @given(
     rows=st.lists(st.tuples(st.text("ab", max_size=8), st.none() | st.integers(0, 9),
                             st.integers(0, 3)), min_size=1, max_size=12),
-    rules=st.lists(RULES, min_size=1, max_size=4),
+    rules=st.lists(RULES | st.tuples(st.just("not"), RULES), min_size=1, max_size=4),
 )  # fmt: skip
 def test_filters_join_as_a_plain_model_says(scratch, rows, rules):
     rows = [(i, *row) for i, row in enumerate(rows)]
@@ -168,7 +176,7 @@ def test_filters_join_as_a_plain_model_says(scratch, rows, rules):
     for row in rows:
         scratch.sql("INSERT INTO samples (uid, text, width, height) VALUES (?, ?, ?, ?)", list(row))
     specs = [spec_of(rule) for rule in rules]
-    for combine in ("and", "or", "then"):
+    for combine in ("and", "or", "then", "minus"):
         chosen = run_filters(scratch, specs, combine)
         found = [int(uid, 16) for uid in to_hex(chosen.uids)]
         assert found == model(rules, rows, combine), combine
@@ -208,7 +216,7 @@ def test_wrong_use_is_one_clear_line(pool_of, tmp_path):
         run_filters(pool, [where("true")], "adn")
     assert (
         str(caught.value)
-        == "combine is 'adn' (did you mean 'and'?); expected one of: and, or, then"
+        == "combine is 'adn' (did you mean 'and'?); expected one of: and, or, then, minus"
     )
     with pytest.raises(UsageError) as caught:
         run_filters(pool, [])
@@ -308,10 +316,9 @@ def test_the_row_that_a_filter_sees_holds_no_truth(pool):
             seen.append(str(caught.value))
             return []
 
-    engine = engine_module._Engine(pool)
-    engine.create_view()
-    engine.judge(FilterSpec("Looks"), Looks(), "and")
-    engine.clean()
+    engine = engine_module.Engine(pool, "and")
+    engine.judge(FilterSpec("Looks"), Looks())
+    engine.relations.clean()
     columns = ", ".join(name for name in pool.columns() if name != "truth")
     assert seen == [
         (False, True, 2, '"text"'),
@@ -336,12 +343,11 @@ def test_no_attribute_of_what_a_filter_sees_leads_to_the_pool(pool):
                             if hasattr(value, name)]  # fmt: skip
             return []
 
-    engine = engine_module._Engine(pool)
-    engine.create_view()
-    engine.judge(FilterSpec("Looks"), Looks(), "and")
-    engine.clean()
+    engine = engine_module.Engine(pool, "and")
+    engine.judge(FilterSpec("Looks"), Looks())
+    engine.relations.clean()
     assert len(found) > 100
-    assert not {Pool, engine_module._Engine, type(pool.connection)} & set(found)
+    assert not {Pool, engine_module.Engine, type(pool.connection)} & set(found)
 
 
 def test_what_a_score_took_is_remembered_with_it(pool_of):

@@ -51,6 +51,14 @@ def test_sorting_agrees_with_python(values):
     assert uids.is_sorted(array) == (values == sorted(values))
 
 
+@given(st.lists(st.integers(0, 199), max_size=8), st.randoms(use_true_random=False))
+def test_hashes_that_share_their_first_bits_are_sorted_too(shared, draw):
+    values = [(draw.getrandbits(64), draw.getrandbits(64)) for _ in range(200)]
+    values += [(values[n][0] ^ draw.getrandbits(9), draw.getrandbits(64)) for n in shared]
+    values += [values[n] for n in shared[:2]]
+    assert uids.sort_uids(records(values)).tolist() == sorted(values)
+
+
 @given(pairs)
 def test_from_halves(values):
     array = records(values)

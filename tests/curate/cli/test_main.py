@@ -32,7 +32,7 @@ def test_version_and_help():
         (["train"], 2, "Error: give SHARDS and --output (or --list-scales)\n"),
         (["train", "none", "-o", "run"], 1, "error: none: no such folder of shards; "),
         (["train", "none", "-o", "run", "--scale", "tiny"], 2, "error: unknown scale 'tiny'"),
-        (["filter", "show", "clip"], 2, "error: unknown filter 'clip' (did you mean "
+        (["filter", "show", "clip_scor"], 2, "error: unknown filter 'clip_scor' (did you mean "
          "'clip_score'?); "),
     ],
 )  # fmt: skip

@@ -1,0 +1,154 @@
+"""Compare two subsets of a pool: what they share, and what each loses to the other and why.
+
+Why a sample is not in a subset stands in the subset's list of reasons, ``NAME.reasons.parquet``
+beside ``NAME.npy``, which a study writes for each dataset and ``filter run --reasons`` on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import DataError
+from ..pools.connection import connect
+from ..pools.pool import Pool, literal, pool_errors, quote
+from ..pools.schema import TRUTH
+from ..pools.uids import UidArray, load_subset
+from .subset import diff, multiplicities
+
+UID = "(high::UHUGEINT << 64) + low::UHUGEINT"
+_NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE")
+_PLACES = ("source", "offset", "length", "metadata_row")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one subset has and the other (``loser``) has not: distinct uids (n,), sorted.
+
+    ``reasons`` says why, as (filter, reason, how many), most first; it is empty where the
+    loser has no list of reasons. ``file`` is that list.
+    """
+
+    keeper: str
+    loser: str
+    uids: UidArray
+    reasons: tuple[tuple[str, str, int], ...]
+    file: Path | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two subsets side by side; counts are of distinct uids."""
+
+    a: str
+    b: str
+    count_a: int
+    count_b: int
+    both: int
+    losses: tuple[Loss, Loss]
+    means: tuple[tuple[str, float | None, float | None], ...] = ()
+    """Of each number that the pool knows: name, mean over only A, mean over only B."""
+
+    @property
+    def overlap(self) -> float:
+        """Jaccard's index: the shared part of all that either has."""
+        either = self.count_a + self.count_b - self.both
+        return self.both / either if either else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "a": self.a, "b": self.b, "in_a": self.count_a, "in_b": self.count_b,
+            "both": self.both, "overlap": self.overlap,
+            **{
+                f"only_{side}": {
+                    "count": len(loss.uids),
+                    "dropped_by_the_other": [
+                        {"filter": step, "reason": reason, "count": count}
+                        for step, reason, count in loss.reasons
+                    ],
+                }
+                for side, loss in zip("ab", self.losses, strict=True)
+            },
+            "means": [
+                {"column": name, "only_a": one, "only_b": other} for name, one, other in self.means
+            ],
+        }  # fmt: skip
+
+
+def compare_subsets(a: Path, b: Path, pool: Pool | None = None) -> Comparison:
+    """Compare two subset files; a pool adds the means of its numbers over what only one has."""
+    names = (a.stem, b.stem) if a.stem != b.stem else (str(a), str(b))
+    first, second = (multiplicities(load_subset(path))[0] for path in (a, b))
+    parts = diff(first, second)
+    losses = (
+        _loss(names[0], names[1], parts.only_a, b),
+        _loss(names[1], names[0], parts.only_b, a),
+    )
+    means = () if pool is None else tuple(_means(pool, losses))
+    return Comparison(*names, len(first), len(second), len(parts.both), losses, means)
+
+
+def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:
+    file = path.with_suffix(".reasons.parquet")
+    if not file.is_file():
+        return Loss(keeper, loser, uids, (), None)
+    with connect(None) as connection:
+        connection.register("lost", halves(uids))
+        try:
+            with pool_errors(file):
+                rows = connection.execute(
+                    "SELECT r.filter, r.reason, count(*) AS n FROM lost JOIN "
+                    f"read_parquet({literal(str(file))}) r "
+                    "ON r.uid = printf('%016x%016x', high, low) "
+                    "GROUP BY ALL ORDER BY n DESC, r.filter, r.reason"
+                ).fetchall()
+        except DataError as error:
+            raise DataError(f"{file}: not a list of reasons: {error}") from None
+    return Loss(keeper, loser, uids, tuple((str(f), str(r), n) for f, r, n in rows), file)
+
+
+def halves(uids: UidArray) -> pa.Table:
+    """Return uids as an Arrow table of their halves."""
+    return pa.table({
+        "high": pa.array(np.ascontiguousarray(uids["f0"])),
+        "low": pa.array(np.ascontiguousarray(uids["f1"])),
+    })  # fmt: skip
+
+
+def _means(
+    pool: Pool, losses: tuple[Loss, Loss]
+) -> Iterator[tuple[str, float | None, float | None]]:
+    """Yield the means of the pool's numbers, and of how many words captions have."""
+    numbers = {
+        name: f"avg(s.{quote(name)})"
+        for name, kind in pool.columns().items()
+        if kind in _NUMBERS and name not in (*_PLACES, TRUTH)
+    }
+    numbers["words of the caption"] = "avg(len(string_split(trim(s.text), ' ')))"
+    found = []
+    with registered(pool, losses):
+        for side in range(2):
+            rows = pool.sql(
+                f"SELECT {', '.join(numbers.values())} FROM samples s "
+                f"SEMI JOIN (SELECT {UID} AS uid FROM lost_{side}) USING (uid)"
+            ).fetchall()
+            found.append(rows[0])
+    for name, one, other in zip(numbers, *found, strict=True):
+        if one is not None or other is not None:
+            yield name, one, other
+
+
+@contextmanager
+def registered(pool: Pool, losses: tuple[Loss, Loss]) -> Iterator[None]:
+    """Let a pool's SQL see what each side has alone, as ``lost_0`` and ``lost_1``."""
+    with ExitStack() as seen:
+        for side, loss in enumerate(losses):
+            seen.enter_context(pool.registered(f"lost_{side}", halves(loss.uids)))
+        yield

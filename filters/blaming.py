@@ -1,0 +1,54 @@
+"""Say whose mistake it was: file and line of a filter, its decision, or its scorer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TypeVar
+
+from ..errors import DatacompError, DataError, RunError, UsageError
+from .contract import Filter, Scorer
+from .registry import blame, defined_at
+from .spec import FilterSpec
+
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def blaming(spec: FilterSpec, made: Filter) -> Iterator[None]:
+    """Name file and line of a plug-in that raises."""
+    try:
+        yield
+    except DatacompError:
+        raise
+    except Exception as error:
+        raise RunError(f"filter {spec.use} failed at {blame(error, made)}") from error
+
+
+@contextlib.contextmanager
+def blaming_scorer(spec: FilterSpec, scorer: Scorer) -> Iterator[None]:
+    """Name the scorer whose values do not fit its type."""
+    try:
+        yield
+    except (DataError, ValueError, TypeError, OverflowError) as error:
+        raise RunError(
+            f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) gives what is no "
+            f"{scorer.type}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def blaming_decision(spec: FilterSpec, reason: str) -> Iterator[None]:
+    """Name the decision whose SQL cannot be run."""
+    try:
+        yield
+    except (DataError, UsageError) as error:
+        raise UsageError(f"filter {spec.use}: {reason}: {error}") from None
+
+
+def all_of(kind: type[T], items: list[T]) -> list[T]:
+    """Return the items, or raise TypeError for what a plug-in should not have returned."""
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"expected a list of {kind.__name__}, found {item!r}")
+    return list(items)

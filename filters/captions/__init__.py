@@ -1,0 +1,1 @@
+"""Filters on how often captions say what others say."""

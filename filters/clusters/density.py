@@ -1,0 +1,153 @@
+"""Keep more of complex concepts than of simple ones, and of each what is least typical.
+
+Source: Abbas et al., "Effective pruning of web-scale datasets based on complexity of concept
+clusters" (arXiv 2401.04578), *density-based pruning*; written from the paper. Features are
+clustered. The complexity of a cluster is the mean distance (1 - cosine) of its samples to its
+centroid, times the mean distance of its centroid to the 20 nearest others. A softmax of the
+complexities says which part of the result each cluster should be; a quadratic programme finds the
+nearest shares that add up and ask no cluster for less than one sample or more than it has. Of each
+cluster the samples farthest from the centroid stay.
+
+The paper clusters what SemDeDup has left (filters joined by `then`), in 100 clusters for 128M
+samples, and takes DINOv2's features; any of the pool's can be named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ...errors import DataError
+from ...pools.uids import UidArray
+from ..contract import Decision, Filter, Scorer, View
+from ..products import products
+from ..ranking import NO_FEATURES
+from ..sets import Samples, SetScorer, Values
+from ..spool import gathered
+from .kmeans import Clusters, cluster
+
+NEIGHBOURS = 20
+"""How many other centroids say how far a cluster is from the rest."""
+
+
+class Density(Filter):
+    """Keep a share of each cluster that grows with its complexity, least typical samples first."""
+
+    set_level = True
+
+    fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
+    temperature: float = Field(0.1, gt=0, description="of the softmax; high makes shares equal")
+    clusters: int = Field(100, ge=1, le=1 << 20, description="how many")
+    iterations: int = Field(20, ge=1, le=1000, description="of k-means")
+    seed: int = Field(0, ge=0, lt=1 << 31, description="another seed gives other clusters")
+    features: str = Field("l14_img", description="features to cluster")
+    device: str = Field("auto", description="where to assign clusters: auto, cpu, cuda")
+
+    def scorers(self) -> list[Scorer]:
+        """Find who stays."""
+        return [self._scorer()]
+
+    def decide(self, view: View) -> list[Decision]:
+        """Keep them."""
+        kept = view.score(self._scorer())
+        return [
+            Decision(NO_FEATURES, f"{kept} IS NOT NULL"),
+            Decision("dense", kept),
+        ]
+
+    def _scorer(self) -> DensityScorer:
+        return DensityScorer(**self.model_dump())
+
+
+class DensityScorer(SetScorer):
+    """Tells whether a sample stays."""
+
+    name = "density"
+    type = "BOOLEAN"
+
+    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
+        self.features = (features,)
+        self._device, self._parameters = device, parameters
+
+    def identity(self) -> dict[str, Any]:
+        """Name the features, and all parameters."""
+        return {"features": self.features[0], **self._parameters}
+
+    def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
+        """Yield who stays; samples without usable features are left out."""
+        about = self._parameters
+        with gathered(samples) as (uids, (spool,)):
+            if not len(uids):
+                return
+            groups = cluster(
+                uids, spool, about["clusters"], about["iterations"], about["seed"], self._device
+            )
+            sizes = groups.sizes()
+            wanted = max(1, int(len(uids) * about["fraction"]))
+            counts = quotas(complexity(groups), sizes, wanted, about["temperature"])
+            order = np.lexsort((uids["f1"], uids["f0"], groups.similarity, groups.ids))
+            rank = np.empty(len(uids), np.int64)
+            rank[order] = np.arange(len(uids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            yield uids, rank < counts[groups.ids]
+
+
+def complexity(groups: Clusters) -> NDArray[np.float64]:
+    """Return how spread each cluster is, times how far it is from others, shape (k,).
+
+    That of a cluster without samples is the mean of the others.
+    """
+    spread = np.bincount(groups.ids, 1 - groups.similarity.astype(np.float64),
+                         minlength=len(groups.centroids))  # fmt: skip
+    sizes = groups.sizes()
+    inside = np.divide(spread, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    found = inside * _apart(groups.centroids.astype(np.float64))
+    found[np.isnan(found)] = np.nanmean(found)
+    return np.maximum(found, 0)
+
+
+def _apart(centroids: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean distance of each centroid to its nearest others; 1 where it is alone."""
+    near = min(NEIGHBOURS, len(centroids) - 1)
+    if near == 0:
+        return np.ones(1)
+    found = np.empty(len(centroids))
+    for start in range(0, len(centroids), 1024):
+        cosines = products(centroids[start : start + 1024], centroids)
+        rows = np.arange(len(cosines))
+        cosines[rows, start + rows] = -np.inf
+        found[start : start + 1024] = 1 - np.sort(cosines, axis=1)[:, -near:].mean(axis=1)
+    return found
+
+
+def quotas(
+    complexities: NDArray[np.float64], sizes: NDArray[np.int64], wanted: int, temperature: float
+) -> NDArray[np.int64]:
+    """Return how many samples to keep of each cluster, shape (k,); they add up to ``wanted``.
+
+    It is the nearest point, in the sum of squares, to the softmax of the complexities times
+    ``wanted``, between one sample (if there are so many) and the size of each cluster; then
+    rounded so that the largest remainders go up.
+    """
+    if wanted > sizes.sum():
+        raise DataError(f"{wanted:,} of {sizes.sum():,} samples cannot be kept")
+    powers = np.exp((complexities - complexities.max()) / temperature)
+    ideal = powers / powers.sum() * wanted
+    least = np.minimum(sizes, 1 if wanted >= (sizes > 0).sum() else 0)
+    # The sum of the clipped shares grows with the shift: halve until it is as asked for.
+    low, high = -float(ideal.max()) - 1, float(sizes.max()) + 1
+    for _ in range(200):
+        middle = (low + high) / 2
+        if np.clip(ideal + middle, least, sizes).sum() < wanted:
+            low = middle
+        else:
+            high = middle
+    shares = np.clip(ideal + high, least, sizes)
+    found = np.floor(shares + 1e-9).astype(np.int64)
+    remainders = np.where(found < sizes, shares - found, -np.inf)
+    missing = wanted - int(found.sum())
+    found[np.argsort(-remainders, kind="stable")[:missing]] += 1
+    return found

@@ -1,0 +1,191 @@
+"""Draw evenly over concepts, found by k-means of k-means.
+
+Source: Vo et al., "Automatic Data Curation for Self-Supervised Learning: A Clustering-Based
+Approach" (arXiv 2405.15613); written from the paper. Features are clustered, their centroids are
+clustered again, and so on. Clusters of plain k-means follow the density of the data; so each higher
+level is found in several steps on samples drawn evenly from its clusters, which spreads centroids
+over the space. Then a number of samples is shared out from the top: every cluster of a level gets
+as many as the others, unless it has fewer; at the bottom they are drawn at random, or are the
+nearest to the centroid. The paper's levels are 10M, 500,000, 50,000 and 10,000 clusters for 743M
+images.
+
+Distances are Euclidean in the paper; here they are cosines at every level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from ...errors import DataError
+from ...pools.uids import UidArray
+from ..contract import Decision, Filter, Scorer, View
+from ..nearest import Nearest
+from ..ranking import NO_FEATURES
+from ..sets import Samples, SetScorer, Values
+from ..spool import gathered
+from ..vectors import Floats, uniform
+from .kmeans import by_draw, cluster, train
+
+_Ids = NDArray[np.int64]
+
+
+class Hierarchical(Filter):
+    """Keep a part of the samples, shared out evenly over a tree of clusters.
+
+    `clusters` names the levels from the bottom to the top, such as 10000/1000/100.
+    """
+
+    set_level = True
+
+    fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
+    clusters: str = Field(
+        "1000/100", description="how many clusters each level has, from the bottom, as 1000/100"
+    )
+    resampling: int = Field(10, ge=0, le=100, description="steps in which a level is spread out")
+    sample: int = Field(3, ge=1, description="points drawn from each cluster in such a step")
+    draw: Literal["random", "closest"] = Field(
+        "random", description="which samples of the lowest clusters: random or closest"
+    )
+    iterations: int = Field(20, ge=1, le=1000, description="of k-means")
+    seed: int = Field(0, ge=0, lt=1 << 31, description="another seed gives other clusters")
+    features: str = Field("l14_img", description="features to cluster")
+    device: str = Field("auto", description="where to assign clusters: auto, cpu, cuda")
+
+    @field_validator("clusters", mode="before")
+    @classmethod
+    def _descending(cls, value: Any) -> Any:
+        levels = str(value).split("/")
+        numbers = [int(level) for level in levels if level.isascii() and level.isdigit()]
+        fine = len(numbers) == len(levels) and all(0 < n <= 1 << 20 for n in numbers)
+        if not fine or sorted(set(numbers), reverse=True) != numbers:
+            raise ValueError("clusters must be descending numbers such as 1000/100")
+        return "/".join(map(str, numbers))
+
+    def scorers(self) -> list[Scorer]:
+        """Find who stays."""
+        return [self._scorer()]
+
+    def decide(self, view: View) -> list[Decision]:
+        """Keep them."""
+        kept = view.score(self._scorer())
+        return [Decision(NO_FEATURES, f"{kept} IS NOT NULL"), Decision("not_drawn", kept)]
+
+    def _scorer(self) -> HierarchicalScorer:
+        return HierarchicalScorer(**self.model_dump())
+
+
+class HierarchicalScorer(SetScorer):
+    """Tells whether a sample is drawn."""
+
+    name = "hierarchical"
+    type = "BOOLEAN"
+
+    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
+        self.features = (features,)
+        self._device, self._parameters = device, parameters
+
+    def identity(self) -> dict[str, Any]:
+        """Name the features, and all parameters."""
+        return {"features": self.features[0], **self._parameters}
+
+    def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
+        """Yield who is drawn; samples without usable features are left out."""
+        about = self._parameters
+        counts = [int(level) for level in about["clusters"].split("/")]
+        seed, iterations = about["seed"], about["iterations"]
+        with gathered(samples) as (uids, (spool,)):
+            if not len(uids):
+                return
+            first = cluster(uids, spool, counts[0], iterations, seed, self._device)
+        levels, centroids = [first.ids], first.centroids
+        for number, count in enumerate(counts[1:], 1):
+            parents, centroids = spread(
+                centroids, count, iterations, seed + number, about["resampling"], about["sample"]
+            )
+            levels.append(parents)
+        wanted = max(1, int(len(uids) * about["fraction"]))
+        # Within a cluster, who comes first is drawn; or it is who is nearest to the centroid.
+        if about["draw"] == "closest":
+            order = np.lexsort((uids["f1"], uids["f0"], -first.similarity))
+        else:
+            order = by_draw(uids, seed, 2)
+        yield uids, share_out(levels, wanted, order, seed)
+
+
+def spread(
+    rows: Floats, count: int, iterations: int, seed: int, steps: int, sample: int
+) -> tuple[_Ids, Floats]:
+    """Cluster rows so that centroids do not crowd where rows do; return ids (n,) and centroids.
+
+    In each step the rows nearest to each centroid, ``sample`` of a cluster, are clustered anew.
+    """
+    if count > len(rows):
+        raise DataError(f"{count:,} clusters of {len(rows):,}: a level needs fewer than the last")
+    centroids = train(rows, count, iterations, seed)
+    for _ in range(steps):
+        ids = Nearest(centroids, "cpu").of(rows)
+        near = np.einsum("nd,nd->n", rows, centroids[ids], dtype=np.float64)
+        order = np.lexsort((np.arange(len(rows)), -near, ids))
+        sizes = np.bincount(ids, minlength=count)
+        rank = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        chosen = np.sort(order[rank < sample])
+        if len(chosen) < count:
+            break
+        centroids = train(rows[chosen], count, iterations, seed)
+    return Nearest(centroids, "cpu").of(rows), centroids
+
+
+def share_out(levels: list[_Ids], wanted: int, order: _Ids, seed: int) -> NDArray[np.bool_]:
+    """Return which samples are taken when ``wanted`` are shared out from the top, shape (n,).
+
+    ``levels`` are the clusters of the samples, shape (n,), then the clusters of these clusters,
+    and so on. Of a lowest cluster, those that come first in ``order`` are taken.
+    """
+    sizes = [np.bincount(levels[0], minlength=len(levels[1]) if len(levels) > 1 else 0)]
+    for parents in levels[1:]:
+        sizes.append(np.bincount(parents, sizes[-1]).astype(np.int64))
+    targets = even_shares(sizes[-1], wanted, seed)
+    for depth in range(len(levels) - 1, 0, -1):
+        below = np.zeros(len(sizes[depth - 1]), np.int64)
+        for parent, target in enumerate(targets.tolist()):
+            children = np.flatnonzero(levels[depth] == parent)
+            if len(children):
+                below[children] = even_shares(sizes[depth - 1][children], target, seed + parent + 1)
+        targets = below
+    ids = levels[0][order]
+    grouped = np.argsort(ids, kind="stable")
+    counts = np.bincount(ids, minlength=len(targets))
+    rank = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taken = np.zeros(len(ids), bool)
+    chosen = order[grouped]
+    taken[chosen[rank < targets[levels[0][chosen]]]] = True
+    return taken
+
+
+def even_shares(sizes: _Ids, wanted: int, seed: int) -> _Ids:
+    """Return how many to take of each of several sets so that they are as even as can be, (k,).
+
+    All get the same, but none more than it has; what cannot be divided goes to sets that are
+    drawn. In all it is ``wanted``, or everything where there is less.
+    """
+    if sizes.sum() <= wanted:
+        return sizes.astype(np.int64)
+    low, high = 0, int(sizes.max())
+    while high - low > 1:
+        middle = (low + high) // 2
+        if np.minimum(sizes, middle).sum() <= wanted:
+            low = middle
+        else:
+            high = middle
+    found = np.minimum(sizes, low).astype(np.int64)
+    open_ones = np.flatnonzero(sizes > low)
+    numbers = np.zeros(len(open_ones), "<u8,<u8")
+    numbers["f1"] = open_ones
+    drawn = np.argsort(uniform(numbers, seed, 3), kind="stable")
+    found[open_ones[drawn[: wanted - int(found.sum())]]] += 1
+    return found

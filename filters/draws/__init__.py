@@ -1,0 +1,1 @@
+"""Filters that draw samples with repetition: how often each is to be seen."""

@@ -1,0 +1,153 @@
+"""Keep one of several images that look the same.
+
+Source: the perceptual hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash
+Functions" (2010), in the form of the library ImageHash; written from its description. An image is
+made grey, shrunk to 32 by 32 pixels and transformed (DCT-II); of the 64 lowest frequencies each
+gives a bit: whether it is above their median. Images whose hashes differ in few bits are joined,
+and so are whole chains of them; of each group the smallest uid stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ...errors import DataError
+from ...pools.images import decode
+from ...pools.uids import UidArray
+from ...progress import Progress
+from ..contract import Batch, Decision, Filter, Scorer, View
+from ..groups import Groups
+from ..sets import Samples, SetScorer, Values
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_SIDE, _LOW = 32, 8
+_FREQUENCIES = np.cos(
+    np.pi * np.arange(_LOW)[:, None] * (2 * np.arange(_SIDE)[None, :] + 1) / (2 * _SIDE)
+)
+_ROWS = 2048
+
+_Hashes = NDArray[np.uint64]
+
+
+class NearImages(Filter):
+    """Keep one image of those whose perceptual hashes differ in few bits.
+
+    Small changes of size, compression and brightness leave the hash as it is, or nearly so.
+    """
+
+    set_level = True
+
+    distance: int = Field(4, ge=0, le=7, description="bits of 64 in which copies may differ")
+
+    def scorers(self) -> list[Scorer]:
+        """Hash the images and find the groups."""
+        return [NearImageScorer(self.distance)]
+
+    def decide(self, view: View) -> list[Decision]:
+        """Keep the first of each group."""
+        first = view.score(NearImageScorer(self.distance))
+        return [Decision("no_score", f"{first} IS NOT NULL"), Decision("near_duplicate", first)]
+
+
+class PerceptualHash(Scorer):
+    """Writes the perceptual hash of an image, 64 bits, row by row from the highest bit."""
+
+    name = "perceptual_hash"
+    type = "UBIGINT"
+    images = True
+
+    def identity(self) -> dict[str, Any]:
+        """Name the form of the hash."""
+        return {"hash": "dct", "side": _SIDE, "bits": _LOW * _LOW}
+
+    def score(self, batch: Batch) -> pa.Array:
+        """Return one hash per image; None where it cannot be decoded."""
+        values: list[int | None] = []
+        for data in batch.images:
+            try:
+                values.append(perceptual_hash(decode(data)))
+            except DataError:
+                values.append(None)
+        return pa.array(values, pa.uint64())
+
+
+def perceptual_hash(image: Image) -> int:
+    """Return the hash of an image as an integer of 64 bits."""
+    from PIL.Image import Resampling
+
+    small = image.convert("L").resize((_SIDE, _SIDE), Resampling.LANCZOS)
+    pixels = np.asarray(small, np.float64)
+    low = _FREQUENCIES @ pixels @ _FREQUENCIES.T
+    # Rounded, so that what is zero but for rounding is the same on every machine.
+    low = np.round(low, 6)
+    bits = np.packbits(low > np.median(low))
+    return int.from_bytes(bits.tobytes(), "big")
+
+
+class NearImageScorer(SetScorer):
+    """Tells whether an image is the first of those that look like it."""
+
+    name = "first_of_near_images"
+    type = "BOOLEAN"
+    scores = (PerceptualHash(),)
+
+    def __init__(self, distance: int) -> None:
+        self._distance = distance
+
+    def identity(self) -> dict[str, Any]:
+        """Name the distance."""
+        return {"distance": self._distance}
+
+    def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
+        """Yield who is the first; the batches come in the order of the uids."""
+        found, hashes = [], []
+        for uids, batch in samples.batches():
+            column = batch.columns[PerceptualHash.name].combine_chunks()
+            known = column.is_valid().to_numpy(zero_copy_only=False)
+            found.append(uids[known])
+            hashes.append(column.drop_null().to_numpy().astype(np.uint64))
+        if found:
+            yield np.concatenate(found), first_of_each(np.concatenate(hashes), self._distance)
+
+
+def first_of_each(hashes: _Hashes, distance: int) -> NDArray[np.bool_]:
+    """Tell which hashes are the first of a group that ``distance`` bits join, shape (n,)."""
+    unique, first = np.unique(hashes, return_index=True)
+    by_place = np.argsort(first)
+    unique, first = unique[by_place], first[by_place]
+    groups = Groups(len(unique))
+    # Of two hashes that differ in so many bits, one of as many stretches and one more is equal.
+    cuts = np.linspace(0, 64, distance + 2).round().astype(int)
+    with Progress("comparing images", len(cuts) - 1, "stretches") as progress:
+        for low, high in itertools.pairwise(cuts.tolist()) if distance else ():
+            mask = np.uint64((1 << (high - low)) - 1)
+            part = (unique >> np.uint64(low)) & mask
+            _join_near(groups, unique, part, distance)
+            progress.advance()
+    kept = np.zeros(len(hashes), bool)
+    kept[first[groups.first()]] = True
+    return kept
+
+
+def _join_near(groups: Groups, hashes: _Hashes, part: _Hashes, distance: int) -> None:
+    """Join the near ones of those hashes that are equal in a part."""
+    order = np.argsort(part, kind="stable")
+    ordered = part[order]
+    cuts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for same in np.split(order, cuts):
+        for start in range(0, len(same), _ROWS):
+            rows = same[start : start + _ROWS]
+            for other in range(start, len(same), _ROWS):
+                columns = same[other : other + _ROWS]
+                apart = np.bitwise_count(hashes[rows][:, None] ^ hashes[columns][None, :])
+                a, b = np.nonzero(apart <= distance)
+                groups.join(rows[a], columns[b])

@@ -1,0 +1,74 @@
+"""The temporary relations of one run of filters on a pool's connection."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from ..errors import DatacompError
+from ..pools.pool import Pool, pool_errors, quote
+from ..pools.schema import TRUTH
+
+CANDIDATES = "candidates"
+"""What filters see: the samples without the truth, with a column more for each score."""
+
+
+def record_batches(pool: Pool, query: str, size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a query as they are found, about ``size`` at a time.
+
+    The pool's connection can run nothing else meanwhile.
+    """
+    with pool_errors(pool.path):
+        reader = pool.connection.sql(query).to_arrow_reader(max(size, 1 << 11))
+    while True:
+        with pool_errors(pool.path):
+            batch = next(reader, None)
+        if batch is None:
+            return
+        yield batch
+
+
+class Relations:
+    """Makes temporary tables and views, and removes them all."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.types = {n: kind for n, kind in pool.columns().items() if n.lower() != TRUTH}
+        self.columns = list(self.types)
+        self._joined: dict[str, str] = {}
+        self._made: dict[str, str] = {}
+        self._numbers = itertools.count(1)
+
+    def join(self, column: str, table: str) -> None:
+        """Let the candidates have the values of a table (uid, value) under a name."""
+        self._joined[column] = table
+
+    def has(self, column: str) -> bool:
+        """Tell whether the candidates have the values of a table under a name."""
+        return column in self._joined
+
+    def show_candidates(self) -> None:
+        """(Re)create the view that filters see."""
+        names = ", ".join(f"s.{quote(name)}" for name in self.columns)
+        values = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())
+        joins = " ".join(f"LEFT JOIN {t} ON {t}.uid = s.uid" for t in self._joined.values())
+        self.create("VIEW", CANDIDATES, f"SELECT {names}{values} FROM samples s {joins}")
+
+    def create(self, kind: str, name: str, query: str) -> str:
+        """(Re)create a temporary table or view; return its name."""
+        self._made[name] = kind
+        self.pool.sql(f"CREATE OR REPLACE TEMP {kind} {name} AS {query}")
+        return name
+
+    def create_next(self, stem: str, query: str) -> str:
+        """Create a temporary table of a name that no other has; return it."""
+        return self.create("TABLE", f"{stem}_{next(self._numbers)}", query)
+
+    def clean(self) -> None:
+        """Drop what the run left on the connection, so that the next one starts clean."""
+        with contextlib.suppress(DatacompError):
+            for name, kind in reversed(self._made.items()):
+                self.pool.sql(f"DROP {kind} IF EXISTS temp.{name}")

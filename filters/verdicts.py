@@ -1,0 +1,170 @@
+"""Decide over all candidates in one scan: which stay, and under which reason the others drop."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..durable import atomic_path
+from ..errors import DataError
+from ..pools.pool import HALVES, literal
+from ..pools.uids import UID_DTYPE, UidArray, sort_uids
+from ..progress import Progress
+from .blaming import blaming_decision
+from .predicates import all_true, matching, true
+from .relations import CANDIDATES, Relations, record_batches
+from .spec import FilterSpec
+
+_BATCH = 1 << 17
+
+
+@dataclass
+class Verdict:
+    """A filter's decisions, as (reason, SQL predicate over all candidates).
+
+    ``weight`` is SQL of how often a kept sample is to be seen, if not once.
+    """
+
+    spec: FilterSpec
+    rules: list[tuple[str, str]]
+    weight: str | None = None
+
+    def kept(self) -> str:
+        """Return SQL that is true for what the filter keeps."""
+        return all_true(predicate for _, predicate in self.rules)
+
+
+@dataclass
+class Outcome:
+    """Sorted uids (n,) of what stays, each as often as it is to be seen, and why the others drop.
+
+    ``dropped[filter][rule]`` counts those that drop under a rule of a filter.
+    """
+
+    uids: UidArray
+    dropped: list[list[int]]
+
+
+class Decider:
+    """Decides with the verdicts of filters that are joined by ``combine``."""
+
+    def __init__(self, relations: Relations, verdicts: list[Verdict], combine: str) -> None:
+        self._relations, self._verdicts, self._combine = relations, verdicts, combine
+        rules = [(verdict, *rule) for verdict in verdicts for rule in verdict.rules]
+        self._names = [(verdict.spec.label(), reason) for verdict, reason, _ in rules]
+        cases = [f"WHEN NOT {true(rule)} THEN {n}" for n, (_, _, rule) in enumerate(rules, 1)]
+        if combine == "or":
+            cases.insert(0, f"WHEN {' OR '.join(f'({v.kept()})' for v in verdicts)} THEN 0")
+        # Rules are numbered from 1; 0 is for what stays.
+        self._number = (
+            f"(CASE {' '.join(cases)} ELSE 0 END)::USMALLINT" if rules else "0::USMALLINT"
+        )
+        self._weight = next((v.weight for v in verdicts if v.weight is not None), None)
+
+    def decide(self, total: int, reasons: Path | None = None) -> Outcome:
+        """Scan the ``total`` candidates; write uid, filter and reason of the dropped, if asked."""
+        try:
+            if reasons is None and self._weight is None and self._is_quick():
+                return self._count_and_gather(total)
+            relation = f"(SELECT *, {self._number} AS dropped FROM {CANDIDATES})"
+            if reasons is not None:
+                columns = (
+                    "uid, dropped" if self._weight is None else f"uid, dropped, {self._weight}"
+                )
+                relation = self._relations.create(
+                    "TABLE", "verdict", f"SELECT {columns} FROM {relation}"
+                )
+                self._write_reasons(relation, reasons)
+            return self._gather(relation, total)
+        except DataError:
+            self._blame()
+            raise
+
+    def _is_quick(self) -> bool:
+        """Tell whether it costs less to decide twice than to make uids of what is dropped.
+
+        So it is where no rule looks at text, at scores computed here, or at other samples.
+        """
+        texts = [name for name, kind in self._relations.types.items() if kind == "VARCHAR"]
+        slow = re.compile("|".join([r"\bselect\b", r"\bover\b", "score:", *map(re.escape, texts)]),
+                          re.IGNORECASE)  # fmt: skip
+        return not any(slow.search(rule) for v in self._verdicts for _, rule in v.rules)
+
+    def _count_and_gather(self, total: int) -> Outcome:
+        """Count the reasons from the columns they need, then collect the uids that stay."""
+        query = f"SELECT {HALVES} FROM {CANDIDATES}"
+        if not self._names:
+            return self._outcome(self._collect(query, total), {})
+        counted = f"SELECT {self._number} AS dropped FROM {CANDIDATES}"
+        rows = self._relations.pool.sql(f"SELECT dropped, count(*) FROM ({counted}) GROUP BY ALL")
+        counts = dict(rows.fetchall())
+        if self._combine == "or":
+            where = " OR ".join(f"({verdict.kept()})" for verdict in self._verdicts)
+        else:
+            where = " AND ".join(f"({rule})" for v in self._verdicts for _, rule in v.rules)
+        return self._outcome(self._collect(f"{query} WHERE {where}", counts.get(0, 0)), counts)
+
+    def _gather(self, relation: str, total: int) -> Outcome:
+        """Decide and collect in one scan."""
+        weight = "" if self._weight is None else f", coalesce({self._weight}, 0)::UINTEGER AS seen"
+        query = f"SELECT dropped, {HALVES}{weight} FROM {relation}"
+        counts = np.zeros(len(self._names) + 1, np.int64)
+        kept = self._collect(query, total, counts)
+        return self._outcome(kept, dict(enumerate(counts.tolist())))
+
+    def _outcome(self, uids: UidArray, counts: dict[int, int]) -> Outcome:
+        numbers = itertools.count(1)
+        dropped = [[counts.get(next(numbers), 0) for _ in v.rules] for v in self._verdicts]
+        return Outcome(sort_uids(uids), dropped)
+
+    def _collect(
+        self, query: str, most: int, counts: NDArray[np.int64] | None = None
+    ) -> UidArray:  # fmt: skip
+        """Return the uids that a query finds where its ``dropped`` is 0; count by ``dropped``."""
+        kept = np.empty(most, UID_DTYPE)
+        weights: list[NDArray[np.uint32]] = []
+        filled = 0
+        with Progress("deciding", most) as progress:
+            for batch in record_batches(self._relations.pool, query, _BATCH):
+                found = {name: batch[name].to_numpy() for name in batch.schema.names}
+                stays: Any = slice(None)
+                if counts is not None:
+                    stays = found["dropped"] == 0
+                    counts += np.bincount(found["dropped"], minlength=len(counts))
+                high = found["high"][stays]
+                part = kept[filled : filled + len(high)]
+                part["f0"], part["f1"] = high, found["low"][stays]
+                filled += len(high)
+                if "seen" in found:
+                    weights.append(found["seen"][stays])
+                progress.advance(batch.num_rows)
+        return np.repeat(kept[:filled], np.concatenate(weights)) if weights else kept[:filled]
+
+    def _write_reasons(self, relation: str, path: Path) -> None:
+        """Write uid, filter and first reason of every dropped sample as parquet."""
+        rules = ", ".join(
+            f"({number}, {literal(label)}, {literal(reason)})"
+            for number, (label, reason) in enumerate(self._names, 1)
+        )
+        rules = f"VALUES {rules}" if rules else "SELECT 0, '', '' LIMIT 0"
+        with atomic_path(path) as partial:
+            self._relations.pool.sql(
+                "COPY (SELECT printf('%032x', v.uid) AS uid, r.filter, r.reason "
+                f"FROM {relation} v JOIN ({rules}) r(number, filter, reason) "
+                "ON r.number = v.dropped ORDER BY v.uid) "
+                f"TO {literal(str(partial))} (FORMAT parquet)"
+            )
+
+    def _blame(self) -> None:
+        """Name the decision that fails on some sample."""
+        for verdict in self._verdicts:
+            for reason, predicate in verdict.rules:
+                with blaming_decision(verdict.spec, reason):
+                    found = f"SELECT count(*) FROM ({matching(CANDIDATES, predicate)})"
+                    self._relations.pool.sql(found)

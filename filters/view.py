@@ -1,0 +1,54 @@
+"""The pool as a filter may see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import DataError, MissingError, UsageError, suggest
+from ..pools.pool import quote
+from .contract import Scorer, View
+from .guard import check_query
+from .relations import Relations
+from .spec import FilterSpec
+
+
+def view_of(
+    relations: Relations, score_column: Callable[[Scorer], str], spec: FilterSpec, scope: str
+) -> View:
+    """Return a view of the relation ``scope``.
+
+    The pool itself is held by closures, so that no attribute leads a plug-in to what it should
+    not use. That prevents mistakes, not intent: a plug-in is code with the rights of its user.
+    """
+    pool, known = relations.pool, tuple(relations.columns)
+
+    class Seen:
+        relation = scope
+
+        def has(self, column: str) -> bool:
+            return column in known
+
+        def require(self, column: str, hint: str = "") -> str:
+            if column not in known:
+                more = f"; {hint}" if hint else ""
+                raise MissingError(
+                    f"{pool.path}: the pool has no column {column!r}"
+                    f"{suggest(column, list(known))}; there are: {', '.join(known)}{more}"
+                )
+            return quote(column)
+
+        def score(self, scorer: Scorer) -> str:
+            return score_column(scorer)
+
+        def scalar(self, query: str) -> Any:
+            try:
+                check_query(pool, query, scope)
+                return pool.scalar(query)
+            except (DataError, UsageError) as error:
+                raise UsageError(f"filter {spec.use}: {error}") from None
+
+        def count(self) -> int:
+            return self.scalar(f"SELECT count(*) FROM {scope}")
+
+    return Seen()

@@ -1,0 +1,82 @@
+"""Two subsets side by side: counts, reasons, means, and the page that shows them."""
+
+import numpy as np
+import pytest
+from datacomp.curate.comparison import compare_subsets
+from datacomp.curate.report import write_comparison
+from datacomp.curate.selection import select
+from datacomp.curate.subset import write_subset
+from datacomp.errors import DataError, MissingError
+from datacomp.filters import parse
+from datacomp.pools.uids import UID_DTYPE
+
+
+@pytest.fixture
+def two(pool_of, tmp_path):
+    """A pool and two subsets of it, the first with its list of reasons."""
+    texts = ["a wide picture here", "a tall one", "no", "one more <b>", ""]
+    pool = pool_of(text=texts, width=[900, 200, 300, 300, 300], height=[200, 900, 300, 300, 300])
+    a, b = tmp_path / "a.npy", tmp_path / "b.npy"
+    select(pool, [parse("image_size")], a, reasons=tmp_path / "a.reasons.parquet")
+    select(pool, [parse("caption_length")], b)
+    return pool, a, b
+
+
+def test_counts_reasons_and_means(two):
+    pool, a, b = two
+    found = compare_subsets(a, b, pool)
+    assert found.to_dict() == {
+        "a": "a", "b": "b", "in_a": 3, "in_b": 3, "both": 1, "overlap": 1 / 5,
+        "only_a": {"count": 2, "dropped_by_the_other": []},
+        "only_b": {"count": 2, "dropped_by_the_other": [
+            {"filter": "image_size", "reason": "extreme_aspect", "count": 2},
+        ]},
+        "means": [
+            {"column": "width", "only_a": 300, "only_b": 550},
+            {"column": "height", "only_a": 300, "only_b": 550},
+            {"column": "words of the caption", "only_a": 1, "only_b": 3.5},
+        ],
+    }  # fmt: skip
+    turned = compare_subsets(b, a).to_dict()
+    assert turned["only_a"] == found.to_dict()["only_b"]
+    assert turned["means"] == []
+
+
+def test_a_repeated_uid_counts_once(tmp_path):
+    for name, values in (("a", [1, 1, 2]), ("b", [2, 3])):
+        uids = np.array([(0, value) for value in values], UID_DTYPE)
+        write_subset(tmp_path / f"{name}.npy", uids, {})
+    found = compare_subsets(tmp_path / "a.npy", tmp_path / "b.npy")
+    assert (found.count_a, found.count_b, found.both) == (2, 2, 1)
+    same = compare_subsets(tmp_path / "a.npy", tmp_path / "a.npy")
+    assert (same.overlap, len(same.losses[0].uids)) == (1.0, 0)
+
+
+def test_the_page_shows_each_reason_and_requests_nothing(two, tmp_path):
+    pool, a, b = two
+    found = compare_subsets(a, b, pool)
+    write_comparison(pool, found, tmp_path / "page.html", per_sheet=1)
+    page = (tmp_path / "page.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "1 samples in both: 20.0 % of all that either has" in page
+    assert "Why is not known: b has no list of reasons beside it." in page
+    assert "extreme aspect" in page
+    assert "by image_size" in page
+    assert page.count("<li><figure") == 2  # one sample of each sheet
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    before = page
+    write_comparison(pool, found, tmp_path / "page.html", per_sheet=1)
+    assert (tmp_path / "page.html").read_text() == before
+
+
+def test_what_is_no_subset_or_no_list_of_reasons_is_one_clear_line(two, tmp_path):
+    _, a, b = two
+    with pytest.raises(MissingError):
+        compare_subsets(a, tmp_path / "none.npy")
+    (tmp_path / "b.reasons.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError) as caught:
+        compare_subsets(a, b)
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'b.reasons.parquet'}: not a list of reasons: "
+    )
+    assert "\n" not in str(caught.value)
