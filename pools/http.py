@@ -59,6 +59,8 @@ def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPRespons
 
 
 def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
+    import http.client
+
     for _ in range(REDIRECTS):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -69,6 +71,8 @@ def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse
             connection.request("GET", target, headers={"Accept-Encoding": "identity", **headers})
             response = connection.getresponse()
             data = response.read(limit)
+            if len(data) < limit and response.length:
+                raise http.client.IncompleteRead(data, response.length)
             done = response.isclosed() and not response.will_close
         finally:
             # What is left unread, or broken, must not be read as the next answer.

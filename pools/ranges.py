@@ -29,6 +29,8 @@ LOCAL_SPAN = 1 << 20
 REMOTE_SPAN = 8 << 20
 REMOTE_GAP = 256 << 10
 """Reading this much too much costs less than asking a server once more."""
+ANNOUNCED = 32
+"""Local ranges fetched ahead: enough to keep a disk busy."""
 AHEAD = 8
 """Requests under way at a time."""
 
@@ -78,6 +80,9 @@ class Ranges(ABC):
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes at ``offset``: fewer where the file ends."""
 
+    def announce(self, offset: int, length: int) -> None:  # noqa: B027
+        """Say what will be read soon, so that it is fetched meanwhile."""
+
     def is_changed(self) -> bool:
         """Tell whether the file is another one than when it was opened."""
         return False
@@ -100,6 +105,11 @@ class LocalRanges(Ranges):
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes at ``offset``."""
         return os.pread(self._descriptor, length, offset)
+
+    def announce(self, offset: int, length: int) -> None:
+        """Let the system read ahead; ranges apart from each other are none of its guesses."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def is_changed(self) -> bool:
         """Compare size and time of change with those at the opening."""
@@ -261,13 +271,19 @@ class OpenFiles:
 
     def read(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> bytes:
         """Return ``length`` bytes at ``offset``; a file that is not as stamped is a DataError."""
+        return self._get(place, stamp).read(offset, length)
+
+    def announce(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> None:
+        """Say what will be read soon."""
+        self._get(place, stamp).announce(offset, length)
+
+    def _get(self, place: str, stamp: Stamp | None) -> Ranges:
         with self._lock:
             file = self._files.get(place)
             if file is None:
-                file = self._open(place, stamp)
-            else:
-                self._files.move_to_end(place)
-        return file.read(offset, length)
+                return self._open(place, stamp)
+            self._files.move_to_end(place)
+            return file
 
     def _open(self, place: str, stamp: Stamp | None) -> Ranges:
         if len(self._files) >= OPEN_FILES:
@@ -317,8 +333,8 @@ def read_places(
 ) -> Iterator[memoryview]:
     """Yield the bytes of each range (file, offset, length), in the order given.
 
-    Local neighbours are read together; remote ranges also across small gaps, several requests
-    at a time.
+    Local neighbours are read together, and announced before; remote ranges also across small
+    gaps, several requests at a time.
     """
     remote = any(is_remote(file.place) for file in files[:1])
     spans = coalesce(places, REMOTE_GAP if remote else 0, REMOTE_SPAN if remote else LOCAL_SPAN)
@@ -327,7 +343,19 @@ def read_places(
         file = files[span[0]]
         return memoryview(opened.read(file.place, span[1], span[2], file))
 
-    for span, view in _ahead(spans, read) if remote else ((s, read(s)) for s in spans):
+    def announced() -> Iterator[tuple[Span, memoryview]]:
+        waiting: deque[Span] = deque()
+        for span in spans:
+            file = files[span[0]]
+            opened.announce(file.place, span[1], span[2], file)
+            waiting.append(span)
+            if len(waiting) > ANNOUNCED:
+                first = waiting.popleft()
+                yield first, read(first)
+        for span in waiting:
+            yield span, read(span)
+
+    for span, view in _ahead(spans, read) if remote else announced():
         for offset, length in span[3]:
             yield view[offset : offset + length]
 

@@ -9,10 +9,12 @@ what produced it; their values stand in tables of their own (``score_values_N``)
 from __future__ import annotations
 
 import contextlib
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    import duckdb
 
 VERSION = 2
 TRUTH = "truth"
@@ -59,6 +61,8 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
 
 def version_of(connection: duckdb.DuckDBPyConnection, path: str) -> int:
     """Return the schema version of an open pool, or raise DataError if it is no pool."""
+    import duckdb
+
     try:
         rows = connection.execute("SELECT value FROM pool WHERE key = 'schema_version'").fetchall()
     except duckdb.Error:
@@ -91,6 +95,8 @@ def migrate(
     target: int = VERSION,
 ) -> None:
     """Bring a pool to the current version, one step per transaction."""
+    import duckdb
+
     steps = MIGRATIONS if migrations is None else migrations
     found = version_of(connection, path)
     if found > target:

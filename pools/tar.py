@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..errors import DataError, UnsafeInputError
-from .tar_headers import Extended, is_checked, number_in, ustar_name, verify_checksum
+from .tar_headers import Extended, is_sum, number_in, ustar_name, verify_checksum
 
 BLOCK = 512
 END = b"\0" * (2 * BLOCK)
@@ -27,6 +29,9 @@ _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
 _EXTENDED = (b"x", b"g", b"L", b"K")
 _FILE, _PAX = ord("0"), ord("x")
+_FIELDS = struct.Struct("100s24x12s12x8sB188xB").unpack_from
+"""Name, size, checksum, kind, and the first byte of the name's prefix."""
+_TIME_RECORD = re.compile(rb"(\d{2}) [acm]time=[0-9.]+\n")
 _ZEROS = b"\0" * BLOCK
 
 
@@ -134,34 +139,57 @@ def _plain_sample(view: memoryview) -> TarSample | None:
     about name and size (as Python's tarfile writes for times).
     """
     total, offset, start = len(view), 0, 0
-    sample: TarSample | None = None
+    key: str | None = None
+    members: dict[str, Member] = {}
     while offset < total:
-        block = bytes(view[offset : offset + BLOCK])
-        if len(block) < BLOCK or block[345]:
+        plain = _plain_header(view, offset)
+        if plain is None:
             return None
-        digits = block[124:135]
-        if block[135] or not digits.isdigit() or b"8" in digits or b"9" in digits:
-            return None
-        size, data = int(digits, 8), offset + BLOCK
-        offset = data - -size // BLOCK * BLOCK
-        if block[156] == _PAX:
-            payload = bytes(view[data : data + size])
-            if b"path=" in payload or b"size=" in payload or b"GNU" in payload:
+        name, size = plain
+        data = offset + BLOCK
+        offset = end = data - -size // BLOCK * BLOCK
+        if name is None:
+            if not _says_time(bytes(view[data : data + size])):
                 return None
             continue
-        name = block[: block.index(0)] if block[99] == 0 else block[:100]
-        harmless = name.isascii() and b"/" not in name and b"\\" not in name
-        if block[156] != _FILE or offset > total or not harmless or not is_checked(block):
-            return None
-        key, _, extension = name.decode().partition(".")
+        stem, _, extension = name.partition(".")
         extension = extension.lower()
-        if sample is None:
-            sample = TarSample(key, 0, total)
-        if not key or not extension or key != sample.key or extension in sample.members:
+        key = stem if key is None else key
+        if not stem or not extension or stem != key or extension in members:
             return None
-        sample.members[extension] = Member(name.decode(), start, data, size)
-        start = offset
-    return sample if start == total else None
+        members[extension] = Member(name, start, data, size)
+        start = end
+    return TarSample(key, 0, total, members) if key and start == total else None
+
+
+def _plain_header(buffer: bytes | memoryview, at: int) -> tuple[str | None, int] | None:
+    """Return name and size of an ordinary header at an offset; None for anything else.
+
+    Ordinary are regular files with short names, ASCII without folders, and PAX headers, which
+    have no name.
+    """
+    if len(buffer) < at + BLOCK:
+        return None
+    name, digits, checksum, kind, prefix = _FIELDS(buffer, at)
+    if prefix or digits[11] or not digits[:11].isdigit():
+        return None
+    if kind not in (_FILE, _PAX) or not is_sum(checksum, buffer[at : at + BLOCK]):
+        return None
+    try:
+        size, text = int(digits[:11], 8), name.rstrip(b"\0").decode("ascii")
+    except ValueError:
+        return None
+    if kind == _PAX:
+        return None, size
+    if not text or text[0] == "." or "/" in text or "\\" in text or "\0" in text:
+        return None
+    return text, size
+
+
+def _says_time(payload: bytes) -> bool:
+    """Tell whether a PAX header says nothing but a time, as Python's tarfile writes it."""
+    found = _TIME_RECORD.fullmatch(payload)
+    return found is not None and int(found[1]) == len(payload)
 
 
 class Window:
@@ -216,16 +244,30 @@ def _scan(
     """Yield the members of ``total`` bytes of tar; ``read(offset, size)`` returns bytes of it."""
     offset = start
     extended: Extended | None = None
+    timed = False  # behind an extended header that says nothing but a time
     while True:
         block = read(offset, BLOCK)
         if len(block) < BLOCK:
-            if not block and offset == total and offset > 0 and not _pending(extended):
+            if not (block or timed or _pending(extended)) and offset == total > 0:
                 return  # some writers leave out the end-of-archive blocks
             raise _truncated(where, total)
         if block == _ZEROS:
-            if _pending(extended):
+            if timed or _pending(extended):
                 raise DataError(f"{where}: an extended header at byte {start} has no member")
             return
+        plain = _plain_header(block, 0) if extended is None else None
+        if plain is not None and plain[1] <= MAX_MEMBER_BYTES:
+            name, size = plain
+            data = offset + BLOCK
+            end = data - -size // BLOCK * BLOCK
+            if name is None:
+                if size <= BLOCK and _says_time(read(data, size)):
+                    offset, timed = end, True
+                    continue
+            elif data + size <= total:
+                yield Member(name, start, data, size)
+                offset, start, timed = end, end, False
+                continue
         verify_checksum(block, offset, where)
         kind = block[156:157]
         size = number_in(block[124:136], offset, where)
@@ -241,7 +283,7 @@ def _scan(
             name = extended.name
         if extended is not None and extended.size is not None:
             size = extended.size
-        extended = None
+        extended, timed = None, False
         if data + size > total:
             raise _truncated(f"{where}", total, f" inside {name[:80]!r}")
         name = check_name(name, where)

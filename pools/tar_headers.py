@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ..errors import DataError, UnsafeInputError
 
 _OCTAL = re.compile(rb"[0-7]+")
+_SPACES = 8 * ord(" ")
+"""The field of the checksum counts as spaces."""
 
 
 @dataclass(slots=True)
@@ -38,16 +40,12 @@ class Extended:
                 self.size = _pax_size(records["size"], offset, where)
 
 
-def is_checked(block: bytes) -> bool:
+def is_sum(checksum: bytes, block: bytes | memoryview) -> bool:
     """Tell whether a header's checksum is right, and written as everybody writes it."""
-    return block[148:155] == b"%06o\0" % _checksum(block)
+    return checksum[:7] == b"%06o\0" % (byte_sum(block) - sum(checksum) + _SPACES)
 
 
-def _checksum(block: bytes) -> int:
-    return byte_sum(block) - sum(block[148:156]) + 8 * ord(" ")  # the field counts as spaces
-
-
-def byte_sum(block: bytes) -> int:
+def byte_sum(block: bytes | memoryview) -> int:
     """Add up the 512 bytes of a header.
 
     The low half of an Adler-32 is 1 + the sum of the bytes modulo 65521, which is exact for up
@@ -58,7 +56,10 @@ def byte_sum(block: bytes) -> int:
 
 def verify_checksum(block: bytes, offset: int, where: str) -> None:
     """Raise DataError for a block that is no header."""
-    if not is_checked(block) and number_in(block[148:156], offset, where) != _checksum(block):
+    checksum = block[148:156]
+    if not is_sum(checksum, block) and number_in(checksum, offset, where) != (
+        byte_sum(block) - sum(checksum) + _SPACES
+    ):
         raise DataError(f"{where}: not a tar header at byte {offset}; the file is damaged")
 
 

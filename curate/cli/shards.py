@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from .common import SET_ASIDE, emit_json, examples, json_option
+from .common import SET_ASIDE, counted, emit_json, examples, json_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,7 +59,7 @@ def index(
         emit_json(report.to_dict())
     else:
         click.echo(
-            f"{report.path}: {report.samples:,} samples in {report.shards:,} shards "
+            f"{report.path}: {_in_shards(report)} "
             f"({report.read:,} read, {report.unchanged:,} unchanged)"
         )
         for reason, count in sorted(report.set_aside.items()):
@@ -67,7 +67,8 @@ def index(
         for example in report.examples:
             click.echo(f"  {example}")
         if report.duplicates:
-            click.echo(f"left out: {report.duplicates:,} samples whose uid stands earlier")
+            samples = counted(report.duplicates, "sample")
+            click.echo(f"left out: {samples} whose uid stands earlier")
             for uid in report.duplicate_uids:
                 click.echo(f"  {uid}")
     if not report.complete:
@@ -123,13 +124,12 @@ def select(
         emit_json(report.to_dict())
     else:
         click.echo(
-            f"{report.path}: {report.samples:,} samples in {report.shards:,} virtual shards, "
+            f"{report.path}: {_in_shards(report, 'virtual shard')}, "
             f"{report.bytes / 1e6:,.1f} MB not copied"
         )
-        _say_missing(report.missing, out)
+        _say_missing(report, out)
         click.echo(report.urls)
-    if not report.complete:
-        ctx.exit(SET_ASIDE)
+    _exit(ctx, report, options["keep_going"])
 
 
 @shards.command(epilog=examples("datacomp shards cat clip30.view 0"))
@@ -179,22 +179,31 @@ def build(
         emit_json(report.to_dict())
     else:
         click.echo(
-            f"{report.path}: {report.samples:,} samples in {report.shards:,} shards, "
-            f"{report.bytes / 1e6:,.1f} MB"
-            + (f" ({report.reused:,} shards were there)" if report.reused else "")
+            f"{report.path}: {_in_shards(report)}, {report.bytes / 1e6:,.1f} MB"
+            + (f" ({report.reused:,} of them were there)" if report.reused else "")
         )
         if report.blurred is not None:
             rest = report.samples - report.blurred
-            click.echo(f"blurred: {report.blurred:,} samples with faces; {rest:,} have none")
-        _say_missing(report.missing, out)
+            click.echo(f"blurred: {counted(report.blurred, 'sample')} with faces; {rest:,} without")
+        _say_missing(report, out)
         click.echo(f"digest {report.digest}")
-    if not report.complete:
+    _exit(ctx, report, options["keep_going"])
+
+
+def _in_shards(report: Any, noun: str = "shard") -> str:
+    return f"{counted(report.samples, 'sample')} in {counted(report.shards, noun)}"
+
+
+def _exit(ctx: click.Context, report: Any, keep_going: bool) -> None:
+    if not report.complete or (keep_going and report.set_aside):
         ctx.exit(SET_ASIDE)
 
 
-def _say_missing(missing: dict[str, int], out: Path) -> None:
-    for reason, count in sorted(missing.items()):
-        click.echo(f"left out: {count:,} uids {reason} (listed in {out / 'missing.txt'})")
+def _say_missing(report: Any, out: Path) -> None:
+    for reason, count in sorted(report.missing.items()):
+        click.echo(f"left out: {counted(count, 'uid')} {reason} (listed in {out / 'missing.txt'})")
+    for reason, count in sorted(report.set_aside.items()):
+        click.echo(f"not in the index of the source: {count:,} {reason}")
 
 
 @shards.command(
@@ -221,13 +230,13 @@ def check(
     if repair:
         repaired = repair_shards(directory, workers, page)
         problems, document = repaired.remaining, repaired.to_dict()
-        verdict = f"{repaired.path}: {len(repaired.shards):,} shards rewritten"
+        verdict = f"{repaired.path}: {counted(len(repaired.shards), 'shard')} rewritten"
         said = [f"set aside: {n:,} {kind}" for kind, n in sorted(repaired.set_aside.items())]
         bad = SET_ASIDE if repaired.set_aside or repaired.shards else 0
     else:
         report = check_shards(directory, workers, page)
         problems, document, said, bad = report.problems, report.to_dict(), [], 0
-        verdict = f"{report.path}: {report.samples:,} samples in {report.shards:,} shards"
+        verdict = f"{report.path}: {_in_shards(report)}"
     if as_json:
         emit_json(document)
     else:
@@ -237,6 +246,6 @@ def check(
             click.echo(f"... and {len(problems) - LISTED:,} more (--json lists all)")
         for line in said:
             click.echo(line)
-        click.echo(f"{verdict}, {f'{len(problems):,} problems' if problems else 'sound'}")
+        click.echo(f"{verdict}, {counted(len(problems), 'problem') if problems else 'sound'}")
     if problems or bad:
         ctx.exit(1 if problems else bad)

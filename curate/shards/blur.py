@@ -21,7 +21,7 @@ from ...errors import DataError, MissingError
 from ...pools.images import EXTENSIONS, decode
 from ...pools.uids import UidArray, to_hex
 from ..subset import Lookup
-from .storage import uid_records
+from .columns import uid_records
 
 QUALITY = 100
 GROW = 0.1

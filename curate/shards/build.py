@@ -16,9 +16,6 @@ unless a seed shuffles them. The number of workers changes nothing.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,7 +27,7 @@ from ...distribution.manifest import FileEntry
 from ...durable import atomic_path, digest, sha256_file, write_json, write_text
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
-from ...pools.parallel import default_workers, map_ordered
+from ...pools.parallel import default_workers, map_ordered, map_threads
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
@@ -47,19 +44,22 @@ from .folder import (
     stats_path,
     stats_text,
 )
-from .origin import Members, Origin, Slice, open_origin
+from .origin import Members, Origin, Slice, TarOrigin, open_origin
+from .output import OutputFile
 from .selection import SHARD_SIZE, Wanted
 
 FORMAT = "datacomp-build"
 VERSION = 2
 NO_BOXES = "no_face_boxes"
-PIECE = 1 << 20
+THREADS = 4
+"""More would wait for each other."""
 
 
 @dataclass
 class BuildReport:
     """What was built. ``selected`` and ``samples`` count repetitions, ``missing`` does not.
 
+    ``set_aside`` counts what the indexes of the sources leave out, wanted or not.
     ``blurred`` is the number of samples with a blurred image, None where none was to be.
     """
 
@@ -70,6 +70,7 @@ class BuildReport:
     reused: int
     bytes: int
     missing: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[str, int] = field(default_factory=dict)
     digest: str = ""
     blurred: int | None = None
 
@@ -230,11 +231,16 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, workers: int) -
         shards=len(parts),
         reused=sum(whole),
         bytes=0,
+        set_aside=dict(origin.set_aside),
     )
     tasks = _tasks(origin, plan, out, whole, known)
     workers = min(workers, max(1, len(parts) - sum(whole) if known else len(parts)))
+    # Copying is hashing and waiting for the disk, which let go of Python's lock: a few threads do
+    # it without the time that processes take to start.
+    copies = isinstance(origin, TarOrigin) and plan.faces is None
+    spread = map_threads if copies and workers <= THREADS else map_ordered
     with Progress("building shards", plan.total) as progress:
-        for number, entry in enumerate(map_ordered(_run, tasks, workers)):
+        for number, entry in enumerate(spread(_run, tasks, workers)):
             entries.append(entry)
             first, last = parts[number]
             progress.advance(last - first)
@@ -277,7 +283,7 @@ def _run(task: _Task | FileEntry) -> FileEntry:
 
 def _write_shard(task: _Task, samples: Slice) -> FileEntry:
     written = 0
-    with atomic_path(task.path) as partial, _HashingFile(partial) as file:
+    with atomic_path(task.path) as partial, OutputFile(partial) as file:
         writer = tar.TarWriter(file)
         for number, (key, members) in enumerate(samples.samples()):
             boxes = task.boxes[number] if task.boxes is not None else []
@@ -285,15 +291,13 @@ def _write_shard(task: _Task, samples: Slice) -> FileEntry:
                 writer.add(f"{key}.{extension}", data)
             written += 1
         writer.close()
-        size = writer.offset
-        if task.pad is not None and size % task.pad:
-            file.write(bytes(-size % task.pad))
-            size += -size % task.pad
+        if task.pad is not None:
+            file.write(bytes(-file.size % task.pad))
         sha256 = file.finish()
     if written != task.count:
         raise IntegrityError(f"{task.path}: {written} samples written instead of {task.count}")
     write_text(stats_path(task.path), stats_text(written))
-    return FileEntry(task.path.name, size, sha256)
+    return FileEntry(task.path.name, file.size, sha256)
 
 
 def _blurred(key: str, members: Members, boxes: list[Box]) -> Members:
@@ -303,46 +307,6 @@ def _blurred(key: str, members: Members, boxes: list[Box]) -> Members:
         raise DataError(
             f"{key}: its faces cannot be blurred: {error}; leave the sample out of the subset"
         ) from None
-
-
-class _HashingFile(io.RawIOBase):
-    """A file that is hashed while it is written, a megabyte at a time and with one copy."""
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666
-        )
-        self._sha256 = hashlib.sha256()
-        self._waiting: list[Any] = []
-        self._size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        """Take bytes that must not change afterwards."""
-        self._waiting.append(data)
-        self._size += len(data)
-        if self._size >= PIECE:
-            self._write_out()
-        return len(data)
-
-    def finish(self) -> str:
-        """Write what is waiting and return the SHA-256 of all."""
-        self._write_out()
-        return self._sha256.hexdigest()
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._descriptor)
-        super().close()
-
-    def _write_out(self) -> None:
-        piece = memoryview(b"".join(self._waiting))
-        self._waiting, self._size = [], 0
-        self._sha256.update(piece)
-        while piece:
-            piece = piece[os.write(self._descriptor, piece) :]
 
 
 def _write_rest(plan: _Plan, report: BuildReport, subset: Path, out: Path) -> list[FileEntry]:

@@ -32,8 +32,9 @@ from ...pools.parallel import default_workers, map_ordered
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
+from .columns import integers, uid_records
 from .index import load_index
-from .storage import PARQUET, uid_records
+from .storage import PARQUET
 from .tars import tar_names
 
 if TYPE_CHECKING:
@@ -294,8 +295,8 @@ def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
         yield Problem(PARQUET, "", "index", "names other samples or places than the tars hold")
 
 
-def _uids_and_offsets(table: pa.Table) -> tuple[UidArray, NDArray[np.int64]]:
-    return uid_records(table["uid"], PARQUET), table["offset"].to_numpy()
+def _uids_and_offsets(table: pa.RecordBatch) -> tuple[UidArray, NDArray[np.int64]]:
+    return uid_records(table["uid"], PARQUET), integers(table["offset"], PARQUET)
 
 
 def _manifest(directory: Path, shards: list[_Shard], workers: int) -> Iterator[Problem]:

@@ -23,6 +23,24 @@ STATE = "build.json"
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Hold a folder for one build at a time; make it if need be."""
+    with none_empty(out), _locked(out):
+        yield
+
+
+@contextlib.contextmanager
+def none_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind where there was none before."""
+    made = not folder.exists()
+    try:
+        yield
+    finally:
+        if made:
+            with contextlib.suppress(OSError):  # it holds something, as nearly always
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
     with storage_errors(out):
         try:
             out.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...pools.parallel import default_workers, map_ordered, map_threads
 from ...pools.ranges import Stamp, is_remote, join
 from ...pools.uids import UidArray, to_hex
 from ...progress import Progress
+from .folder import none_empty
 from .reading import Found, read_tar
 from .storage import (
     PARQUET,
@@ -43,6 +45,8 @@ R = TypeVar("R")
 
 WORTH_A_WORKER = 512 << 20
 """Bytes of tars whose headers take longer to read than a process to start."""
+SCANNED = 1 << 14
+"""Rows looked at at a time; larger batches are no faster and take more memory."""
 LISTED = 20
 """How many examples a report names."""
 
@@ -87,23 +91,33 @@ class Index:
         return sum(shard.rows for shard in self.shards)
 
     @property
+    def set_aside(self) -> Counter[str]:
+        """How many samples and tars were set aside, by reason."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts.update(reason for _, reason in shard.set_aside)
+            counts.update(duplicate_uid=shard.dropped, shard_broken=shard.broken is not None)
+        return +counts
+
+    @property
     def stamps(self) -> list[Stamp]:
         """The tars as they were when they were read."""
         return [shard.stamp(self.root) for shard in self.shards]
 
-    def scan(self, columns: tuple[str, ...], use: Callable[[pa.Table], R]) -> Iterator[R]:
-        """Yield what ``use`` makes of the rows, some 100,000 at a time and in order.
+    def scan(self, columns: tuple[str, ...], use: Callable[[pa.RecordBatch], R]) -> Iterator[R]:
+        """Yield what ``use`` makes of the rows, some SCANNED at a time and in order.
 
         It is called in threads.
         """
         with open_parquet(self.directory / PARQUET) as file:
             groups, metadata = file.num_row_groups, file.metadata
 
-        def read(group: int) -> R:
+        def read(group: int) -> list[R]:
             with open_parquet(self.directory / PARQUET, metadata) as file:
-                return use(file.read_row_group(group, columns=list(columns), use_threads=False))
+                rows = file.iter_batches(SCANNED, [group], list(columns), use_threads=False)
+                return [use(batch) for batch in rows]
 
-        yield from map_threads(read, range(groups))
+        yield from itertools.chain.from_iterable(map_threads(read, range(groups)))
 
 
 def index_shards(
@@ -132,13 +146,16 @@ def index_shards(
     previous = StoredIndex.load(directory)
     if previous is not None and previous.root != tars.root:
         previous = None
-    report = IndexReport(str(directory / PARQUET), shards=len(tars.names))
+    report = IndexReport(str(directory / PARQUET))
     records: list[ShardRecord] = []
-    with atomic_path(directory / PARQUET) as partial:
+    with none_empty(directory), atomic_path(directory / PARQUET) as partial:
         with TableWriter(partial) as writer:
             for found in _read_all(tars, previous, workers):
                 if found.record.broken and not keep_going:
                     raise found.error()
+                if found.missing:
+                    gaps.append(("shard_missing", str(found.record.broken)))
+                    continue
                 records.append(found.record)
                 report.read += not found.reused
                 report.bytes_read += found.bytes_read
@@ -150,6 +167,7 @@ def index_shards(
             if not keep_going:
                 raise _duplicate_error(partial, repeated, report)
             records = _drop_rows(partial, records, repeated)
+    report.shards = len(records)
     report.unchanged = report.shards - report.read
     save_metadata(directory, tars.root if tars.remote else None, records)
     _count(report, records, gaps)
@@ -265,20 +283,21 @@ def _gaps(directory: Path, names: tuple[str, ...]) -> list[tuple[str, str]]:
     Tars that are numbered have no holes; img2dataset writes stats for every tar or for none.
     """
     stems = [name.removesuffix(".tar") for name in names]
-    gaps: list[tuple[str, str]] = []
+    missing: dict[str, str] = {}
     if all(stem.isascii() and stem.isdigit() for stem in stems):
         numbers = sorted(map(int, stems))
         width = len(stems[0])
         for before, after in itertools.pairwise(numbers):
-            gaps += [
-                ("shard_missing", f"{number:0{width}d}.tar is missing (a hole in the numbering)")
-                for number in range(before + 1, min(after, before + 1 + LISTED))
-            ]
-    stats = {path.name for path in directory.glob("*_stats.json")}
-    if stats:
-        lacking = [stem for stem in stems if f"{stem}_stats.json" not in stats]
-        gaps += [("stats_missing", f"{stem}_stats.json is missing") for stem in lacking]
-    return gaps
+            for number in range(before + 1, min(after, before + 1 + LISTED)):
+                missing[f"{number:0{width}d}"] = "a hole in the numbering"
+    stats = {path.name.removesuffix("_stats.json") for path in directory.glob("*_stats.json")}
+    for stem in stats.difference(stems):
+        missing.setdefault(stem, f"{stem}_stats.json is there")
+    gaps = [
+        ("shard_missing", f"{stem}.tar is missing ({why})") for stem, why in sorted(missing.items())
+    ]
+    lacking = [stem for stem in stems if stem not in stats] if stats else []
+    return gaps + [("stats_missing", f"{stem}_stats.json is missing") for stem in lacking]
 
 
 def _against_stats(directory: Path, found: Found) -> Found:

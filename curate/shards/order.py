@@ -8,34 +8,42 @@ from numpy.typing import NDArray
 from ...pools.uids import UidArray
 
 Places = NDArray[np.int64]
+Order = NDArray[np.uint32]
 
 MAX_COPIES = 1 << 20
+BLOCK = 1 << 18
 _ROUNDING = 0x5EED0F3E16475
 
 
 def order_samples(
-    uids: UidArray, counts: Places, shuffle: int | None, rank: NDArray[np.uint64] | None = None
-) -> tuple[Places, NDArray[np.uint32]]:
-    """Return for each output place which uid stands there and which repetition of it.
+    uids: UidArray,
+    counts: Places,
+    shuffle: int | None,
+    place: Order | None = None,
+) -> tuple[Order, Order]:
+    """Return for each output place which sample stands there and which repetition of it.
 
-    ``counts``, shape (n,), says how often each uid is wanted. Without a seed the order is that of
-    ``rank``, shape (n,), or else of the uids; repetitions are neighbours. With a seed it is
-    that of a hash of uid, repetition and seed: unlike a random generator's stream, it is the
-    same in every version of numpy, and a sample's rank does not depend on what else is there.
+    ``counts``, shape (n,), says how often each sample is wanted, ``place``, shape (n,), which of
+    the uids it has (default: sample i has uid i). Without a seed samples stay in their order;
+    repetitions are neighbours. With a seed the order is that of a hash of uid, repetition and
+    seed: unlike a random generator's stream, it is the same in every version of numpy, and a
+    sample's rank does not depend on what else is there.
     """
     most = int(counts.max(initial=0))
-    order = np.flatnonzero(counts)
-    if rank is not None and shuffle is None:
-        order = order[np.argsort(rank[order], kind="stable")]
-    if most > 1:
-        order = np.repeat(order, counts[order])
+    order = np.arange(len(counts), dtype=np.uint32)
+    if most > 1 or not counts.all():
+        order = np.repeat(order, counts)
     copy = _copies(order, most)
     if shuffle is None:
         return order, copy
-    hashed = mix(uids["f0"][order] ^ mix(uids["f1"][order] ^ mix(copy.astype(np.uint64))))
-    hashed = mix(hashed ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
+    hashed = np.empty(len(order), np.uint64)
+    for first in range(0, len(order), BLOCK):  # few at a time: a large subset fills memory
+        part = slice(first, first + BLOCK)
+        ids = uids[order[part] if place is None else place[order[part]]]
+        value = mix(ids["f0"] ^ mix(ids["f1"] ^ mix(copy[part].astype(np.uint64))))
+        hashed[part] = mix(value ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
     shuffled = np.argsort(hashed, kind="stable")
-    return order[shuffled], copy[shuffled]
+    return order[shuffled], copy if most <= 1 else copy[shuffled]
 
 
 def round_weights(uids: UidArray, weights: NDArray[np.float64]) -> Places:
@@ -58,10 +66,10 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def _copies(order: Places, most: int) -> NDArray[np.uint32]:
+def _copies(order: Order, most: int) -> Order:
     """Number the repetitions of equal neighbours: 0, 1, 2, ..."""
     if most <= 1:
-        return np.zeros(len(order), np.uint32)
+        return np.broadcast_to(np.uint32(0), len(order))
     first = np.ones(len(order), bool)
     first[1:] = order[1:] != order[:-1]
     starts = np.flatnonzero(first)

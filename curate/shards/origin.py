@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,6 +65,9 @@ class Origin(ABC):
     digest: str
     """The name of what was found: it changes when the samples change."""
 
+    set_aside: Mapping[str, int] = MappingProxyType({})
+    """How many of its samples and tars were set aside before, by reason."""
+
     @abstractmethod
     def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
         """Find the samples wanted; called once, before the others.
@@ -107,6 +112,7 @@ class TarOrigin(Origin):
     def __init__(self, sources: Sequence[Path], workers: int, keep_going: bool) -> None:
         self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
         self._chosen: Selection | None = None
+        self.set_aside = sum((index.set_aside for index in self._indexes), Counter())
         self.digest = "".join(index.sha256 for index in self._indexes)
         if len(self._indexes) > 1:
             self.digest = hashlib.sha256(self.digest.encode()).hexdigest()
@@ -119,7 +125,7 @@ class TarOrigin(Origin):
     def uids(self, first: int, last: int) -> UidArray:
         """Return the uids of some places."""
         assert self._chosen is not None
-        return self._chosen.uids[self._chosen.order[first:last]]
+        return self._chosen.uids_of(first, last)
 
     def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
         """Cut the records into slices, each with the tars it needs."""

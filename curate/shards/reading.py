@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...errors import DataError, UnsafeInputError
+from ...errors import DatacompError, DataError, MissingError, UnsafeInputError
 from ...pools import tar
 from ...pools.identity import uid_of_sample
 from ...pools.ranges import open_ranges
+from .columns import integer_column, list_column, text_column
 from .storage import ShardRecord, schema
 
 if TYPE_CHECKING:
@@ -25,21 +26,26 @@ class Found:
     record: ShardRecord
     table: pa.Table
     unsafe: bool = False
+    missing: bool = False
     reused: bool = False
     bytes_read: int = 0
 
-    def error(self) -> DataError:
-        """Return the error of a broken tar."""
-        return (UnsafeInputError if self.unsafe else DataError)(self.record.broken)
+    def error(self) -> DatacompError:
+        """Return the error of a broken tar, or of one that is not there."""
+        kind = UnsafeInputError if self.unsafe else MissingError if self.missing else DataError
+        return kind(self.record.broken)
 
 
 def read_tar(place: str) -> Found:
-    """Read the headers and the small members of a tar; a broken one is told in its record."""
+    """Read the headers and the small members of a tar; what is wrong with it its record tells."""
     name = place.rpartition("/")[2]
     rows = _Rows(name)
     aside: list[tuple[str, str]] = []
     broken, unsafe = None, False
-    file = open_ranges(place)
+    try:
+        file = open_ranges(place)
+    except MissingError as error:
+        return Found(ShardRecord(name, 0, "", 0, broken=str(error)), rows.table(), missing=True)
     try:
         window = tar.Window(file.read_at, WINDOW, file.size)
         try:
@@ -71,7 +77,7 @@ class _Rows:
         self._offset: list[int] = []
         self._length: list[int] = []
         self._key: list[str] = []
-        self._first = [0]
+        self._members: list[int] = []
         self._extension: list[str] = []
         self._data: list[int] = []
         self._size: list[int] = []
@@ -87,29 +93,23 @@ class _Rows:
             self._extension.append(extension)
             self._data.append(member.data - start)
             self._size.append(member.size)
-        self._first.append(len(self._size))
+        self._members.append(len(sample.members))
 
     def table(self) -> pa.Table:
         """Return the rows."""
         import pyarrow as pa
 
+        kind = schema().field("members").type
         parts = [
-            pa.array(self._extension, pa.string()),
-            pa.array(self._data, pa.int64()),
-            pa.array(self._size, pa.int64()),
-        ]
-        item = schema().field("members").type.value_type
-        members = pa.ListArray.from_arrays(
-            pa.array(self._first, pa.int32()),
-            pa.StructArray.from_arrays(parts, fields=list(item)),
-            type=schema().field("members").type,
-        )
+            text_column(self._extension), integer_column(self._data), integer_column(self._size)
+        ]  # fmt: skip
+        members = pa.StructArray.from_arrays(parts, fields=list(kind.value_type))
         columns = [
-            pa.array(self.uid, pa.string()),
-            pa.array([self._shard] * len(self.uid), pa.string()),
-            pa.array(self._offset, pa.int64()),
-            pa.array(self._length, pa.int64()),
-            pa.array(self._key, pa.string()),
-            members,
+            text_column(self.uid),
+            text_column([self._shard] * len(self.uid)),
+            integer_column(self._offset),
+            integer_column(self._length),
+            text_column(self._key),
+            list_column(self._members, members, kind),
         ]
         return pa.Table.from_arrays(columns, schema=schema())

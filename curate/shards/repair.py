@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...distribution import manifest as manifests
 from ...durable import atomic_path, fsync_directory, write_json, write_text
 from ...errors import DataError, UnsafeInputError
 from ...pools import tar
 from .check import CheckReport, Problem, check_shards
-from .folder import entry_of, locked, stats_text
+from .folder import locked
 from .index import index_shards
 from .storage import PARQUET
+from .upkeep import update_counts, update_manifest
 
 FOLDER = "set_aside"
 STATE = "repair.json"
@@ -63,9 +63,9 @@ def repair_shards(
             for kind in bad.values():
                 report.set_aside[kind] = report.set_aside.get(kind, 0) + 1
         if concerned:
-            _update_counts(directory, sorted(concerned))
+            update_counts(directory, sorted(concerned))
             _list_missing(directory, check_shards(directory, workers))
-            _update_manifest(directory, sorted(concerned))
+            update_manifest(directory, sorted(concerned))
             if (directory / PARQUET).is_file():
                 index_shards(directory, workers, keep_going=True)
             (directory / STATE).unlink()
@@ -139,23 +139,6 @@ def _copy(source: Path, target: Path, parts: list[tuple[int, int]]) -> None:
     fsync_directory(target.parent)
 
 
-def _update_counts(directory: Path, names: list[str]) -> None:
-    """Bring stats and ``meta.json`` up to date; other fields stay as they are."""
-    for name in names:
-        path = directory / f"{name.removesuffix('.tar')}_stats.json"
-        count = sum(1 for _ in tar.samples(directory / name))
-        found = _json(path)
-        if found is None:
-            write_text(path, stats_text(count))
-        elif found.get("successes") != count:
-            write_text(path, json.dumps({**found, "successes": count}))
-    meta = _json(directory / "meta.json")
-    if meta is not None:
-        counts = [_json(path) or {} for path in sorted(directory.glob("*_stats.json"))]
-        meta["output_count"] = sum(int(found.get("successes", 0)) for found in counts)
-        write_json(directory / "meta.json", meta)
-
-
 def _list_missing(directory: Path, found: CheckReport) -> None:
     """Add the uids that the subset names and the shards no longer hold."""
     gone = [problem.key for problem in found.problems if problem.kind == "missing_uid"]
@@ -165,27 +148,3 @@ def _list_missing(directory: Path, found: CheckReport) -> None:
     lines = path.read_text().splitlines() if path.is_file() else []
     lines += [f"{uid} set_aside" for uid in gone]
     write_text(path, "".join(f"{line}\n" for line in sorted(set(lines))))
-
-
-def _update_manifest(directory: Path, names: list[str]) -> None:
-    """Describe the files that were rewritten anew; the others are as they were promised."""
-    path = directory / manifests.NAME
-    if not path.is_file():
-        return
-    entries = {item["path"]: item for item in manifests.load(path)["files"]}
-    renewed = [directory / "meta.json", directory / "missing.txt"]
-    for name in names:
-        renewed += [directory / name, directory / f"{name.removesuffix('.tar')}_stats.json"]
-    listed = {name: manifests.FileEntry(**item) for name, item in entries.items()}
-    for file in renewed:
-        if file.is_file():
-            listed[file.name] = entry_of(file)
-    manifests.write(path, manifests.manifest_of(listed.values()))
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +16,16 @@ from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header,
 from .index import ensure_index
 from .selection import SHARD_SIZE, Selection, Wanted, choose
 
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 """Records written at a time."""
 
 
 @dataclass
 class SelectReport:
-    """What is in a view. ``selected`` and ``samples`` count repetitions, ``missing`` does not."""
+    """What is in a view. ``selected`` and ``samples`` count repetitions, ``missing`` does not.
+
+    ``set_aside`` counts what the indexes of the sources leave out, wanted or not.
+    """
 
     path: str
     selected: int
@@ -30,6 +34,7 @@ class SelectReport:
     bytes: int
     urls: str
     missing: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[str, int] = field(default_factory=dict)
     digest: str = ""
 
     @property
@@ -76,7 +81,7 @@ def select_shards(
     view = View.open(out)
     report = SelectReport(
         str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
-        digest=view.digest,
+        set_aside=dict(sum((index.set_aside for index in indexes), Counter())), digest=view.digest,
     )  # fmt: skip
     for _, reason in chosen.missing:
         report.missing[reason] = report.missing.get(reason, 0) + 1

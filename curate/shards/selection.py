@@ -6,7 +6,8 @@ the bytes as well. Order without a seed is that of the tars, so that reading is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...durable import digest, sha256_file
-from ...errors import DataError, MissingError, UsageError
+from ...errors import DataError, UsageError
 from ...pools.ranges import Stamp
 from ...pools.tar import BLOCK
 from ...pools.uids import UidArray, digest_of_uids, load_subset, to_hex
 from ...pools.views import FIELDS
 from ..subset import Lookup, multiplicities
+from .columns import damaged, dictionary, integers, uid_records
 from .index import Index
-from .order import MAX_COPIES, Places, order_samples, round_weights
-from .storage import uid_records
+from .order import MAX_COPIES, Order, Places, order_samples, round_weights
+from .weights import read_weights
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,43 +101,85 @@ class Wanted:
 
 
 class Found:
-    """For each uid the number of its source (-1: none) and file, first block, blocks."""
+    """The samples found, in the order of the sources and their tars.
 
-    def __init__(self, count: int) -> None:
-        self.source = np.full(count, -1, np.int32)
-        self.file, self.block, self.blocks = np.zeros((3, count), np.uint32)
+    ``place`` says which uid each is, ``file`` the number of its tar, ``block`` and ``blocks``
+    where it lies there; ``known``, by uid, whether it was found. Memory is what matters here: a
+    large pool has hundreds of millions of samples.
+    """
+
+    def __init__(self, uids: int) -> None:
+        self.known = np.zeros(uids, bool)
+        self._rows = tuple(np.empty(uids, np.uint32) for _ in range(4))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def place(self) -> NDArray[np.uint32]:
+        """Which uid each is, shape (n,)."""
+        return self._rows[0][: self._count]
+
+    @property
+    def file(self) -> NDArray[np.uint32]:
+        """The number of the tar of each, shape (n,)."""
+        return self._rows[1][: self._count]
+
+    @property
+    def block(self) -> NDArray[np.uint32]:
+        """The 512-byte block of the tar where each starts, shape (n,)."""
+        return self._rows[2][: self._count]
+
+    @property
+    def blocks(self) -> NDArray[np.uint32]:
+        """How many blocks each takes, shape (n,)."""
+        return self._rows[3][: self._count]
+
+    def add(self, *columns: NDArray[Any]) -> None:
+        """Append samples: place, file, block and blocks, shape (k,) each."""
+        self.known[columns[0]] = True
+        last = self._count + len(columns[0])
+        for row, column in zip(self._rows, columns, strict=True):
+            row[self._count : last] = column
+        self._count = last
 
 
 @dataclass
 class Selection:
     """Samples in order, as places in files; and what was not to be had.
 
-    ``order`` and ``copy``, shape (n,), say which uid stands at each place, and which repetition
-    of it. Records are made when they are asked for, so that memory holds few of them.
+    ``order`` and ``copy``, shape (n,), say which sample found stands at each place, and which
+    repetition of it. Records are made when they are asked for, so that memory holds few of them.
     """
 
     files: list[Stamp]
     sources: list[Index]
     uids: UidArray
     found: Found
-    order: Places
-    copy: NDArray[np.uint32]
+    order: Order
+    copy: Order
     selected: int
     missing: list[tuple[str, str]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.order)
 
+    def uids_of(self, first: int, last: int) -> UidArray:
+        """Return the uids of the places [first, last)."""
+        return self.uids[self.found.place[self.order[first:last]]]
+
     def records(self, first: int, last: int) -> Records:
         """Return the records of the places [first, last)."""
         order = self.order[first:last]
+        uids = self.uids_of(first, last)
         records = np.empty(len(order), RECORD)
-        records["high"], records["low"] = self.uids["f0"][order], self.uids["f1"][order]
+        records["high"], records["low"] = uids["f0"], uids["f1"]
         records["file"], records["block"] = self.found.file[order], self.found.block[order]
         records["blocks"], records["copy"] = self.found.blocks[order], self.copy[first:last]
         return records
 
-    @property
+    @functools.cached_property
     def bytes(self) -> int:
         """The bytes of the samples as they lie in the tars."""
         return int(self.found.blocks[self.order].sum(dtype=np.int64)) * BLOCK
@@ -161,22 +205,22 @@ def choose(sources: list[Index], wanted: Wanted) -> Selection:
     uids = wanted.uids
     found = Found(len(uids))
     files: list[Stamp] = []
-    for number, index in enumerate(sources):
-        _look_up(index, number, len(files), uids, found, wanted.keep_going)
+    ends: list[int] = []
+    for index in sources:
+        _look_up(index, len(files), uids, found, wanted.keep_going)
         files += index.stamps
+        ends.append(len(found))
     where = ", ".join(str(index.directory) for index in sources)
-    missing = missing_of(wanted, {NOT_IN_SOURCE: found.source < 0}, where)
-    counts = _counts(wanted, found.source)
+    missing = missing_of(wanted, {NOT_IN_SOURCE: ~found.known}, where)
+    counts = _counts(wanted, found.place, ends)
     total = int(counts.sum())
     if not total:
         raise DataError(f"{wanted.subset}: every sample has the weight 0; there is nothing left")
     if total > MAX_SAMPLES:
         raise DataError(f"{wanted.subset}: {total:,} samples with repetitions; that is too many")
     if wanted.weights is not None or 0 in wanted.mix:
-        zero = (counts == 0) & (found.source >= 0)
-        missing += [(uid, NO_WEIGHT) for uid in to_hex(uids[zero])]
-    rank = found.file.astype(np.uint64) << np.uint64(32) | found.block
-    order, copy = order_samples(uids, counts, wanted.shuffle, rank)
+        missing += [(uid, NO_WEIGHT) for uid in to_hex(uids[found.place[counts == 0]])]
+    order, copy = order_samples(uids, counts, wanted.shuffle, found.place)
     return Selection(files, sources, uids, found, order, copy, wanted.selected, sorted(missing))
 
 
@@ -211,89 +255,57 @@ def _missing_error(wanted: Wanted, reasons: dict[str, NDArray[np.bool_]], where:
 # -- looking up ------------------------------------------------------------------------------
 
 
-def _look_up(
-    index: Index, source: int, first_file: int, uids: UidArray, found: Found, keep_going: bool
-) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_going: bool) -> None:
+    where = str(index.directory)
     lookup = Lookup(uids)
-    names = pa.array([shard.name for shard in index.shards], pa.string())
+    numbers = {shard.name: first_file + n for n, shard in enumerate(index.shards)}
 
-    def match(table: pa.Table) -> tuple[NDArray[np.int64], ...]:
-        places = lookup.find(uid_records(table["uid"], str(index.directory)))
+    def match(table: pa.RecordBatch) -> tuple[NDArray[Any], ...]:
+        places = lookup.find(uid_records(table["uid"], where))
         rows = np.flatnonzero(places >= 0)
-        file = pc.index_in(table["shard"].cast(pa.string()).take(rows), names).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
-        offset, length = (table[name].to_numpy()[rows] for name in ("offset", "length"))
-        if ((offset | length) % BLOCK).any() or (offset < 0).any() or (length < 0).any():
-            raise DataError(f"{index.directory}: its index is damaged; index again")
-        return places[rows], file, offset // BLOCK, length // BLOCK
+        names, codes = dictionary(table["shard"], where)
+        try:
+            file = np.array([numbers[name] for name in names], np.uint32)[codes[rows]]
+        except KeyError:
+            raise damaged(where) from None
+        offset, length = (integers(table[name], where)[rows] for name in ("offset", "length"))
+        blocks = (offset | length) // BLOCK
+        if ((offset | length) % BLOCK).any() or (blocks < 0).any() or (blocks >> 32).any():
+            raise damaged(where)
+        found = places[rows]
+        if not np.diff(np.sort(found)).all():  # a uid that stands there twice
+            raise damaged(where)
+        return found, file, offset // BLOCK, length // BLOCK
 
+    seen = np.zeros(len(uids), bool)
     for places, *columns in index.scan(("uid", "shard", "offset", "length"), match):
-        twice = found.source[places] >= 0
+        if seen[places].any():
+            raise damaged(where)
+        seen[places] = True
+        twice = found.known[places]
         if twice.any() and not keep_going:
             shown = ", ".join(to_hex(uids[places[twice]][:LISTED]))
             raise DataError(
-                f"{index.directory}: has samples that an earlier source has as well ({shown}); "
+                f"{where}: has samples that an earlier source has as well ({shown}); "
                 "--keep-going takes the first"
             )
-        new = places[~twice]
-        file, block, blocks = (column[~twice] for column in columns)
-        found.source[new] = source
-        found.file[new] = file + first_file
-        found.block[new], found.blocks[new] = block, blocks
+        found.add(*(column[~twice] for column in (places, *columns)))
 
 
 # -- how often -------------------------------------------------------------------------------
 
 
-def _counts(wanted: Wanted, source: NDArray[np.int32]) -> Places:
-    counts = np.where(source < 0, 0, wanted.counts)
+def _counts(wanted: Wanted, place: Order, ends: list[int]) -> Places:
+    """Return how often each sample found is to be there; those of source i end at ``ends[i]``."""
+    once = wanted.selected == len(wanted.uids)
+    counts = np.broadcast_to(np.int64(1), len(place)) if once else wanted.counts[place]
     if wanted.weights is None and not wanted.mix:
         return counts
     weights = counts.astype(np.float64)
     if wanted.weights is not None:
-        weights *= _weights(wanted.weights, wanted.uids)
+        weights *= read_weights(wanted.weights, wanted.uids)[place]
     if wanted.mix:
-        weights *= np.array([*wanted.mix, 0.0])[source]
+        weights *= np.repeat(wanted.mix, np.diff(ends, prepend=0))
     if weights.max(initial=0) > MAX_COPIES:
         raise DataError(f"{wanted.subset}: a sample would be repeated over {MAX_COPIES:,} times")
-    return round_weights(wanted.uids, weights)
-
-
-def _weights(path: Path, uids: UidArray) -> NDArray[np.float64]:
-    """Return the weight of each uid from a parquet file of (uid, weight)."""
-    lookup = Lookup(uids)
-    weights = np.full(len(uids), np.nan)
-    for batch in _weight_batches(path):
-        values = batch["weight"].to_numpy(zero_copy_only=False).astype(np.float64)
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise DataError(f"{path}: a weight is negative or no number")
-        places = lookup.find(uid_records(batch["uid"], str(path)))
-        known = places[places >= 0]
-        if len(np.unique(known)) < len(known) or not np.isnan(weights[known]).all():
-            raise DataError(f"{path}: a uid stands there twice")
-        weights[known] = values[places >= 0]
-    lacking = np.isnan(weights)
-    if lacking.any():
-        shown = ", ".join(to_hex(uids[lacking][:LISTED]))
-        raise DataError(f"{path}: has no weight for {int(lacking.sum()):,} uids ({shown})")
-    return weights
-
-
-def _weight_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        raise MissingError(f"{path}: no such file of weights")
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if not {"uid", "weight"} <= set(names):
-                raise DataError(
-                    f"{path}: has the columns {', '.join(names)}, but weights need uid and weight"
-                )
-            yield from file.iter_batches(100_000, columns=["uid", "weight"])
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable weights: {str(error).splitlines()[0]}") from None
+    return round_weights(wanted.uids[place], weights)

@@ -22,7 +22,8 @@ from ...durable import sha256_file, write_json
 from ...errors import DatacompError, DataError
 from ...pools.parallel import map_threads
 from ...pools.ranges import Stamp, is_remote, join, open_ranges
-from ...pools.uids import UID_DTYPE, UidArray, from_halves
+from ...pools.uids import UID_DTYPE, UidArray
+from .columns import uid_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -162,7 +163,9 @@ class TableWriter:
     def _flush(self, everything: bool = False) -> None:
         import pyarrow as pa
 
-        table = pa.concat_tables(self._waiting) if self._waiting else schema().empty_table()
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
         ready = len(table) if everything else len(table) // ROW_GROUP * ROW_GROUP
         self._waiting = [table.slice(ready)]
         if ready:
@@ -203,33 +206,12 @@ def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.Parq
 
     try:
         file = pq.ParquetFile(path, metadata=metadata, read_dictionary=["shard"])
-        if not set(COLUMNS) <= set(file.schema_arrow.names):
+        found = {field.name: field.type for field in file.schema_arrow}
+        if any(found.get(name) != kind for name, kind in _stored_types().items()):
             raise DataError(f"{path}: not an index of shards")
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable index: {str(error).splitlines()[0]}") from None
     return file
-
-
-def uid_records(column: pa.ChunkedArray | pa.Array, where: str) -> UidArray:
-    """Turn a column of hex uids into records, shape (n,); raise DataError for anything else."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    column = column.cast(pa.string())
-    lengths = pc.min_max(pc.binary_length(column)).as_py()  # pyright: ignore[reportAttributeAccessIssue]
-    if len(column) == 0:
-        return np.empty(0, UID_DTYPE)
-    try:
-        if column.null_count or lengths != {"min": 32, "max": 32}:
-            raise ValueError
-        start = column.offset * 32
-        text = column.buffers()[2][start : start + len(column) * 32].to_pybytes()
-        raw = np.frombuffer(bytes.fromhex(text.decode("ascii")), ">u8").reshape(len(column), 2)
-    except ValueError:
-        raise DataError(f"{where}: its uids are not 32 hex digits each; index again") from None
-    return from_halves(raw[:, 0], raw[:, 1])
 
 
 @functools.cache
@@ -242,6 +224,15 @@ def schema() -> pa.Schema:
     members = pa.list_(pa.field("element", member, False))
     kinds = (pa.string(), pa.string(), pa.int64(), pa.int64(), pa.string(), members)
     return pa.schema([pa.field(n, k, False) for n, k in zip(COLUMNS, kinds, strict=True)])
+
+
+@functools.cache
+def _stored_types() -> dict[str, pa.DataType]:
+    """Return the types of the columns as they are read back."""
+    import pyarrow as pa
+
+    kinds = {field.name: field.type for field in schema()}
+    return {**kinds, "shard": pa.dictionary(pa.int32(), pa.string())}
 
 
 def _shard_record(item: dict[str, Any]) -> ShardRecord:

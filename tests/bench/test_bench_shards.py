@@ -6,6 +6,7 @@ to run against it, and in DATACOMP_PEER_PYTHON an interpreter that has what it i
 samples of 43 kB there are (default 8,000; 100,000 are 4.3 GB).
 """
 
+import io
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,6 +167,60 @@ def test_reading_a_view_against_built_shards(source, tmp_path, paired):
     assert read(tmp_path / "view") == read(tmp_path / "built") > 0
     paired("read a view's samples", lambda: read(tmp_path / "view"),
            lambda: read(tmp_path / "built"), against="built shards")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A view of half the samples of shards of real JPEG images, and the shards built of it."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "shards").mkdir()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    uids = [rng.bytes(16).hex() for _ in range(1200)]
+    for shard in range(3):
+        with (folder / "shards" / f"{shard:08d}.tar").open("wb") as file:
+            writer = tar.TarWriter(file)
+            for number in range(shard * 400, shard * 400 + 400):
+                left, top = (int(at) for at in rng.integers(0, 300, 2))
+                image = io.BytesIO()
+                Image.fromarray(noise[top : top + 300, left : left + 300]).save(image, "JPEG")
+                writer.add(f"{number:06d}.jpg", image.getvalue())
+                writer.add(f"{number:06d}.json", json.dumps({"uid": uids[number]}).encode())
+                writer.add(f"{number:06d}.txt", f"caption {number}".encode())
+            writer.close()
+    save_subset(folder / "s.npy", from_hex(uids[::2]))
+    sources = [folder / "shards"]
+    select_shards(sources, folder / "s.npy", folder / "view", shard_size=200)
+    build_shards(sources, folder / "s.npy", folder / "built", shard_size=200)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_from_a_view_against_built_shards(photos, paired, workers):
+    import open_clip
+    import torch
+    from datacomp.evaluate.loader import training_loader
+    from datacomp.evaluate.set_aside import SetAsideLog
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    augment = image_transform_v2(PreprocessCfg(size=224), is_train=True)
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    args = SimpleNamespace(
+        batch_size=16, world_size=1, rank=0, accum_freq=1, epochs=1, workers=workers,
+        train_num_samples=256,
+    )  # fmt: skip
+
+    def batches(folder):
+        aside = SetAsideLog(photos / "set_aside.jsonl")
+        get_data = training_loader([find_shards(photos / folder)], None, 0, None, aside)
+        return iter(get_data(args, (augment, None), 0, tokenizer)["train"].dataloader)
+
+    same = zip(batches("view"), batches("built"), strict=True)
+    assert all(torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in same)
+    paired(f"256 training samples, {workers} workers", lambda: list(batches("view")),
+           lambda: list(batches("built")), against="built shards", rounds=3)  # fmt: skip
 
 
 def test_selecting_from_a_large_index(fresh, tmp_path_factory, paired):

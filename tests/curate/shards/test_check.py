@@ -260,7 +260,7 @@ def test_many_problems_are_cut_short(tmp_path, make, run):
     assert code == 1
     assert out.splitlines()[50:] == [
         "... and 10 more (--json lists all)",
-        f"{tmp_path}: 60 samples in 1 shards, 60 problems",
+        f"{tmp_path}: 60 samples in 1 shard, 60 problems",
     ]
 
 

@@ -3,16 +3,21 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
+import textwrap
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.shards import columns, storage
 from datacomp.curate.shards import index as module
-from datacomp.curate.shards import storage
+from datacomp.curate.shards.columns import uid_records
 from datacomp.curate.shards.index import ensure_index, index_shards, load_index
-from datacomp.curate.shards.storage import uid_records
+from datacomp.curate.shards.selection import Wanted, choose
+from datacomp.durable import sha256_file
 from datacomp.errors import DataError, MissingError, UnsafeInputError
 from datacomp.pools.tar import END, tar_bytes
 from datacomp.pools.uids import to_hex, uid_of_bytes
@@ -99,6 +104,7 @@ def test_unchanged_tars_are_not_read_again(shards, make, monkeypatch):
 def test_a_removed_tar_leaves_the_index(shards):
     index_shards(shards, 1)
     (shards / "00000002.tar").unlink()
+    (shards / "00000002_stats.json").unlink()
     report = index_shards(shards, 1)
     assert (report.read, report.samples) == (0, 14)
     assert {row["shard"] for row in rows(shards)} == {"00000000.tar", "00000001.tar"}
@@ -174,7 +180,7 @@ def test_unusable_samples_are_set_aside_and_named(tmp_path, make, run):
     code, out, err = run("shards", "index", tmp_path, "--workers", 1)
     assert (code, err) == (3, "")
     assert out.splitlines()[:2] == [
-        f"{tmp_path / 'index.parquet'}: 1 samples in 1 shards (0 read, 1 unchanged)",
+        f"{tmp_path / 'index.parquet'}: 1 sample in 1 shard (0 read, 1 unchanged)",
         "set aside: 1 caption_not_utf8",
     ]
 
@@ -207,6 +213,7 @@ def test_the_second_of_two_returns_when_the_first_goes(shards, make):
     make.write_shard(shards, 3, make.members(4, key="again") + make.members(50))
     index_shards(shards, 1, keep_going=True)
     (shards / "00000000.tar").unlink()
+    (shards / "00000000_stats.json").unlink()
     report = index_shards(shards, 1)
     assert (report.read, report.duplicates, report.samples) == (1, 0, 16)
     assert "again" in {row["key"] for row in rows(shards)}
@@ -259,6 +266,19 @@ def test_a_hole_in_the_numbering_is_an_error_that_can_be_passed(shards, make, ru
     code, out, _ = run("shards", "index", shards, "--keep-going")
     assert code == 3
     assert "set aside: 2 shard_missing" in out
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2])
+def test_stats_without_their_tar_are_a_missing_shard(shards, gone):
+    (shards / f"0000000{gone}.tar").unlink()
+    why = "a hole in the numbering" if gone == 1 else f"0000000{gone}_stats.json is there"
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    assert str(caught.value) == (
+        f"{shards}: 0000000{gone}.tar is missing ({why}); --keep-going goes on without"
+    )
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.shards, report.samples, report.set_aside) == (2, 14, {"shard_missing": 1})
 
 
 def test_a_missing_stats_file_is_an_error_that_can_be_passed(shards):
@@ -321,6 +341,73 @@ def test_uid_records_reads_slices_and_refuses_what_is_no_uid(make):
         with pytest.raises(DataError) as caught:
             uid_records(pa.array(bad), "w")
         assert str(caught.value) == "w: its uids are not 32 hex digits each; index again"
+
+
+def rewritten(shards, change):
+    """Change the rows of an index, and make its metadata fit them."""
+    table = change(pq.read_table(shards / "index.parquet"))
+    pq.write_table(table, shards / "index.parquet")
+    metadata = json.loads((shards / "index.json").read_text())
+    metadata["index_sha256"] = sha256_file(shards / "index.parquet")
+    (shards / "index.json").write_text(json.dumps(metadata))
+
+
+def with_column(table, name, values):
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(name), pa.array(values, table[name].type))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("uid", lambda rows: [rows[0]["uid"]] * len(rows)),
+        ("shard", lambda rows: ["../x.tar"] * len(rows)),
+        ("offset", lambda rows: [row["offset"] + 1 for row in rows]),
+        ("offset", lambda rows: [row["offset"] - (1 << 40) for row in rows]),
+        ("length", lambda rows: [1 << 50 for row in rows]),
+    ],
+)
+def test_an_index_that_cannot_be_is_refused(shards, select, tmp_path, name, values):
+    index_shards(shards, 1)
+    rewritten(shards, lambda table: with_column(table, name, values(table.to_pylist())))
+    with pytest.raises(DataError) as caught:
+        choose([load_index(shards)], Wanted.read(select(*range(21)), keep_going=True))
+    assert str(caught.value) == f"{shards}: its index is damaged; index again"
+
+
+def test_an_index_of_other_columns_is_made_again(shards):
+    index_shards(shards, 1)
+    rewritten(shards, lambda table: table.set_column(2, "offset", table["offset"].cast("int32")))
+    assert load_index(shards) is None
+    assert index_shards(shards, 1).read == 3
+
+
+def test_columns_come_back_as_they_were():
+    assert columns.text_column(["a", "", "é" * 3]).to_pylist() == ["a", "", "é" * 3]
+    assert columns.integer_column([1, -(1 << 40)]).to_pylist() == [1, -(1 << 40)]
+    lists = columns.list_column([2, 0, 1], columns.integer_column([5, 6, 7]), pa.list_(pa.int64()))
+    assert lists.to_pylist() == [[5, 6], [], [7]]
+    assert columns.text_column([]).to_pylist() == []
+
+
+def test_short_commands_do_not_import_what_takes_long(shards, select, tmp_path):
+    """Selecting starts in a third of a second; pandas alone would double that."""
+    index_shards(shards, 1)
+    script = """
+        import sys
+        from datacomp.curate.cli import main
+        try:
+            main()
+        finally:
+            heavy = {"pandas", "pyarrow.compute", "duckdb", "torch", "multiprocessing.pool"}
+            print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+    """
+    command = ["shards", "select", shards, select(1, 2), "-o", tmp_path / "view"]
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, command)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stderr == "[]\n"
 
 
 def test_repeated_rows_are_all_but_the_first():

@@ -127,6 +127,31 @@ def test_listings(served, server):
             find_tars(served)
 
 
+def test_a_tar_that_is_not_there_can_be_gone_without(served, select, tmp_path):
+    pattern = f"{served}/{{00000001..00000003}}.tar"
+    with pytest.raises(MissingError):
+        index_shards(pattern, out=tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+    report = index_shards(pattern, out=tmp_path / "index", keep_going=True)
+    assert (report.shards, report.samples, report.set_aside) == (2, 14, {"shard_missing": 1})
+    assert report.examples == [f"{served}/00000003.tar: no such file (404)"]
+    select_shards([tmp_path / "index"], select(8, 20), tmp_path / "view")
+    view = View.open(tmp_path / "view")
+    view.verify()
+    assert len(list(view.samples())) == 2
+
+
+def test_answers_that_break_off_are_asked_for_again(served, shards, server, select, tmp_path):
+    index_shards(f"{served}/{{00000000..00000002}}.tar", out=tmp_path / "index")
+    subset = select(*range(21))
+    build_shards(shards, subset, tmp_path / "built", workers=1)
+    select_shards([tmp_path / "index"], subset, tmp_path / "view")
+    server.breaks = 2
+    with View.open(tmp_path / "view").stream(0) as file:
+        assert file.read() == (tmp_path / "built" / "00000000.tar").read_bytes()
+    assert server.breaks == 0
+
+
 def test_patterns_are_padded_as_they_are():
     assert find_tars("http://h/p-{008..011}.tar").names == (
         "p-008.tar", "p-009.tar", "p-010.tar", "p-011.tar",

@@ -77,7 +77,7 @@ def test_the_second_of_two_and_the_unexpected_go_aside(tmp_path, make, run):
     code, out, _ = run("shards", "check", folder, "--repair", "--workers", 1)
     assert code == 3
     assert out.splitlines() == [
-        "set aside: 1 duplicate_uid", f"{folder}: 1 shards rewritten, sound",
+        "set aside: 1 duplicate_uid", f"{folder}: 1 shard rewritten, sound",
     ]  # fmt: skip
     assert [name for name, _ in make.contents(folder / "00000001.tar")] == [
         f"{3:09d}.{extension}" for extension in ("jpg", "json", "txt")
@@ -104,7 +104,7 @@ def test_what_cannot_be_repaired_remains(built, run):
     assert "missing_shard: 00000001.tar: a hole in the numbering" in out
 
 
-@pytest.mark.parametrize("step", ["_copy", "_update_counts", "_list_missing", "_update_manifest"])
+@pytest.mark.parametrize("step", ["_copy", "update_counts", "_list_missing", "update_manifest"])
 def test_a_repair_that_was_killed_goes_on(built, make, monkeypatch, step):
     damage(built, make)
     damage(built, make, number=2, count=1)

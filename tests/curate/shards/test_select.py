@@ -226,8 +226,8 @@ def test_missing_uids(shards, select, out, make, run):
     code, stdout, _ = run("shards", "select", shards, select(1, 90), "-o", out, "--keep-going")
     assert code == 3
     assert stdout.splitlines() == [
-        f"{out}: 1 samples in 1 virtual shards, 0.0 MB not copied",
-        f"left out: 1 uids not_in_source (listed in {out / 'missing.txt'})",
+        f"{out}: 1 sample in 1 virtual shard, 0.0 MB not copied",
+        f"left out: 1 uid not_in_source (listed in {out / 'missing.txt'})",
         f"pipe:datacomp shards cat {out} 000000",
     ]
 
@@ -352,7 +352,7 @@ def test_the_command_prints_json(shards, select, out, run):
         0,
         {
             "path": str(out), "selected": 2, "samples": 2, "shards": 2,
-            "bytes": view.metadata["bytes"], "urls": view.pattern(), "missing": {},
+            "bytes": view.metadata["bytes"], "urls": view.pattern(), "missing": {}, "set_aside": {},
             "digest": view.digest,
         },
     )  # fmt: skip
