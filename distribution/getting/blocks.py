@@ -1,0 +1,69 @@
+"""Blocks of a file, each with a digest of its own: the piece layers of BitTorrent v2 (BEP 52).
+
+A layer is the row of a file's hash tree in which one digest covers one piece. It may come from
+anyone: it is right if it leads to the root that stands in the signed manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..bencode import decode
+from ..release.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
+
+MAX_TORRENT_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The piece layers of a torrent, by the root of their file."""
+
+    piece_length: int
+    by_root: dict[bytes, bytes]
+
+    @classmethod
+    def of_torrent(cls, data: bytes, where: str) -> Layers:
+        """Take the layers out of a v2 or hybrid torrent; there are none in a v1 torrent.
+
+        Raises DataError and UnsafeInputError for what is no torrent.
+        """
+        value = decode(data, MAX_TORRENT_BYTES, where)
+        info = value.get(b"info") if isinstance(value, dict) else None
+        length = info.get(b"piece length") if isinstance(info, dict) else None
+        layers = value.get(b"piece layers") if isinstance(value, dict) else None
+        if not isinstance(layers, dict) or not isinstance(length, int):
+            return cls(BLOCK, {})
+        if length < BLOCK or length & (length - 1):
+            return cls(BLOCK, {})
+        good = {root: layer for root, layer in layers.items() if isinstance(layer, bytes)}
+        return cls(length, good)
+
+    def bad_blocks(self, descriptor: int, size: int, root: str) -> list[tuple[int, int]] | None:
+        """Return the (start, end) of every block of a file that is wrong; None if nobody can tell.
+
+        ``root`` is the file's root in hex, from the signed manifest.
+        """
+        expected = bytes.fromhex(root)
+        if size <= self.piece_length or not self.by_root:
+            # One block, or none known: the root itself is the digest.
+            return _whole(descriptor, size, expected) if size <= (1 << 20) else None
+        layer = self.by_root.get(expected, b"")
+        pieces = -(-size // self.piece_length)
+        if len(layer) != 32 * pieces or root_of_layer(layer, self.piece_length) != expected:
+            return None
+        return list(self._compare(descriptor, size, layer))
+
+    def _compare(self, descriptor: int, size: int, layer: bytes) -> Iterator[tuple[int, int]]:
+        width = self.piece_length // BLOCK
+        for number, start in enumerate(range(0, size, self.piece_length)):
+            end = min(start + self.piece_length, size)
+            data = memoryview(os.pread(descriptor, end - start, start))
+            if fold(leaves_of(data), width) != layer[32 * number : 32 * number + 32]:
+                yield start, end
+
+
+def _whole(descriptor: int, size: int, root: bytes) -> list[tuple[int, int]]:
+    leaves = leaves_of(memoryview(os.pread(descriptor, size, 0)))
+    return [] if fold(leaves, width_of(len(leaves))) == root else [(0, size)]

@@ -1,0 +1,245 @@
+"""From what a person names to what is to be got: manifest URLs, torrents, magnets, Metalinks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+from ...errors import (
+    DataError,
+    IntegrityError,
+    MissingError,
+    StorageError,
+    UsageError,
+)
+from ..release.manifest import MAX_BYTES as MAX_MANIFEST
+from ..release.manifest import Manifest, verify_manifest
+from ..release.pointer import MAX_BYTES as MAX_POINTER
+from ..release.pointer import Pointer, read_pointer
+from .blocks import MAX_TORRENT_BYTES
+from .metalink import MAX_METALINK, read_metalink
+from .mirror import PATIENCE, Mirror
+from .order import Order, data_base, of_manifest
+from .torrent_file import info_hashes, read_torrent
+from .trouble import SourceTrouble
+
+if TYPE_CHECKING:
+    from ..torrents.session import Net
+
+MANIFEST, POINTER = "manifest.json", "latest.json"
+PATIENCES = 6
+"""How many times the patience with a server a swarm gets, to be found at all."""
+_VERSIONED = re.compile(r"(.*/)versions/[^/]+/")
+_INFOHASH = re.compile(r"urn:btih:([0-9a-fA-F]{40})|urn:btmh:1220([0-9a-fA-F]{64})")
+
+
+@dataclass
+class Trust:
+    """What a source has to live up to: the key expected, and the newest pointer seen before."""
+
+    key: str | None = None
+    seen: Pointer | None = None
+    now: datetime | None = None
+
+
+@dataclass
+class Finder:
+    """Makes orders of sources.
+
+    ``gateways`` are base URLs of IPFS gateways; ``net`` and ``peers`` are for magnet links.
+    """
+
+    trust: Trust
+    net: Callable[[], Net]
+    gateways: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    patience: float = PATIENCE
+
+    def find(self, source: str) -> Order:
+        """Return what a source offers.
+
+        Raises UsageError for what is no source, MissingError and StorageError where nobody
+        answers, IntegrityError for what is not signed as it should be, DataError, UnsafeInputError.
+        """
+        scheme = urlsplit(source).scheme.lower()
+        if scheme == "magnet":
+            return self._magnet(source)
+        if scheme in ("ipfs", "ipns"):
+            from .ipfs import find_ipfs
+
+            return find_ipfs(self, source)
+        if scheme in ("http", "https"):
+            return self._url(source)
+        path = Path(source)
+        if path.suffix in (".torrent", ".meta4", ".metalink") and path.is_file():
+            with path.open("rb") as file:
+                data = file.read(MAX_TORRENT_BYTES + 1)
+            return self._file(data, source, path.suffix)
+        raise UsageError(
+            f"{source}: not a source; expected the URL of a manifest, a .torrent, a .meta4, "
+            "magnet:, ipfs:// or ipns://"
+        )
+
+    # -- URLs -------------------------------------------------------------------------------
+
+    def _url(self, url: str) -> Order:
+        path = urlsplit(url).path
+        suffix = Path(path).suffix
+        if suffix in (".torrent", ".meta4", ".metalink"):
+            limit = MAX_TORRENT_BYTES if suffix == ".torrent" else MAX_METALINK
+            return self._file(self.small(url, "", limit), url, suffix)
+        if path.endswith("/" + MANIFEST):
+            return self._manifest(url)
+        root = url.removesuffix(POINTER) if path.endswith("/" + POINTER) else url.rstrip("/") + "/"
+        return self.latest(root)
+
+    def latest(self, root: str) -> Order:
+        """Return the newest version that a served folder of releases offers."""
+        where = urljoin(root, POINTER)
+        pointer = self.believe(self.small(root, POINTER, MAX_POINTER), where)
+        return self.pointed(pointer, root)
+
+    def believe(self, data: bytes, where: str) -> Pointer:
+        """Return a pointer that may be believed."""
+        trust = self.trust
+        return read_pointer(data, where, trust.key, trust.now or datetime.now(UTC), trust.seen)
+
+    def pointed(self, pointer: Pointer, root: str) -> Order:
+        """Return the version that a pointer names, from a mirror."""
+        path = pointer.manifest_path
+        raw = self.small(root, path, min(pointer.manifest_size, MAX_MANIFEST))
+        signature = self.small(root, f"{path}.sig", 64)
+        where = urljoin(root, path)
+        manifest = verify_manifest(raw, signature, where, pointer.key)
+        if manifest.sha256 != pointer.manifest_sha256:
+            raise IntegrityError(
+                f"{where}: not the manifest that {POINTER} names; the mirror is stale or was "
+                "tampered with; try again later or another mirror"
+            )
+        return self._at(of_manifest(manifest, signature, pointer), root)
+
+    def _manifest(self, url: str) -> Order:
+        raw = self.small(url, "", MAX_MANIFEST)
+        signature = self.small(f"{url}.sig", "", 64)
+        manifest = verify_manifest(raw, signature, url, self.trust.key)
+        self._refuse_older(manifest, url)
+        order = of_manifest(manifest, signature)
+        versioned = _VERSIONED.fullmatch(url.removesuffix(MANIFEST))
+        if versioned:
+            return self._at(order, versioned[1])
+        order.mirrors.insert(0, urljoin(url, f"{manifest.name}/"))
+        return order
+
+    def _at(self, order: Order, root: str) -> Order:
+        """Put the mirror that has answered first."""
+        first = data_base(root, order.name, order.version or "")
+        order.mirrors = [first, *(mirror for mirror in order.mirrors if mirror != first)]
+        return order
+
+    def _refuse_older(self, manifest: Manifest, where: str) -> None:
+        seen = self.trust.seen
+        if seen is not None and manifest.serial < seen.serial:
+            raise IntegrityError(
+                f"{where}: version {manifest.version} (number {manifest.serial}) is older than "
+                f"{seen.version} (number {seen.serial}) seen before; use another folder for it"
+            )
+
+    # -- torrents and Metalinks -------------------------------------------------------------
+
+    def _file(self, data: bytes, where: str, suffix: str) -> Order:
+        if suffix != ".torrent":
+            order = read_metalink(data, where)
+            signed = self._signed(self._above(order.mirrors))
+            return order if signed is None else self._same(signed, order, where)
+        order, seeds = read_torrent(data, where)
+        signed = self._signed(seeds, info_hashes(data))
+        if signed is None:
+            return order
+        signed.torrent = data
+        return signed
+
+    def _magnet(self, magnet: str) -> Order:
+        query = parse_qs(urlsplit(magnet).query, max_num_fields=1000)
+        hashes = {
+            (found[1] or found[2]).lower()
+            for text in query.get("xt", ())
+            if (found := _INFOHASH.fullmatch(text))
+        }
+        if not hashes:
+            raise UsageError(f"{magnet[:100]}: names no torrent (xt=urn:btih: or urn:btmh:)")
+        signed = self._signed(query.get("ws", ()), hashes)
+        if signed is not None:
+            signed.magnet = magnet
+            return signed
+        from ..torrents.leech import fetch_metadata
+
+        data = fetch_metadata(magnet, self.net(), self.peers, PATIENCES * self.patience)
+        order, _ = read_torrent(data, magnet[:60])
+        order.magnet = magnet
+        return order
+
+    def _signed(self, places: list[str] | tuple[str, ...], hashes: set[str] | None = None
+                ) -> Order | None:  # fmt: skip
+        """Return the signed order of the version whose files lie below one of the places.
+
+        A manifest that does not name the torrent asked for is none of it.
+        """
+        for place in places:
+            if not place.startswith(("http://", "https://")) or not place.endswith("/"):
+                continue
+            try:
+                order = self._manifest(urljoin(place, MANIFEST))
+            except (MissingError, StorageError, DataError) as error:
+                if isinstance(error, IntegrityError):
+                    raise
+                continue
+            assert order.manifest is not None
+            named = {text for one in order.manifest.torrents.values() for text in one.values()}
+            if hashes is None or hashes & named:
+                return order
+        return None
+
+    @staticmethod
+    def _above(mirrors: list[str]) -> list[str]:
+        return [urljoin(mirror, "..") for mirror in mirrors]
+
+    @staticmethod
+    def _same(signed: Order, order: Order, where: str) -> Order:
+        """Return the signed order if a Metalink names the same files; none may differ."""
+        known = {file.path: (file.size, file.sha256) for file in signed.files}
+        for file in order.files:
+            if known.get(file.path, (file.size, file.sha256)) != (file.size, file.sha256):
+                raise IntegrityError(
+                    f"{where}: {file.path} is another file than in the signed manifest beside it"
+                )
+        return signed if known.keys() == {file.path for file in order.files} else order
+
+    # -- small files ------------------------------------------------------------------------
+
+    def small(self, base: str, path: str, limit: int) -> bytes:
+        """Fetch a small file, trying a few times. Raises as ``Mirror.small``, or StorageError."""
+        return fetch_small(base, path, limit, self.patience)
+
+
+def fetch_small(base: str, path: str, limit: int, patience: float = PATIENCE) -> bytes:
+    """Fetch a small file from a server; a path of "" means the base URL itself."""
+    import time
+
+    tries = 3
+    for attempt in range(tries):
+        mirror = Mirror(base, patience, exact=not path)
+        try:
+            return mirror.small(path, limit)
+        except SourceTrouble as trouble:
+            if attempt + 1 == tries or not trouble.may_pass:
+                where = urljoin(mirror.base, path)
+                raise StorageError(f"{where}: the server {trouble}; try again later") from None
+            time.sleep(0.25 * 2**attempt)
+        finally:
+            mirror.close()
+    raise AssertionError

@@ -1,0 +1,98 @@
+"""Torrent files read as orders: names, sizes and v2 roots, none of them believed unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from ...errors import DataError
+from ..bencode import decode, encode
+from ..manifest import check_paths
+from .blocks import MAX_TORRENT_BYTES
+from .order import Order, Wanted
+
+MAX_FILES = 1_000_000
+
+
+def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
+    """Return the order of a torrent, and the addresses of its web seeds.
+
+    Raises DataError for what is no torrent of a folder of files, UnsafeInputError for names that
+    would leave it.
+    """
+    value = decode(data, MAX_TORRENT_BYTES, where)
+    info = value.get(b"info") if isinstance(value, dict) else None
+    if not isinstance(info, dict) or not isinstance(info.get(b"name"), bytes):
+        raise DataError(f"{where}: not a torrent")
+    name = _text(info[b"name"], where)
+    check_paths([name], where)
+    if "/" in name:
+        raise DataError(f"{where}: the name {name[:80]!r} is a path")
+    if isinstance(info.get(b"file tree"), dict):
+        found = list(_tree(info[b"file tree"], "", where))
+    elif isinstance(info.get(b"files"), list):
+        found = [one for item in info[b"files"] if (one := _listed(item, where))]
+    else:
+        found = [(name, _size(info.get(b"length"), where), None)]
+    if not found or len(found) > MAX_FILES:
+        raise DataError(f"{where}: {len(found):,} files; not a torrent for us")
+    check_paths([path for path, _, _ in found], where)
+    files = tuple(
+        Wanted(number, path, size, None, root) for number, (path, size, root) in enumerate(found)
+    )
+    seeds = value.get(b"url-list", [])
+    seeds = [seeds] if isinstance(seeds, bytes) else seeds if isinstance(seeds, list) else []
+    urls = [_text(url, where) for url in seeds if isinstance(url, bytes)]
+    infohash = min(info_hashes(data))
+    return Order(name, None, files, torrent=data, infohash=infohash), urls
+
+
+def info_hashes(data: bytes) -> set[str]:
+    """Return what names a torrent: the SHA-1 and the SHA-256 of its info dictionary, in hex."""
+    info = encode(decode(data, MAX_TORRENT_BYTES)[b"info"])
+    v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()
+    return {v1, hashlib.sha256(info).hexdigest()}
+
+
+def _tree(tree: dict[Any, Any], folder: str, where: str, depth: int = 0) -> Any:
+    if depth > 32:
+        raise DataError(f"{where}: folders nested too deeply")
+    for key, inside in tree.items():
+        name = _text(key, where)
+        if not isinstance(inside, dict):
+            raise DataError(f"{where}: its file tree is broken at {name[:80]!r}")
+        leaf = inside.get(b"")
+        if isinstance(leaf, dict):
+            size, root = _size(leaf.get(b"length"), where), leaf.get(b"pieces root")
+            known = root.hex() if isinstance(root, bytes) and len(root) == 32 else None
+            if size and known is None:
+                raise DataError(f"{where}: {name[:80]!r} has no root")
+            yield f"{folder}{name}", size, known if size else None
+        else:
+            yield from _tree(inside, f"{folder}{name}/", where, depth + 1)
+
+
+def _listed(item: Any, where: str) -> tuple[str, int, None] | None:
+    if not isinstance(item, dict) or not isinstance(item.get(b"path"), list):
+        raise DataError(f"{where}: its list of files is broken")
+    if b"p" in item.get(b"attr", b""):  # a pad file (BEP 47)
+        return None
+    parts = [_text(part, where) for part in item[b"path"]]
+    if any("/" in part for part in parts):
+        raise DataError(f"{where}: a file name holds a slash")
+    return "/".join(parts), _size(item.get(b"length"), where), None
+
+
+def _size(value: Any, where: str) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 53:
+        raise DataError(f"{where}: a file has no size, or an absurd one")
+    return value
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, bytes):
+        raise DataError(f"{where}: a name is not text")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: a name is not UTF-8") from None

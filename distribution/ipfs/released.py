@@ -1,0 +1,51 @@
+"""What of a release can be handed out block by block: its files on disk, and its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import IntegrityError, MissingError
+from .directory import Directory, directory
+from .unixfs import FileTree, Node
+
+if TYPE_CHECKING:
+    from ..release import Release
+
+
+@dataclass
+class Released:
+    """The files of a version that are at hand, by path, and its folder if that can be made.
+
+    ``folder`` is None where the digests of some file are not known on this machine, so that the
+    folder's CID cannot be made again.
+    """
+
+    files: dict[str, tuple[Path, FileTree]] = field(default_factory=dict)
+    folder: Directory | None = None
+
+
+def collect(release: Release, trees: dict[str, FileTree]) -> Released:
+    """Return what is at hand of a version; what was taken back is not.
+
+    ``trees`` has the trees that are known already, by CID, and gets those that are made.
+    """
+    found = Released()
+    entries: list[tuple[str, Node]] = []
+    for file in release.manifest.files:
+        tree = trees.get(file.cid)
+        if tree is None:
+            record = release.record(file.path)
+            if record is None or record.cid != file.cid:
+                continue
+            tree = trees[file.cid] = FileTree(record.size, record.leaves, record.profile)
+        entries.append((file.path, tree.node))
+        try:
+            found.files[file.path] = (release.locate(file.path), tree)
+        except (MissingError, IntegrityError):
+            continue
+    if len(entries) == len(release.manifest.files):
+        folder = directory(entries, release.manifest.cid_profile)
+        found.folder = folder if folder.cid == release.manifest.root_cid else None
+    return found

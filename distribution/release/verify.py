@@ -1,0 +1,170 @@
+"""Verify releases offline: signatures, the chain of versions, and every byte."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...durable import sha256_file
+from ...errors import DatacompError
+from ...pools.parallel import default_workers, map_threads
+from ...progress import Progress
+from .. import bencode
+from .digests import read_digests
+from .folder import Release, Releases
+from .manifest import File
+from .torrents import MAX_TORRENT_BYTES
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file: ``missing``, ``size``, ``digest``, ``tree``, ``unreadable``."""
+
+    version: str
+    path: str
+    kind: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.version}/{self.path}: {self.detail}"
+
+
+@dataclass
+class VerifyReport:
+    """What was verified. A file that several versions share is read once."""
+
+    path: str
+    versions: list[str] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+    withdrawn: int = 0
+    faults: list[Fault] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        faults = [vars(fault) for fault in self.faults]
+        return {**vars(self), "faults": faults, "sound": self.sound}
+
+
+@dataclass(frozen=True)
+class _Job:
+    release: Release
+    file: File
+    place: Path
+    deep: bool
+
+
+def verify_releases(
+    folder: Path | str,
+    version: str | None = None,
+    deep: bool = False,
+    workers: int | None = None,
+) -> VerifyReport:
+    """Read every file of one version or of all, and compare it with the manifest.
+
+    The SHA-256 decides; ``deep`` computes the hash tree of BitTorrent and the CID too. Manifests
+    whose signature or place in the chain is wrong are raised (IntegrityError), for nothing they
+    say can be trusted.
+    """
+    releases = Releases(folder)
+    latest = releases.latest
+    chosen = releases.versions if version is None else (releases.version(version),)
+    report = VerifyReport(str(folder), [release.manifest.version for release in chosen])
+    if version is None or version == latest.manifest.version:
+        report.faults += _pointer(releases)
+    jobs: list[_Job] = []
+    done: set[tuple[Any, ...]] = set()
+    for release in chosen:
+        report.faults += _torrents(release)
+        for file in release.manifest.files:
+            report.files += 1
+            if file.sha256 in release.withdrawn:
+                report.withdrawn += 1
+                continue
+            place = release.data / file.path
+            try:
+                status = place.stat()
+                inode = (status.st_dev, status.st_ino)
+            except OSError:
+                inode = (str(place),)
+            name = (*inode, file.sha256, file.pieces_root, file.cid)
+            if name not in done:
+                done.add(name)
+                jobs.append(_Job(release, file, place, deep))
+    with Progress("verifying", sum(job.file.size for job in jobs), "bytes") as progress:
+        found = map_threads(_verify, jobs, workers or default_workers())
+        for job, fault in zip(jobs, found, strict=True):
+            progress.advance(job.file.size)
+            report.bytes += job.file.size
+            if fault is not None:
+                report.faults.append(fault)
+    return report
+
+
+def _pointer(releases: Releases) -> list[Fault]:
+    newest = releases.latest.manifest
+    try:
+        pointer = releases.pointer
+    except DatacompError as error:
+        return [Fault(newest.version, "latest.json", "digest", str(error))]
+    if pointer.manifest_sha256 == newest.sha256 and pointer.key == newest.key:
+        return []
+    text = f"names version {pointer.version}, but {newest.version} is the newest"
+    return [Fault(newest.version, "latest.json", "digest", text)]
+
+
+def _torrents(release: Release) -> list[Fault]:
+    """Compare the torrents with the hashes that the manifest has of them."""
+    faults: list[Fault] = []
+    for kind, said in release.manifest.torrents.items():
+        path = release.folder / said["file"]
+        try:
+            data = path.read_bytes()
+            info = bencode.encode(bencode.decode(data, MAX_TORRENT_BYTES, str(path))[b"info"])
+        except (OSError, DatacompError, KeyError, TypeError):
+            faults.append(Fault(release.manifest.version, path.name, "unreadable", "no torrent"))
+            continue
+        found = hashlib.sha1(info, usedforsecurity=False).hexdigest()
+        if found != said["infohash" if kind == "v1" else "infohash_v1"]:
+            detail = f"info-hash {found} is not the manifest's"
+            faults.append(Fault(release.manifest.version, path.name, "digest", detail))
+    return faults
+
+
+def _verify(job: _Job) -> Fault | None:
+    file = job.file
+
+    def fault(kind: str, detail: str) -> Fault:
+        return Fault(job.release.manifest.version, file.path, kind, detail)
+
+    try:
+        size = job.place.stat().st_size
+        if size != file.size:
+            return fault("size", f"{size:,} bytes instead of {file.size:,}")
+        if not job.deep:
+            found = sha256_file(job.place)
+        else:
+            manifest = job.release.manifest
+            record = read_digests(job.place, manifest.piece_length, manifest.cid_profile)
+            found = record.sha256
+            if found == file.sha256 and (record.pieces_root, record.cid) != (
+                file.pieces_root,
+                file.cid,
+            ):
+                return fault("tree", "the manifest has another BitTorrent root or CID for it")
+    except FileNotFoundError:
+        return fault("missing", "no such file")
+    except OSError as error:
+        return fault("unreadable", error.strerror or str(error))
+    except DatacompError as error:
+        return fault("unreadable", str(error))
+    if found != file.sha256:
+        return fault("digest", f"SHA-256 {found} instead of {file.sha256}")
+    return None

@@ -1,0 +1,111 @@
+"""``get --subset``: the bytes of the chosen samples, and of no other."""
+
+import io
+import json
+import random
+import tarfile
+
+import numpy as np
+import pytest
+from datacomp.curate.shards import index_shards
+from datacomp.curate.shards.published import get_subset
+from datacomp.distribution.getting import Options
+from datacomp.errors import IntegrityError, MissingError
+from datacomp.pools.uids import save_subset, to_hex
+
+HTTP = Options(bittorrent=False)
+
+
+@pytest.fixture
+def indexed(tmp_path, picture):
+    """Return the files of an indexed folder of shards, and the members of each uid."""
+    folder, members = tmp_path / "indexed", {}
+    folder.mkdir()
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for number in range(60):
+                uid = f"{shard:016x}{number:016x}"
+                noise = random.Random(uid).randbytes(20_000)
+                members[uid] = [picture(number), b"a caption %d" % number, noise]
+                parts = zip(("png", "txt", "bin"), members[uid], strict=True)
+                for name, data in [*parts, ("json", json.dumps({"uid": uid}).encode())]:
+                    entry = tarfile.TarInfo(f"{shard:05d}{number:04d}.{name}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+    index_shards(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}, members
+
+
+def subset_of(path, uids):
+    pairs = sorted((int(uid[:16], 16), int(uid[16:], 16)) for uid in uids)
+    save_subset(path, np.array(pairs, dtype="u8,u8"))
+    return path
+
+
+def read(folder):
+    found = {}
+    for path in sorted(folder.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            group = {}
+            for member in tar:
+                key, _, name = member.name.partition(".")
+                group.setdefault(key, {})[name] = tar.extractfile(member).read()
+        for sample in group.values():
+            uid = json.loads(sample["json"])["uid"]
+            found[uid] = [sample["png"], sample["txt"], sample["bin"]]
+    return found
+
+
+def test_only_the_samples_asked_for_are_fetched(indexed, publish, serving, tmp_path):
+    files, members = indexed
+    chosen = [uid for uid in sorted(members) if int(uid, 16) % 29 == 3]
+    assert 3 < len(chosen) < 10
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", chosen)
+    report = get_subset(server.url, subset, tmp_path / "few", HTTP)
+    assert read(tmp_path / "few") == {uid: members[uid] for uid in chosen}
+    assert (report.build.samples, report.build.complete) == (len(chosen), True)
+    assert to_hex(np.load(subset)) == chosen
+    whole = sum(map(len, files.values()))
+    assert server.given < whole / 2
+    assert not list(tmp_path.glob(".few*"))
+    assert get_subset(server.url, subset, tmp_path / "few", HTTP).build.reused == 1
+
+
+def test_samples_that_are_not_there_are_listed(indexed, publish, serving, tmp_path):
+    files, members = indexed
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", [min(members), "f" * 32])
+    report = get_subset(server.url, subset, tmp_path / "few", HTTP)
+    assert report.build.missing == {"not_in_source": 1}
+    assert "f" * 32 in (tmp_path / "few/missing.txt").read_text()
+
+
+def test_the_command(indexed, publish, serving, tmp_path, command):
+    files, members = indexed
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", [*sorted(members)[:2], "f" * 32])
+    code, out, _ = command("get", server.url, tmp_path / "few", "--subset", subset)
+    assert code == 3
+    assert "2 samples of birds 1 in 1 shard; fetched" in out
+    assert "1 sample not in source: see missing.txt" in out
+
+
+def test_a_release_without_an_index(publish, serving, files, tmp_path):
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", ["0" * 32])
+    with pytest.raises(MissingError, match=r"birds 1: was published without the index"):
+        get_subset(server.url, subset, tmp_path / "few", HTTP)
+
+
+def test_a_mirror_with_other_shards(indexed, publish, serving, tmp_path):
+    files, members = indexed
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", [min(members)])
+    other = files | {"00000.tar": files["00001.tar"]}
+    lying = serving(publish(other, folder="lying"))
+    server.fault = lambda path, headers: (
+        (302, [(b"location", (lying.url + path[1:]).encode())]) if path.endswith(".tar") else None
+    )
+    with pytest.raises(IntegrityError, match="does not name its bytes by the digest"):
+        get_subset(server.url, subset, tmp_path / "few", HTTP)
