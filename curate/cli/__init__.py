@@ -21,7 +21,7 @@ COMMANDS = {
     "run": ("study:run", "All stages of a datacomp.toml."),
     "doctor": ("doctor:doctor", "What this machine has, and what is missing for which feature."),
     "pool": ("pool:pool", "Make, fill, ask and look at pools of candidate samples."),
-    "filter": ("filter:filter_", "List, show and run filters."),
+    "filter": ("filter:filter_", "List, show, run and compare filters."),
     "subset": ("subset:subset", "Set algebra on subset files."),
     "shards": ("shards:shards", "Index, view, build and check WebDataset shards."),
     "synth": ("synth:synth", "Make sets of images by formula, to pre-train on."),
@@ -31,6 +31,14 @@ COMMANDS = {
     "evaluate": ("evaluate:evaluate", "Evaluate a checkpoint zero-shot on a suite of tasks."),
     "evalsets": ("evaluate:evalsets", "List and build evaluation sets."),
     "results": ("results:results", "Show results of runs."),
+    "soup": ("soup:soup", "Average checkpoints of one architecture into a new run."),
+    "submit": ("submit:submit", "Put a dataset's runs on a leaderboard."),
+    "leaderboard": ("leaderboard:leaderboard", "Check submissions, host a leaderboard of them."),
+    "cid": ("cid:cid", "The CID of a file or a folder, as IPFS names it."),
+    "release": ("release:release", "Publish versions of a dataset, take samples back."),
+    "serve": ("serve:serve", "Serve releases over HTTP, to browsers, peers and IPFS."),
+    "seed": ("seed:seed", "Seed releases over BitTorrent."),
+    "get": ("get:get", "Get a dataset from mirrors, peers and gateways at once."),
 }
 
 

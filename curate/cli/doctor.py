@@ -28,8 +28,11 @@ _PACKAGES = {
     "sklearn": ("scikit-learn", "demo suite's handwritten digits", "train"),
     "img2dataset": ("img2dataset", "downloading images", "download"),
     "libtorrent": ("libtorrent", "BitTorrent", "p2p"),
-    "numba": ("numba", "drawing synthetic pools", "synth"),
-    "faiss": ("faiss-cpu", "nearest neighbours", "all"),
+    "cryptography": ("cryptography", "releases", "base"),
+    "starlette": ("starlette", "serve, leaderboard serve", "serve"),
+    "uvicorn": ("uvicorn", "serve, leaderboard serve", "serve"),
+    "numba": ("numba", "drawing synthetic pools, languages of many captions", "synth"),
+    "faiss": ("faiss-cpu", "filters by clusters", "all"),
 }
 
 

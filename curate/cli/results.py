@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import emit_json, emit_table, examples, json_option
+from .common import emit_json, examples, json_option
+from .tabular import emit, emit_csv, format_option
 
 if TYPE_CHECKING:
     from ...evaluate.comparing import Difference
-    from ...evaluate.results import Estimate, GroupScore, Result
-    from ...evaluate.seeds import Seeds
+    from ...evaluate.results import GroupScore, Result
     from ...evaluate.tasks import Suite
-
-Runs = Mapping[str, Mapping[str, "Result"]]
 
 
 @click.group()
 def results() -> None:
-    """Show and compare results of runs."""
+    """Show, average and compare results of runs."""
 
 
 @results.command(
@@ -29,6 +27,7 @@ def results() -> None:
         "datacomp results show runs/baseline",
         "datacomp results show runs/baseline runs/filtered --json",
         "datacomp results show runs/* --seeds",
+        "datacomp results show runs/* --format csv",
     )
 )
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -36,10 +35,11 @@ def results() -> None:
 @click.option("--seeds", is_flag=True,
               help="Combine runs that differ in the seed only: mean and spread; * is best or "
               "tied with it.")  # fmt: skip
+@format_option
 @json_option
-def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> None:
+def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json: bool) -> None:
     """Show the scores of runs (directories or results files) side by side."""
-    from ...evaluate.results import check_comparable, group_names, read_results
+    from ...evaluate.results import check_comparable, read_results
     from ...evaluate.seeds import run_name
     from ...evaluate.tasks import load_suites
 
@@ -51,7 +51,9 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> N
         if any(key in run for run in found.values() for key in suite.groups["Average"])
     ]
     if seeds:
-        _show_seeds(found, suites, partial, as_json)
+        from .results_seeds import show_seeds
+
+        show_seeds(found, suites, partial, form, as_json)
         return
     groups = {
         run: {suite.name: _groups(scores, suite, partial) for suite in suites}
@@ -62,40 +64,132 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, as_json: bool) -> N
             {
                 run: {
                     "results": [result.to_dict() for result in scores.values()],
-                    "groups": {
-                        suite: {name: _plain(score) for name, score in per_suite.items()}
-                        for suite, per_suite in groups[run].items()
-                    },
+                    "groups": _plain_groups(groups[run]),
                 }
                 for run, scores in found.items()
             }
         )
         return
+    if form == "csv":
+        tasks = [
+            [run_name(run), result.provenance.get("suite"), "task", key, *_figures(result)]
+            for run, scores in found.items() for key, result in scores.items()
+        ]  # fmt: skip
+        emit_csv([*tasks, *_group_lines(groups)], _HEADER)
+        return
     keys = list(dict.fromkeys(key for scores in found.values() for key in scores))
     header = ["task", *(run_name(run) for run in found)]
-    emit_table([[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
+    emit(form, [[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
+    _emit_groups(form, groups, suites, partial)
+
+
+@results.command(
+    epilog=examples(
+        "datacomp results aggregate runs/baseline runs/filtered",
+        "datacomp results aggregate leaderboard/small/*/*/results/0.jsonl --format latex",
+    )
+)
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--suite", "only", help="Only this suite: demo or datacomp.")
+@click.option("--partial", is_flag=True, help="Average what is there where tasks are missing.")
+@format_option
+@json_option
+def aggregate(
+    runs: tuple[Path, ...], only: str | None, partial: bool, form: str, as_json: bool
+) -> None:
+    """Compute the averages of runs (directories or results files) anew, and nothing else.
+
+    What counts in an average is told by the versions of suite and averages, which are printed.
+    """
+    from ...errors import UsageError, suggest
+    from ...evaluate.leaderboard.record import AGGREGATE_VERSION
+    from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.tasks import load_suites
+
+    known = load_suites()
+    if only is not None and only not in known:
+        raise UsageError(
+            f"unknown suite {only!r}{suggest(only, list(known))}; there are: {', '.join(known)}"
+        )
+    found = {str(run): read_results(run) for run in runs}
+    check_comparable(found)
+    suites = [
+        suite
+        for suite in known.values()
+        if suite.name == only
+        or (only is None
+            and any(key in run for run in found.values() for key in suite.groups["Average"]))
+    ]  # fmt: skip
+    groups = {
+        run: {suite.name: _groups(scores, suite, partial) for suite in suites}
+        for run, scores in found.items()
+    }
+    if as_json:
+        emit_json({
+            "aggregate_version": AGGREGATE_VERSION,
+            "suites": {suite.name: suite.version for suite in suites},
+            "runs": {run: _plain_groups(per_run) for run, per_run in groups.items()},
+        })  # fmt: skip
+        return
+    if form == "csv":
+        emit_csv(_group_lines(groups), _HEADER)
+        return
+    _emit_groups(form, groups, suites, partial)
+    if form == "text":
+        click.echo(f"\nAverages of version {AGGREGATE_VERSION}")
+
+
+_HEADER = ("run", "suite", "kind", "name", "value", "low", "high", "standard_error", "missing")
+Groups = Mapping[str, Mapping[str, Mapping[str, "GroupScore"]]]
+
+
+def _figures(score: Result | GroupScore) -> list[float | None]:
+    low, high = score.interval or (None, None)
+    return [score.value, low, high, score.standard_error, None]
+
+
+def _group_lines(groups: Groups) -> list[list[Any]]:
+    """Return one line for each average of each run: for CSV."""
+    from ...evaluate.seeds import run_name
+
+    return [
+        [run_name(run), suite, "group", name, *_figures(score)[:-1], len(score.missing)]
+        for run, per_run in groups.items()
+        for suite, per_suite in per_run.items()
+        for name, score in per_suite.items()
+    ]
+
+
+def _emit_groups(form: str, groups: Groups, suites: Sequence[Suite], partial: bool) -> None:
+    """Print the averages of every suite, runs side by side."""
+    from ...evaluate.results import group_names
+    from ...evaluate.seeds import run_name
+
     for suite in suites:
-        click.echo(f"\nSuite {suite.name}, version {suite.version}")
+        comment = "% " if form == "latex" else ""
+        click.echo(f"\n{comment}Suite {suite.name}, version {suite.version}")
         rows = [
-            [name, *(_mean(groups[run][suite.name][name], partial) for run in found)]
+            [name, *(_mean(per_run[suite.name][name], partial) for per_run in groups.values())]
             for name in group_names(suite)
         ]
-        emit_table(rows, ["group", *header[1:]])
-        for run in found if partial else ():
-            _name_missing(run_name(run), groups[run][suite.name]["Average"].missing)
+        emit(form, rows, ["group", *(run_name(run) for run in groups)])
+        for run, per_run in groups.items() if partial else ():
+            _name_missing(comment + run_name(run), per_run[suite.name]["Average"].missing)
 
 
 @results.command(
     epilog=examples(
         "datacomp results compare runs/baseline runs/filtered",
         "datacomp results compare runs/baseline runs/filtered --partial --json",
+        "datacomp results compare runs/baseline runs/filtered --format latex",
     )
 )
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @click.option("--partial", is_flag=True, help="Average what both have where tasks are missing.")
+@format_option
 @json_option
-def compare(first: Path, second: Path, partial: bool, as_json: bool) -> None:
+def compare(first: Path, second: Path, partial: bool, form: str, as_json: bool) -> None:
     """Compare run B with run A: differences over the same test images, ties marked as ties.
 
     The intervals say how a difference would vary with other test images, not how it would vary
@@ -126,18 +220,33 @@ def compare(first: Path, second: Path, partial: bool, as_json: bool) -> None:
         return
     names = run_name(str(first)), run_name(str(second))
     names = names if names[0] != names[1] else (str(first), str(second))
-    _emit_differences("task", tasks, names)
+    if form == "csv":
+        lines = [("task", "", one) for one in tasks]
+        lines += [("group", suite, one) for suite, found in groups.items() for one in found]
+        emit_csv([[kind, suite, *_difference(one, names)] for kind, suite, one in lines],
+                 ("kind", "suite", "name", "first", "second", "difference", "low", "high",
+                  "higher"))  # fmt: skip
+        return
+    _emit_differences(form, "task", tasks, names)
+    comment = "% " if form == "latex" else ""
     for suite, found in groups.items():
-        click.echo(f"\nSuite {suite}")
+        click.echo(f"\n{comment}Suite {suite}")
         if found:
-            _emit_differences("group", found, names)
+            _emit_differences(form, "group", found, names)
         else:
-            click.echo("no group has all its tasks in both runs; see --partial")
+            click.echo(f"{comment}no group has all its tasks in both runs; see --partial")
         average = next((one for one in found if one.name == "Average"), None)
-        _name_missing("both", average.missing if average else ())
+        _name_missing(f"{comment}both", average.missing if average else ())
 
 
-def _emit_differences(what: str, found: Sequence[Difference], names: tuple[str, str]) -> None:
+def _difference(one: Difference, names: tuple[str, str]) -> list[Any]:
+    low, high = one.interval or (None, None)
+    return [one.name, one.first, one.second, one.difference, low, high, _verdict(one, names)]
+
+
+def _emit_differences(
+    form: str, what: str, found: Sequence[Difference], names: tuple[str, str]
+) -> None:
     rows = [
         [
             one.name, f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference:+.4f}",
@@ -146,7 +255,7 @@ def _emit_differences(what: str, found: Sequence[Difference], names: tuple[str, 
         ]
         for one in found
     ]  # fmt: skip
-    emit_table(rows, (what, *names, "difference", "95 % interval", "higher"))
+    emit(form, rows, (what, *names, "difference", "95 % interval", "higher"))
 
 
 def _verdict(one: Difference, names: tuple[str, str]) -> str:
@@ -187,57 +296,10 @@ def _groups(scores: Mapping[str, Result], suite: Suite, partial: bool) -> dict[s
     }  # fmt: skip
 
 
-def _show_seeds(found: Runs, suites: list[Suite], partial: bool, as_json: bool) -> None:
-    """Show mean and spread over the seeds of each dataset."""
-    from ...evaluate.results import group_names
-    from ...evaluate.seeds import combine_seeds
-
-    datasets = combine_seeds(found, suites, partial)
-    if as_json:
-        emit_json([_plain_seeds(dataset) for dataset in datasets])
-        return
-    header = [f"{d.name} ({len(d.runs)} {'seed' if len(d.runs) == 1 else 'seeds'})"
-              for d in datasets]  # fmt: skip
-    keys = list(dict.fromkeys(key for dataset in datasets for key in dataset.tasks))
-    rows = [[key, *_estimates([d.tasks.get(key) for d in datasets])] for key in keys]
-    emit_table(rows, ["task", *header])
-    for suite in suites:
-        click.echo(f"\nSuite {suite.name}, version {suite.version}")
-        rows = [
-            [group, *_estimates([d.groups[suite.name, group] for d in datasets])]
-            for group in group_names(suite)
-        ]
-        emit_table(rows, ["group", *header])
-
-
-def _estimates(row: list[Estimate | None]) -> list[str]:
-    """Write mean and spread; the best and what ties with it are marked, if others do not."""
-    from ...evaluate.results import tied_best
-
-    known = {str(place): estimate for place, estimate in enumerate(row) if estimate is not None}
-    best = tied_best(known)
-    marked = best if len(best) < len(known) else frozenset()
-    cells: list[str] = []
-    for place, estimate in enumerate(row):
-        if estimate is None:
-            cells.append("-")
-            continue
-        spread = "" if estimate.deviation is None else f" ± {estimate.deviation:.4f}"
-        cells.append(f"{estimate.mean:.4f}{spread}{' *' if str(place) in marked else ''}")
-    return cells
-
-
-def _plain_seeds(dataset: Seeds) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    groups: dict[str, dict[str, Any]] = {}
-    for (suite, group), estimate in dataset.groups.items():
-        groups.setdefault(suite, {})[group] = None if estimate is None else asdict(estimate)
+def _plain_groups(groups: Mapping[str, Mapping[str, GroupScore]]) -> dict[str, Any]:
     return {
-        "dataset": dataset.name,
-        "runs": list(dataset.runs),
-        "results": {key: asdict(estimate) for key, estimate in dataset.tasks.items()},
-        "groups": groups,
+        suite: {name: _plain(score) for name, score in per_suite.items()}
+        for suite, per_suite in groups.items()
     }
 
 

@@ -1,0 +1,1 @@
+"""The live leaderboard: pages of what was verified, and an API that takes submissions."""
