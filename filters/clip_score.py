@@ -13,6 +13,7 @@ ties the smallest uids. A given threshold is inclusive in both; comparisons are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -28,6 +29,16 @@ from .published import Published
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_SCORES = (
+    "bring it as a column of a source ('datacomp pool add'), or let 'datacomp filter run POOL "
+    "clip_score:checkpoint=FILE,model=ARCHITECTURE' score"
+)
+"""What makes a score that is not there."""
+
+_NUMBER = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)")
+_SHOWN = 40
 
 
 class ClipScore(Filter):
@@ -50,7 +61,9 @@ class ClipScore(Filter):
     )
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")
-    threshold: float | None = Field(None, description="keep scores at or above this instead")
+    threshold: float | None = Field(
+        None, allow_inf_nan=False, description="keep scores at or above this instead"
+    )
     arch: Literal["b32", "l14"] | None = Field(None, description="CommonPool's stored score")
     column: str | None = Field(None, description="any score column of the pool")
     checkpoint: str | None = Field(None, description="weights file, or folder of a run")
@@ -78,13 +91,11 @@ class ClipScore(Filter):
         if self.checkpoint is not None:
             column = view.score(self._scorer())
         elif self.arch is not None:
-            column = view.require(
-                f"clip_{self.arch}_similarity_score",
-                "CommonPool's metadata has it; else score with checkpoint=...",
-            )
+            hint = "DataComp's metadata has it ('datacomp pool add POOL METADATA_DIR'); else "
+            column = _stored(view, f"clip_{self.arch}_similarity_score", hint + _SCORES)
         else:
             assert self.column is not None
-            column = view.require(self.column)
+            column = _stored(view, self.column, _SCORES)
         score = f"(CASE WHEN isnan({column}::FLOAT) THEN NULL ELSE {column}::FLOAT END)"
         return [Decision("no_score", f"{score} IS NOT NULL"), *self._high(view, score)]
 
@@ -95,7 +106,8 @@ class ClipScore(Filter):
         fraction = 0.3 if self.fraction is None else self.fraction
         known = view.scalar(f"SELECT count({score}) FROM {view.relation}")
         if known == 0:
-            raise DataError("clip_score: no sample has a score")
+            where = self.checkpoint or self.column or f"clip_{self.arch}_similarity_score"
+            raise DataError(f"clip_score: no sample has a score: all of {where} are empty or NaN")
         if not self.exact:
             return self._exactly(view, score, known, max(1, int(known * fraction)))
         # Of scores computed here, what could not be scored is no candidate.
@@ -146,6 +158,23 @@ def model_of(
     if architecture is None:
         raise UsageError(f"{use}: a checkpoint file needs model=ARCHITECTURE beside it")
     return ModelSpec(architecture, path, None if config_file is None else Path(config_file))
+
+
+def _stored(view: View, column: str, hint: str) -> str:
+    """Return a score column of the pool; text in it must be numbers."""
+    found = view.require(column, hint)
+    kind = view.scalar(f"SELECT typeof({found}) FROM {view.relation} LIMIT 1")
+    if isinstance(kind, str) and not _NUMBER.fullmatch(kind):
+        other = view.scalar(
+            f"SELECT {found}::VARCHAR FROM {view.relation} "
+            f"WHERE {found} IS NOT NULL AND TRY_CAST({found}::VARCHAR AS FLOAT) IS NULL LIMIT 1"
+        )
+        if other is not None:
+            raise UsageError(
+                f"clip_score: column {column!r} is no score: it has {other[:_SHOWN]!r}, "
+                "expected numbers"
+            )
+    return found
 
 
 def _at_least(score: str, threshold: float) -> Decision:

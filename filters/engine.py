@@ -216,7 +216,8 @@ class Engine:
         if self.combine == "then":
             if made.set_level or others:
                 within = scope if made.set_level else self._left()
-                verdict.rules = self._materialised(verdict, within)
+                found = self._materialised(verdict, within)
+                verdict.given, verdict.rules = verdict.rules, found
             self.alive.append(verdict.kept())
         elif not others:
             self.alive.append(f"NOT ({verdict.kept()})" if self.combine == "or" else verdict.kept())

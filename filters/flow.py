@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DatacompError, DataError
-from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, quote
 from ..pools.reading import iterate
 from ..pools.uids import UidArray, from_halves
@@ -21,6 +20,7 @@ from .blaming import blaming_scorer
 from .contract import Batch, Scorer
 from .relations import record_batches
 from .spec import FilterSpec
+from .vectors import open_features
 
 _NO_COLUMNS = pa.table({})
 _WRITTEN_ROWS, _WRITTEN_SECONDS = 1 << 16, 5.0
@@ -103,7 +103,7 @@ def read_batches(pool: Pool, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]
                 images = [image for image in part.images if image is not None]
                 yield part.uids[seen], Batch(part.columns.take(seen), images)
         return
-    readers = {name: Features(pool, name) for name in scorer.features}
+    readers = open_features(pool, scorer.features, scorer.name)
     found = (reader.batches("to_score", scorer.batch_size) for reader in readers.values())
     for parts in itertools.zip_longest(*found):
         if any(part is None or not np.array_equal(part[0], parts[0][0]) for part in parts):

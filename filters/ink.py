@@ -1,7 +1,7 @@
 """Blank and near-blank images of synthetic sets, by the share of pixels that are drawn on.
 
-Some of a formula's images show next to nothing: in 3 to 4 of 100 of VisualAtom (Takashima et al.,
-CVPR 2023) the centre lies so far outside that less than 1 % of the pixels are drawn on.
+Some of a formula's images show next to nothing: 2 to 4 of 100 of VisualAtom's (Takashima et al.,
+CVPR 2023) at 512 px, those of the fewest orbits, are drawn on less than 1 % of their pixels.
 """
 
 from __future__ import annotations

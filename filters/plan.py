@@ -77,11 +77,12 @@ def explain(pool: Pool, specs: list[FilterSpec], combine: str = "and") -> Plan:
                     cheap = all_of(Decision, made.before_scoring(engine.view(spec, CANDIDATES)))
                 verdict = Verdict(spec, [(rule.reason, rule.predicate) for rule in cheap])
                 found.known = False
-                alive = [verdict.kept()] + ([] if made.set_level else engine.alive)
+                whole = made.set_level and combine != "then"
+                alive = [verdict.kept()] + ([] if whole else engine.alive)
                 found.scorers = [_scorer(pool, scorer, alive) for scorer in scorers]
                 if combine != "or" and not spec.negated:
                     engine.alive.append(verdict.kept())
-            found.decisions = verdict.rules
+            found.decisions = verdict.given or verdict.rules
         return plan
     finally:
         engine.relations.clean()

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from ..durable import digest
 from ..errors import DatacompError, DataError, RunError
-from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, quote
 from ..pools.uids import UidArray, from_halves
 from ..progress import warn
 from .contract import Batch, Scorer
 from .registry import defined_at
+from .vectors import open_features
 
 Values = Sequence[Any] | NDArray[Any] | pa.Array
 """Values of some samples; None or an Arrow null where there is none."""
@@ -90,7 +90,7 @@ class Samples:
     def _features(self, size: int) -> Iterator[tuple[UidArray, Batch]]:
         """Read features in the order of the files, which is the quick one."""
         names = self._scorer.features
-        readers = {name: Features(self._pool, name) for name in names}
+        readers = open_features(self._pool, names, self._scorer.name)
         found = (reader.batches(self._members, size) for reader in readers.values())
         for parts in itertools.zip_longest(*found):
             if any(part is None or not np.array_equal(part[0], parts[0][0]) for part in parts):

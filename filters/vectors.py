@@ -1,18 +1,36 @@
-"""Rows of features as unit vectors, and draws that depend on uids alone."""
+"""Features of a pool, their rows as unit vectors, and draws that depend on uids alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MissingError
+from ..pools.features import Features
+from ..pools.pool import Pool
 from ..pools.uids import UidArray
 
 Floats = NDArray[np.float32]
 
 _ROWS = 4096
 """How many rows are held in float64 at a time."""
+
+
+_ORIGIN = (
+    "features come with DataComp's metadata: 'hf download mlfoundations/datacomp_small "
+    '--repo-type dataset --include "*.npz" --local-dir METADATA_DIR\''
+)
+
+
+def open_features(pool: Pool, names: Sequence[str], scorer: str) -> dict[str, Features]:
+    """Return a reader of each of the features; MissingError says what brings them."""
+    try:
+        return {name: Features(pool, name) for name in names}
+    except MissingError as error:
+        raise MissingError(f"{error}; {scorer} needs {', '.join(names)}; {_ORIGIN}") from None
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.bool_]]:

@@ -169,15 +169,7 @@ class StoreRanges(Ranges):
     def __init__(self, place: str) -> None:
         self.place = place
         self._system, self._path = store(place)
-        try:
-            info = self._system.info(self._path)
-        except FileNotFoundError:
-            raise MissingError(f"{place}: no such file") from None
-        except Exception as error:  # noqa: BLE001  every store has errors of its own
-            raise DataError(f"{place}: cannot be read: {one_line(error)}") from None
-        self.size = int(info["size"])
-        known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
-        self.version = next((str(info[name]) for name in known if info.get(name)), "")
+        self.size, self.version = self._info()
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Ask the store for a range."""
@@ -188,6 +180,22 @@ class StoreRanges(Ranges):
             return bytes(self._system.cat_file(self._path, start=offset, end=end))
         except Exception as error:  # noqa: BLE001  every store has errors of its own
             raise DataError(f"{self.place}: cannot be read: {one_line(error)}") from None
+
+    def is_changed(self) -> bool:
+        """Ask again: what fsspec reads does not say which version it is from."""
+        return self._info() != (self.size, self.version)
+
+    def _info(self) -> tuple[int, str]:
+        try:
+            self._system.invalidate_cache(self._path)  # a listing from before may be stale
+            info = self._system.info(self._path)
+        except FileNotFoundError:
+            raise MissingError(f"{self.place}: no such file") from None
+        except Exception as error:  # noqa: BLE001  every store has errors of its own
+            raise DataError(f"{self.place}: cannot be read: {one_line(error)}") from None
+        known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
+        version = next((str(info[name]) for name in known if info.get(name)), "")
+        return int(info["size"]), version
 
 
 def open_ranges(place: str) -> Ranges:
@@ -264,9 +272,14 @@ class OpenFiles:
 
     def __exit__(self, *exc_info: object) -> None:
         found = None
-        while self._files:
-            found = self._close_oldest() or found
-        if found and exc_info[0] is None:
+        try:
+            while self._files and exc_info[0] is None:
+                found = self._close_oldest() or found
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+        if found:
             raise changed(found)
 
     def read(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> bytes:
@@ -299,9 +312,10 @@ class OpenFiles:
     def _close_oldest(self) -> str | None:
         """Close the file not used for longest; return its place if it has changed."""
         place, file = self._files.popitem(last=False)
-        found = file.is_changed()
-        file.close()
-        return place if found else None
+        try:
+            return place if file.is_changed() else None
+        finally:
+            file.close()
 
 
 Span = tuple[int, int, int, list[tuple[int, int]]]

@@ -24,6 +24,7 @@ END = b"\0" * (2 * BLOCK)
 MAX_EXTENDED_HEADER = 1 << 20
 MAX_MEMBER_BYTES = 1 << 30
 MAX_NAME = 4096
+MAX_KNOWN = 64
 
 _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
@@ -32,6 +33,9 @@ _FILE, _PAX = ord("0"), ord("x")
 _FIELDS = struct.Struct("100s24x12s12x8sB188xB").unpack_from
 """Name, size, checksum, kind, and the first byte of the name's prefix."""
 _TIME_RECORD = re.compile(rb"(\d{2}) [acm]time=[0-9.]+\n")
+_DIGITS = re.compile(rb"[0-7]{11}\0")
+_PLAIN_NAME = re.compile(rb"([\x01-\x2d\x30-\x5b\x5d-\x7f][\x01-\x2e\x30-\x5b\x5d-\x7f]*)\0*")
+"""ASCII, not hidden, without folders."""
 _ZEROS = b"\0" * BLOCK
 
 
@@ -171,19 +175,26 @@ def _plain_header(buffer: bytes | memoryview, at: int) -> tuple[str | None, int]
     if len(buffer) < at + BLOCK:
         return None
     name, digits, checksum, kind, prefix = _FIELDS(buffer, at)
-    if prefix or digits[11] or not digits[:11].isdigit():
+    if prefix or kind not in (_FILE, _PAX) or not _DIGITS.fullmatch(digits):
         return None
-    if kind not in (_FILE, _PAX) or not is_sum(checksum, buffer[at : at + BLOCK]):
+    if not is_sum(checksum, buffer[at : at + BLOCK]):
         return None
-    try:
-        size, text = int(digits[:11], 8), name.rstrip(b"\0").decode("ascii")
-    except ValueError:
-        return None
+    size = int(digits[:11], 8)
     if kind == _PAX:
         return None, size
-    if not text or text[0] == "." or "/" in text or "\\" in text or "\0" in text:
+    found = _PLAIN_NAME.fullmatch(name)
+    return (found[1].decode(), size) if found else None
+
+
+def _behind_pax(three: bytes, size: int | None) -> tuple[str, int] | None:
+    """Return name and size of a member behind a PAX header known already, as ``_plain_header``.
+
+    ``three`` blocks: the header, the ``size`` bytes it announces (a time), the member's header.
+    """
+    if size is None or not _says_time(three[BLOCK : BLOCK + size]):
         return None
-    return text, size
+    name, size = _plain_header(three, 2 * BLOCK) or (None, 0)
+    return None if name is None else (name, size)
 
 
 def _says_time(payload: bytes) -> bool:
@@ -197,7 +208,9 @@ class Window:
 
     Headers and the small members between two images are neighbours: one system call serves
     them all. ``source`` is a descriptor, or a function that returns up to ``size`` bytes at an
-    offset of a file of ``total`` bytes. ``bytes_read`` counts what was asked of it.
+    offset of a file of ``total`` bytes. Where asking costs more than reading ``gap`` bytes, the
+    window doubles, up to ``most`` bytes, each time the next one lies no further than that away.
+    ``bytes_read`` and ``requests`` count what was asked of the source.
     """
 
     def __init__(
@@ -205,6 +218,8 @@ class Window:
         source: int | Callable[[int, int], bytes],
         size: int = 8 * BLOCK,
         total: int | None = None,
+        most: int = 0,
+        gap: int = 0,
     ) -> None:
         if isinstance(source, int):
             self._read_at = lambda offset, size: os.pread(source, size, offset)
@@ -212,18 +227,35 @@ class Window:
         else:
             self._read_at = source
         self.total = total or 0
-        self.bytes_read = 0
-        self._size = size
+        self.bytes_read = self.requests = 0
+        self._least = self._size = size
+        self._most, self._gap = most, gap
         self._start, self._data = 0, b""
+        self._start_of_tail, self._tail = 0, b""  # the end of the window before
 
     def __call__(self, offset: int, size: int) -> bytes:
         """Return the bytes at [offset, offset + size); fewer where the file ends."""
         at = offset - self._start
-        if at < 0 or at + size > len(self._data):
-            self._data = self._read_at(offset, max(size, self._size))
-            self.bytes_read += len(self._data)
+        if at < 0:  # something of the sample before: the window stays where the headers are
+            at = offset - self._start_of_tail
+            if at < 0 or at + size > len(self._tail):
+                return self._read(offset, size)
+            return self._tail[at : at + size]
+        if at + size > len(self._data):
+            if self._most and self._data:
+                self._tail = self._data[-self._least :]
+                self._start_of_tail = self._start + len(self._data) - len(self._tail)
+                near = at - len(self._data) <= self._gap
+                self._size = min(2 * self._size, self._most) if near else self._least
+            self._data = self._read(offset, max(size, self._size))
             self._start, at = offset, 0
         return self._data[at : at + size]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = self._read_at(offset, size)
+        self.bytes_read += len(data)
+        self.requests += 1
+        return data
 
 
 class Memory(Window):
@@ -231,7 +263,7 @@ class Memory(Window):
 
     def __init__(self, data: memoryview) -> None:
         self._view = data
-        self.total, self.bytes_read = len(data), 0
+        self.total = len(data)
 
     def __call__(self, offset: int, size: int) -> bytes:
         """Return the bytes at [offset, offset + size); fewer where the data ends."""
@@ -245,8 +277,19 @@ def _scan(
     offset = start
     extended: Extended | None = None
     timed = False  # behind an extended header that says nothing but a time
+    known: dict[bytes, int] = {}  # most PAX headers are the same bytes as one before
     while True:
-        block = read(offset, BLOCK)
+        if known and not timed and extended is None:
+            three = read(offset, 3 * BLOCK)  # the PAX header, what it says, the member's header
+            block = three[:BLOCK]
+            plain = _behind_pax(three, known.get(block))
+            data = offset + 3 * BLOCK
+            if plain is not None and plain[1] <= min(total - data, MAX_MEMBER_BYTES):
+                yield Member(plain[0], start, data, plain[1])
+                offset = start = data - -plain[1] // BLOCK * BLOCK
+                continue
+        else:
+            block = read(offset, BLOCK)
         if len(block) < BLOCK:
             if not (block or timed or _pending(extended)) and offset == total > 0:
                 return  # some writers leave out the end-of-archive blocks
@@ -262,6 +305,8 @@ def _scan(
             end = data - -size // BLOCK * BLOCK
             if name is None:
                 if size <= BLOCK and _says_time(read(data, size)):
+                    if len(known) < MAX_KNOWN:
+                        known[block] = size
                     offset, timed = end, True
                     continue
             elif data + size <= total:

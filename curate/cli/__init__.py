@@ -39,6 +39,7 @@ COMMANDS = {
     "serve": ("serve:serve", "Serve releases over HTTP, to browsers, peers and IPFS."),
     "seed": ("seed:seed", "Seed releases over BitTorrent."),
     "get": ("get:get", "Get a dataset from mirrors, peers and gateways at once."),
+    "channels": ("channels:channels", "Compare HTTP, BitTorrent and IPFS on the same shards."),
 }
 
 

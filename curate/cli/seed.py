@@ -16,6 +16,7 @@ from .common import counted, examples, json_option
     epilog=examples(
         "datacomp seed releases",
         "datacomp seed releases --listen 0.0.0.0:51413 --upload-limit 5000",
+        "datacomp seed releases --status 127.0.0.1:8081",
         "datacomp seed releases --lan --listen 192.168.1.5:6881",
     )
 )
@@ -37,10 +38,13 @@ from .common import counted, examples, json_option
               help="This network only: no DHT, no uTP, no opening of ports.")  # fmt: skip
 @click.option("--every", type=click.FloatRange(0.2), default=10.0, show_default=True,
               metavar="SECONDS", help="How often to tell the status.")  # fmt: skip
+@click.option("--status", "page", metavar="HOST:PORT",
+              help="Show the status to browsers, too, at this address.")  # fmt: skip
 @json_option
 def seed(
     releases: Path, listen: str, upload_limit: int, connections: int, peers: tuple[str, ...],
-    key: Path | None, bootstrap: str | None, lan: bool, every: float, as_json: bool,
+    key: Path | None, bootstrap: str | None, lan: bool, every: float,
+    page: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Seed every version in the folder RELEASES until interrupted.
 
@@ -48,21 +52,32 @@ def seed(
     What is known to be whole is not read again first. New versions are taken up by themselves.
     The status is told as it changes; with --json, as one line of JSON each time.
     """
+    import contextlib
     import json
 
     from ...distribution.release import load_key
     from ...distribution.torrents import Net, Seeder
+    from ...distribution.torrents.status import StatusPage
+    from ...progress import say
 
     net = Net(listen, lan, upload_limit * 1000, connections=connections, bootstrap=bootstrap)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
 
+    shown = None if page is None else StatusPage(page)
+
     def tell(status: dict[str, Any]) -> None:
+        if shown is not None:
+            shown.tell(status)
         click.echo(json.dumps(status) if as_json else _line(status))
 
     signer = None if key is None else load_key(key)
-    with Seeder(releases, net, peers, signer) as seeder:
+    with contextlib.ExitStack() as stack:
+        if shown is not None:
+            stack.enter_context(shown)
+            say(f"status: {shown.address}")
+        seeder = stack.enter_context(Seeder(releases, net, peers, signer))
         seeder.run(stop, tell, every)
         tell(seeder.status())
 

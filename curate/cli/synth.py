@@ -67,9 +67,10 @@ def _command(kind: str) -> click.Command:
     ) -> None:  # fmt: skip
         from ...pools.parallel import default_workers
         from ...pools.synthetic.build import Plan, build
+        from ...pools.synthetic.presets import make_generator
 
         asked = {name: given[name] for name in names if given[name] is not None}
-        plan = Plan(_generator(kind, preset, asked), out, format, per_shard)
+        plan = Plan(make_generator(kind, preset, asked), out, format, per_shard)
         if dry_run:
             emit = {**plan.identity(), "estimated_bytes": plan.bytes_estimate()}
             click.echo(plan.describe(workers or default_workers())) if not as_json else emit_json(
@@ -104,15 +105,6 @@ def _command(kind: str) -> click.Command:
     return json_option(command)
 
 
-def _generator(kind: str, name: str | None, asked: dict[str, Any]) -> Generator:
-    """Return a generator of a preset, with what was asked for besides."""
-    from ...pools.synthetic import generator_class
-    from ...pools.synthetic.presets import preset
-
-    base = preset(name, kind).options if name else {}
-    return generator_class(kind).with_options({**base, **asked})
-
-
 def _presets(kind: str) -> str:
     from ...pools.synthetic.presets import PRESETS
 
@@ -137,6 +129,7 @@ def _option(generator: type[Generator], name: str) -> click.Option:
     epilog=examples(
         "datacomp synth show visualatom -o atoms.html",
         "datacomp synth show visualatom --sweep frequency1 -o waves.html",
+        "datacomp synth show rcdb --preset rcdb-1k-authors -o contours.html",
         "datacomp synth show atoms -o atoms.html",
     )
 )
@@ -148,11 +141,12 @@ def _option(generator: type[Generator], name: str) -> click.Option:
 @click.option("--instances", type=click.IntRange(1, 50), default=6, show_default=True,
               help="How many images of each.")  # fmt: skip
 @click.option("--sweep", metavar="PARAMETER", help="Parameter of a class to vary; see the page.")
+@click.option("--preset", metavar="NAME", help="A published set of the kind.")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE",
               help="An option of the kind; may be repeated.")  # fmt: skip
 def show(
     what: str, output: Path, classes: int, instances: int, sweep: str | None,
-    options: tuple[str, ...],
+    preset: str | None, options: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Write a page of what a kind draws, or what the set in a folder holds.
 
@@ -162,6 +156,6 @@ def show(
     from ..report.formulas import open_generator, write_formula_page
     from .common import parse_options
 
-    generator, folder = open_generator(what, parse_options(options))
+    generator, folder = open_generator(what, parse_options(options), preset)
     shown = write_formula_page(generator, output, classes, instances, sweep, folder=folder)
     click.echo(f"{output}: {shown:,} images")

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ...evaluate.leaderboard.record import FunnelStep, Record
-from ...evaluate.leaderboard.standings import Row, Score
+from ...evaluate.leaderboard.standings import Row, Score, task_citation
 from ...evaluate.results import TELLING
 from ...evaluate.tasks import load_suites, load_tasks
 from ...progress import duration
@@ -52,7 +52,7 @@ def entry_page(site: Site, board: Board, row: Row, others: Comparison) -> str:
     )  # fmt: skip
     main = join(
         section("scores", "Scores", _groups(board, row), _ties(board, row)),
-        section("tasks", "Task by task", *_tasks(row, others)),
+        section("tasks", "Task by task", *_tasks(board, row, others)),
         section("funnel", "How the subset was chosen", *_funnel(record)),
         section("making", "How it was made", _making(row, record)),
         section("again", "Do it again", *_again(record)),
@@ -120,10 +120,12 @@ def _ties(board: Board, row: Row) -> Html | None:
               el("ul", listed, more))  # fmt: skip
 
 
-def _tasks(row: Row, others: Comparison) -> list[Child]:
+def _tasks(board: Board, row: Row, others: Comparison) -> list[Child]:
     tasks = load_tasks()
-    heads = ("Task", "Score", "95 % interval", "", "Median", "Highest", "Chance")
-    body = [_task(tasks[key].name, key, score, others) for key, score in row.tasks.items()]
+    baselines = _baselines(board)
+    heads = ("Task", "Score", "95 % interval", "", *(one.method for one in baselines), "Median",
+             "Highest", "Chance")  # fmt: skip
+    body = [_task(key, score, baselines, others) for key, score in row.tasks.items()]
     head = [
         el("th", el("button", name or el("span", "Chart", class_="unseen"),
                     el("i", aria_hidden="true"), type="button"), scope="col",
@@ -142,21 +144,39 @@ def _tasks(row: Row, others: Comparison) -> list[Child]:
         el("p", f"Near chance: differences on {', '.join(near)} say little.", class_="note")
         if near else None
     )  # fmt: skip
-    return [scrolling("Task by task", table), note]
+    cited, url = task_citation()
+    source = (
+        el("p", "The tasks of published baselines are from ", el("a", cited, href=url), ". ",
+           el("a", "Compare with any row", href=f"{UP}{board.scale}-compare.html#b={row.id}"), ".",
+           class_="note")
+        if baselines else None
+    )  # fmt: skip
+    return [scrolling("Task by task", table), note, source]
 
 
-def _task(name: str, key: str, score: Score, others: Comparison) -> Html:
+def _baselines(board: Board) -> list[Row]:
+    """Return the published rows that tasks are set against: the lowest and the highest known."""
+    known = [row for row in board.rows if row.is_reference and row.tasks]
+    return [known[-1], known[0]] if len(known) > 1 else known
+
+
+def _task(key: str, score: Score, baselines: Sequence[Row], others: Comparison) -> Html:
     task = load_tasks()[key]
     median, highest = others[key]
     badge = el("span", "near chance", class_="badge") if task.near_chance else None
     span = "{:.3f} to {:.3f}".format(*score.interval) if score.interval else NONE
     return el(
         "tr",
-        el("th", el("span", name, " ", badge, el("br"), el("small", words(task.main_metric or "")),
-           class_="fit"), scope="row", class_="name", data_value=name.casefold()),
+        el("th", el("span", task.name, " ", badge, el("br"),
+                    el("small", words(task.main_metric or "")), class_="fit"),
+           scope="row", class_="name", data_value=task.name.casefold()),
         el("td", el("b", decimal(score.value)), data_value=repr(score.value)),
         el("td", span, data_value=repr(score.interval[0]) if score.interval else ""),
         el("td", _spark(score, median, task.chance), class_="spark", data_value=repr(score.value)),
+        [
+            el("td", decimal(one.tasks[key].value), data_value=repr(one.tasks[key].value))
+            for one in baselines
+        ],
         el("td", decimal(median), data_value=repr(median)),
         el("td", decimal(highest), data_value=repr(highest)),
         el("td", decimal(task.chance), data_value=repr(task.chance) if task.chance else ""),
@@ -282,7 +302,7 @@ def _files(row: Row, record: Record) -> list[Child]:
     table = el("table", el("caption", "Everything that was submitted."), el("thead", head),
                el("tbody", body), class_="plain")  # fmt: skip
     missing = [f"{name} ({why})" for name, why in row.not_replayed.items()]
-    note = f"Checked when this page was made: {', '.join(row.passed)}."
+    note = f"Rules that hold: {', '.join(row.passed)}."
     if missing:
         note += f" Not replayed: {'; '.join(missing)}."
     return [scrolling("Files", table), el("p", note, class_="note")]

@@ -46,7 +46,7 @@ def index_page(site: Site, boards: Sequence[Board]) -> str:
         section("scales", "Scales", _scales(boards)),
         section("newest", "Last submitted", _newest(boards, submissions)),
         section("checked", "Every number here can be checked",
-                el("p", "Each submission was replayed when this site was made: its samples, "
+                el("p", "Each submission was replayed by the rules of this version: its samples, "
                    "every line of its results, every average, the model’s configuration, and all "
                    "digests. Its files stand beside it, so you can do the same: ",
                    el("code", "datacomp leaderboard check"), ". Published baselines are from ",

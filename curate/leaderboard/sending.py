@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,9 @@ def describe_samples(files: Sequence[Path], pool: Path | None) -> dict[str, Any]
             told["pool"] = {
                 "digest": opened.digest(),
                 "samples": opened.count(),
-                "available": opened.scalar("SELECT count(*) FROM samples WHERE shard IS NOT NULL"),
+                # Of a pool of metadata alone nobody knows here how much of it was fetched.
+                "available": opened.scalar("SELECT count(*) FROM samples WHERE shard IS NOT NULL")
+                or None,
             }
     return told
 
@@ -65,8 +68,15 @@ def to_folder(
     assert report.record is not None
     place = store / place_of(report.record)
     answer: dict[str, Any] = {"id": made.id, "new": fresh, "place": str(place)}
-    if fresh and any((parent / ".git").exists() for parent in (store, *store.absolute().parents)):
-        answer["next"] = f"git add {place} && git commit, then open a pull request"
+    repository = next(
+        (p for p in (store.resolve(), *store.resolve().parents) if (p / ".git").exists()), None
+    )
+    if fresh and repository is not None:
+        git, inside = f"git -C {shlex.quote(str(repository))}", place.resolve()
+        answer["next"] = (
+            f"{git} add {shlex.quote(str(inside.relative_to(repository)))} && "
+            f"{git} commit -m {shlex.quote(f'Submit {made.id}')}, then open a pull request"
+        )
     return answer
 
 

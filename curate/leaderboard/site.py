@@ -14,8 +14,9 @@ from ...durable import atomic_directory, fsync_directory, storage_errors
 from ...errors import UsageError
 from ...evaluate.leaderboard.check import Report
 from ...evaluate.leaderboard.layout import RECORD
-from ...evaluate.leaderboard.standings import Row, by_scale, load, ranked
+from ...evaluate.leaderboard.standings import Row, by_scale, ranked
 from ...evaluate.leaderboard.store import place_of
+from ...evaluate.leaderboard.verdicts import Verdicts
 from ...pools.parallel import default_workers
 from .across import scaling_page
 from .board import Board, board_page
@@ -52,7 +53,7 @@ def build_site(
     out = Path(out)
     if out.exists() and not (out / MARK).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds something that is no leaderboard; choose another folder")
-    rows, refused = load(store, workers or default_workers())
+    rows, refused = Verdicts(store).load(workers or default_workers())
     fresh = out.with_name(f"{out.name}.new")
     with storage_errors(out):
         shutil.rmtree(fresh, ignore_errors=True)

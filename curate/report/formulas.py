@@ -4,39 +4,46 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from ...durable import write_text
 from ...errors import MissingError, UsageError, suggest
-from ...pools.synthetic import KINDS, generator_class
+from ...pools.synthetic import KINDS
 from ...pools.synthetic.build import ink
 from ...pools.synthetic.classes import TABLE, ClassTable
 from ...pools.synthetic.contract import ClassRecord, Generator, Picture, Scalar
 from ...pools.synthetic.marker import open_set
+from ...pools.synthetic.presets import make_generator
+from ...progress import Progress
 from .markup import Html, decimal, document, el, join, percent, words
 
 _STORED, _SHOWN = 216, 108
 """Sides of a picture in px, as stored and as shown: twice as fine for fine displays."""
 
+_ALWAYS_SAID = ("classes", "instances", "size", "seed", "mode")
+"""Options at the head of the page; the others are there where they differ from the default."""
+
 _GOOD_INK = 0.25
 """The picture that is varied is the one whose share of ink comes nearest: neither bare nor full."""
 
 
-def open_generator(what: str, options: dict[str, Any]) -> tuple[Generator, Path | None]:
+def open_generator(
+    what: str, options: dict[str, Any], preset: str | None = None
+) -> tuple[Generator, Path | None]:
     """Return the generator of a kind, or of the set in a folder, and that folder."""
-    if what in KINDS and not Path(what).exists():
-        return generator_class(what).with_options(options), None
     found = open_set(what)
+    if found is None and what in KINDS:
+        return make_generator(what, preset, options), None
     if found is None:
         raise MissingError(
             f"{what}: neither a kind nor the folder of a synthetic set"
             f"{suggest(what, list(KINDS))}; kinds: {', '.join(KINDS)}"
         )
-    if options:
+    if options or preset is not None:
         raise UsageError(f"{what}: options are those of the set; to try others, name the kind")
     return found, Path(what)
 
@@ -63,9 +70,7 @@ def write_formula_page(
         )
     varied = sweeps if sweep is None else {sweep: sweeps[sweep]}
     instances = min(instances, generator.instances)
-    if folder is None:  # only as many classes as are shown: finding them may take long
-        generator = replace(generator, classes=min(classes, generator.classes))
-    records = list(islice(_records(generator, folder), classes))
+    records = list(_records(generator, folder, min(classes, generator.classes)))
     drawn = [list(_copied(generator, record, 0, instances)) for record in records]
     cards = [_class_section(generator, *one) for one in zip(records, drawn, strict=True)]
     record, instance = _typical(records, drawn)
@@ -82,19 +87,31 @@ def write_formula_page(
     return len(records) * instances + sum(len(values) for values in varied.values())
 
 
-def _records(generator: Generator, folder: Path | None) -> Iterable[ClassRecord]:
+def _records(generator: Generator, folder: Path | None, count: int) -> Iterator[ClassRecord]:
+    """Yield the first classes; only these are looked for, since it may take long."""
+    first = generator.start_class
     if folder is not None and (folder / TABLE).exists():
-        first = generator.start_class
-        return ClassTable(folder, first).records(first, first + min(100, generator.classes))
-    return (record for group in generator.groups() for record in generator.find(group))
+        yield from ClassTable(folder, first).records(first, first + count)
+        return
+    if generator.mode == "fast":  # a class is the same however many there are
+        generator = replace(generator, classes=count)
+    found = (record for group in generator.groups() for record in generator.find(group))
+    with Progress("finding classes", count, "classes") as progress:
+        for record in islice(found, count):
+            progress.advance(1)
+            yield record
 
 
 def _head(generator: Generator, folder: Path | None, classes: int, instances: int) -> Html:
     facts = {
-        "kind": generator.kind, "classes shown": f"{classes:,}",
-        "images of each": f"{instances:,}", "side": f"{generator.size} px",
-        "seed": generator.seed, "mode": generator.mode,
+        "kind": generator.kind, "classes shown": f"{classes:,} of {generator.classes:,}",
+        "images of each": f"{instances:,} of {generator.instances:,}",
+        "side": f"{generator.size} px", "seed": generator.seed, "mode": generator.mode,
     }  # fmt: skip
+    for one in fields(generator):
+        value = getattr(generator, one.name)
+        if one.name not in _ALWAYS_SAID and value != one.default:
+            facts[words(one.name)] = str(value)
     return el(
         "header",
         el("p", folder.name if folder else "datacomp synth", class_="eyebrow"),

@@ -53,7 +53,10 @@ LISTED = 20
 
 @dataclass
 class IndexReport:
-    """What was found in a folder of tars; ``bytes_read`` is what was read of the tars."""
+    """What was found in a folder of tars.
+
+    ``bytes_read`` is what was read of the tars, in so many ``requests``.
+    """
 
     path: str
     shards: int = 0
@@ -61,6 +64,7 @@ class IndexReport:
     read: int = 0
     unchanged: int = 0
     bytes_read: int = 0
+    requests: int = 0
     duplicates: int = 0
     duplicate_uids: list[str] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
@@ -109,13 +113,17 @@ class Index:
 
         It is called in threads.
         """
+        import pyarrow as pa
+
         with open_parquet(self.directory / PARQUET) as file:
             groups, metadata = file.num_row_groups, file.metadata
 
         def read(group: int) -> list[R]:
             with open_parquet(self.directory / PARQUET, metadata) as file:
                 rows = file.iter_batches(SCANNED, [group], list(columns), use_threads=False)
-                return [use(batch) for batch in rows]
+                found = [use(batch) for batch in rows]
+            pa.default_memory_pool().release_unused()  # each thread would keep its own
+            return found
 
         yield from itertools.chain.from_iterable(map_threads(read, range(groups)))
 
@@ -159,6 +167,7 @@ def index_shards(
                 records.append(found.record)
                 report.read += not found.reused
                 report.bytes_read += found.bytes_read
+                report.requests += found.requests
                 writer.write(found.table)
         repeated = _repeated(writer.uids())
         if len(repeated):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,14 +38,40 @@ def order_samples(
     copy = _copies(order, most)
     if shuffle is None:
         return order, copy
-    hashed = np.empty(len(order), np.uint64)
-    for first in range(0, len(order), BLOCK):  # few at a time: a large subset fills memory
-        part = slice(first, first + BLOCK)
-        ids = uids[order[part] if place is None else place[order[part]]]
-        value = mix(ids["f0"] ^ mix(ids["f1"] ^ mix(copy[part].astype(np.uint64))))
-        hashed[part] = mix(value ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
-    shuffled = np.argsort(hashed, kind="stable")
+
+    def hashed(rows: Order | slice) -> NDArray[np.uint64]:
+        ids = uids[order[rows] if place is None else place[order[rows]]]
+        value = mix(ids["f0"] ^ mix(ids["f1"] ^ mix(copy[rows].astype(np.uint64))))
+        return mix(value ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
+
+    shuffled = _order_of(hashed, len(order))
     return order[shuffled], copy if most <= 1 else copy[shuffled]
+
+
+def _order_of(hashed: Callable[[Order | slice], NDArray[np.uint64]], count: int) -> Order:
+    """Return the order of ``count`` numbers that a function gives, equals as they stand.
+
+    Half of a number beside its place is sorted, in half the memory of numbers and places, which
+    a large subset would miss. The few whose halves are equal are then compared in full.
+    """
+    high = np.uint64(0xFFFFFFFF << 32)
+    packed = np.arange(count, dtype=np.uint64)
+    for first in range(0, count, BLOCK):  # few at a time, for the same reason
+        part = slice(first, first + BLOCK)
+        packed[part] |= hashed(part) & high
+    packed.sort()
+    found = np.empty(count, np.uint32)
+    same = np.zeros(count, bool)
+    for first in range(0, count, BLOCK):
+        part = packed[first : first + BLOCK + 1]
+        found[first : first + len(part)] = part.astype(np.uint32)
+        equal = part[1:] & high == part[:-1] & high
+        same[first : first + len(equal)] |= equal
+        same[first + 1 : first + 1 + len(equal)] |= equal
+    ties = np.flatnonzero(same)
+    rows = found[ties]
+    found[ties] = rows[np.lexsort((rows, hashed(rows)))]
+    return found
 
 
 def round_weights(uids: UidArray, weights: NDArray[np.float64]) -> Places:

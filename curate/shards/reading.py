@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import DatacompError, DataError, MissingError, UnsafeInputError
 from ...pools import tar
 from ...pools.identity import uid_of_sample
-from ...pools.ranges import open_ranges
+from ...pools.ranges import REMOTE_GAP, is_remote, open_ranges
 from .columns import integer_column, list_column, text_column
 from .storage import ShardRecord, schema
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WINDOW = 16 * tar.BLOCK
 """What stands between two images, headers and all, fits in: one read for each sample."""
+REMOTE_WINDOW, MOST = 64 << 10, 2 << 20
+"""On another machine a request costs as much as many images: windows that hold many samples."""
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Found:
     missing: bool = False
     reused: bool = False
     bytes_read: int = 0
+    requests: int = 0
 
     def error(self) -> DatacompError:
         """Return the error of a broken tar, or of one that is not there."""
@@ -47,7 +50,10 @@ def read_tar(place: str) -> Found:
     except MissingError as error:
         return Found(ShardRecord(name, 0, "", 0, broken=str(error)), rows.table(), missing=True)
     try:
-        window = tar.Window(file.read_at, WINDOW, file.size)
+        if is_remote(place):
+            window = tar.Window(file.read_at, REMOTE_WINDOW, file.size, MOST, REMOTE_GAP)
+        else:
+            window = tar.Window(file.read_at, WINDOW, file.size)
         try:
             for sample in tar.samples_in(window, place):
                 try:
@@ -65,7 +71,9 @@ def read_tar(place: str) -> Found:
     record = ShardRecord(
         name, file.size, file.version, len(rows.uid), set_aside=tuple(aside), broken=broken
     )
-    return Found(record, rows.table(), unsafe, bytes_read=window.bytes_read)
+    return Found(
+        record, rows.table(), unsafe, bytes_read=window.bytes_read, requests=window.requests
+    )
 
 
 class _Rows:

@@ -115,6 +115,7 @@ def _names_in(data: bytes, where: str) -> list[str]:
 def _stored(root: str) -> list[str]:
     system, path = store(root)
     try:
+        system.invalidate_cache(path)  # what was listed before may have changed
         found = system.ls(path, detail=False)
     except FileNotFoundError:
         raise MissingError(f"{root}: no such folder") from None

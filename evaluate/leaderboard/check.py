@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...durable import sha256_file
+from ...durable import digest, sha256_file
 from ...errors import DatacompError, DataError
 from ...pools.uids import UidArray
 from ..results import Result
@@ -57,6 +57,8 @@ class Report:
     reevaluated: dict[str, tuple[float, float]] = field(default_factory=dict)
     record: Record | None = None
     results: list[dict[str, Result]] = field(default_factory=list)
+    digest: str = ""
+    """SHA-256 of the record that was judged; it names all files by theirs."""
 
     @property
     def accepted(self) -> bool:
@@ -112,7 +114,7 @@ def check(
 
     def record_is_sound() -> Complaints:
         report.record, value = read_record(folder)
-        report.id = report.record.id
+        report.id, report.digest = report.record.id, digest(value)
         right = identifier(value)
         return (
             []
@@ -137,6 +139,14 @@ def check(
     if any(run.checkpoint is None for run in record.runs):
         report.not_replayed["checkpoint"] = "not in the submission; its digest is recorded"
     return report
+
+
+def files_hold(folder: Path, record: Record) -> bool:
+    """Tell whether a submission has exactly the files its record lists, byte for byte.
+
+    Raises UnsafeInputError for what has no place in a submission.
+    """
+    return not any(True for _ in _files(folder, record, list_files(folder)))
 
 
 Rule = Callable[..., bool]

@@ -13,23 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ...pools.parallel import map_ordered
 from ..metrics import interval
-from ..results import Estimate, Result, combine, group_score, pooled_spread, t_quantile
+from ..results import TELLING, Estimate, Result, combine, group_score, pooled_spread, t_quantile
 from ..scales import SCALES
-from ..tasks import Suite
-from .check import Refusal, Report, check
+from ..tasks import Suite, load_tasks
+from .check import Report
 from .make import suite_of
 from .record import Record
-from .store import place_of, places
 
 PUBLISHED_NOISE = 0.006
 """By how much the average of 38 differs from seed to seed at most, as DataComp's README states;
 the spread assumed at DataComp's scales where no submission has several seeds."""
 _COLUMNS = ("ImageNet", "ImageNet dist. shifts", "VTAB", "Retrieval", "Average")
 _NORMAL = 1.96
-_FEW = 50
-"""Submissions that are checked sooner than further processes have started."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,20 @@ def _references() -> dict[str, Any]:
         return tomllib.load(file)
 
 
+@functools.cache
+def _reference_tasks() -> dict[str, Any]:
+    with (Path(__file__).parent / "reference_tasks.toml").open("rb") as file:
+        return tomllib.load(file)
+
+
 def citation() -> tuple[str, str]:
     """Return where the published rows stand: the citation and its address."""
     return _references()["citation"], _references()["url"]
+
+
+def task_citation() -> tuple[str, str]:
+    """Return where the published rows' scores of single tasks stand, and its address."""
+    return _reference_tasks()["citation"], _reference_tasks()["url"]
 
 
 def compute_of(scale: str) -> float | None:
@@ -96,15 +103,23 @@ def compute_of(scale: str) -> float | None:
 
 
 def reference_rows(scale: str) -> list[Row]:
-    """Return the baselines published at a scale."""
+    """Return the baselines published at a scale, with their tasks where these are published too."""
+    single = _reference_tasks()
     rows: list[Row] = []
     for method, size, *values, note in _references()["rows"].get(scale, []):
         averages: dict[str, float] = dict(zip(_COLUMNS, values, strict=True))
+        scores = single["rows"].get(scale, {}).get(method)
+        tasks: dict[str, Score] = {}
+        if scores is not None:
+            tasks = {k: Score(v) for k, v in zip(single["tasks"], scores, strict=True)}
+            averages[TELLING] = statistics.fmean(
+                score.value for key, score in tasks.items() if not load_tasks()[key].near_chance
+            )
         slug = re.sub(r"[^a-z0-9]+", "-", method.lower()).strip("-")
         rows.append(
             Row(
                 f"paper-{scale}-{slug}", method, "Gadre et al. 2023", "filtering", scale, size,
-                averages, Estimate(averages["Average"], None, 1, None), note=note,
+                averages, Estimate(averages["Average"], None, 1, None), tasks, note=note,
             )
         )  # fmt: skip
     return rows
@@ -142,35 +157,6 @@ def _tasks(runs: Sequence[Mapping[str, Result]], suite: Suite) -> dict[str, Scor
         drawn = np.mean([r.replicates for r in found if r.replicates is not None], axis=0)
         scores[key] = Score(value, float(np.std(drawn, ddof=1)), interval(drawn))
     return scores
-
-
-def load(store: Path | str, workers: int = 1) -> tuple[list[Row], dict[str, Report]]:
-    """Check every submission of a store; return the rows of those that hold, and the others.
-
-    ``workers`` processes do the checks; the outcome is the same for any number of them.
-    """
-    rows: list[Row] = []
-    refused: dict[str, Report] = {}
-    todo = [(str(store), place.relative_to(store).as_posix()) for place in places(store)]
-    workers = workers if len(todo) > _FEW else 1
-    for (_, name), found in zip(todo, map_ordered(_judge, todo, workers), strict=True):
-        if isinstance(found, Row):
-            rows.append(found)
-        else:
-            refused[name] = found
-    return rows, refused
-
-
-def _judge(task: tuple[str, str]) -> Row | Report:
-    """Return the row of the submission at a place of a store, or why it has none."""
-    store, name = task
-    report = check(Path(store) / name)
-    if report.accepted and report.record is not None:
-        right = place_of(report.record)
-        if name == right:
-            return row_of(report)
-        report.refused.append(Refusal("place", name, f"belongs at {right}"))
-    return report
 
 
 def ranked(rows: Sequence[Row]) -> tuple[list[Row], list[Place]]:

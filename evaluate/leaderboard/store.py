@@ -22,7 +22,6 @@ from .check import Report, check
 from .layout import MAX_RECORD_BYTES, RECORD, RESULTS, list_files, unpack
 from .record import TRACKS, Record
 
-LOCK = ".lock"
 INCOMING = ".incoming-"
 MAX_ARCHIVE_BYTES = 4 << 30
 
@@ -145,10 +144,16 @@ def _results_in(place: Path) -> set[str]:
 
 @contextlib.contextmanager
 def locked(store: Path) -> Iterator[None]:
-    """Hold the store's lock: one writer at a time, across processes."""
-    with (store / LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the store's lock: one writer at a time, across processes.
+
+    The folder itself is locked, so that no file of ours stands in a repository's tree.
+    """
+    descriptor = os.open(store, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def places(store: Path | str) -> list[Path]:

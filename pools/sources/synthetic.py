@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any, ClassVar, Self
 
 from ...durable import digest
 from ...errors import DataError, MissingError, UsageError
-from ..synthetic import generator_class
+from ..synthetic import KINDS, generator_class
 from ..synthetic.build import PER_SHARD, Plan, build
-from ..synthetic.contract import Generator, without_paths
-from ..synthetic.marker import read_marker
-from ..synthetic.presets import preset
+from ..synthetic.contract import MAX_CLASSES, MAX_INSTANCES, Generator, without_paths
+from ..synthetic.marker import MARKER, read_marker
+from ..synthetic.presets import make_generator
 from .base import Record, SetAside
 from .webdataset import WebDatasetSource
 
@@ -40,9 +41,8 @@ class SyntheticSource(WebDatasetSource):
         per_shard = asked.pop("per_shard", PER_SHARD)
         if type(per_shard) is not int:
             raise UsageError(f"source {cls.kind}: option per_shard is {per_shard!r}, expected int")
-        if "preset" in asked:
-            asked = {**preset(str(asked.pop("preset")), cls.kind).options, **asked}
-        generator = generator_class(cls.kind).with_options(asked) if options else None
+        name = str(asked.pop("preset")) if "preset" in asked else None
+        generator = make_generator(cls.kind, name, asked) if options else None
         return cls(Path(path), False, generator, per_shard, tuple(sorted(options.items())))
 
     def options(self) -> dict[str, Any]:
@@ -53,8 +53,7 @@ class SyntheticSource(WebDatasetSource):
         """Return the number of images."""
         if self.generator is not None:
             return self.generator.total
-        made = self._marker()["options"]
-        return int(made.get("classes", 0)) * int(made.get("instances", 0))
+        return self._total(self._marker())
 
     def signature(self) -> str:
         """Return a digest of the set's configuration: it decides every byte."""
@@ -82,8 +81,26 @@ class SyntheticSource(WebDatasetSource):
             )
         return found
 
+    def _total(self, found: dict[str, Any]) -> int:
+        made = found["options"]
+        classes = self._count("classes", made.get("classes"), MAX_CLASSES)
+        return classes * self._count("instances", made.get("instances"), MAX_INSTANCES)
+
+    def _count(self, name: str, value: Any, most: int) -> int:
+        if type(value) is not int or not 1 <= value <= most:
+            raise self._broken(name, value, f"1 to {most:,}")
+        return value
+
+    def _broken(self, name: str, value: Any, expected: str) -> DataError:
+        return DataError(
+            f"{self.path / MARKER}: {name} is {reprlib.repr(value)}, expected {expected}; "
+            f"remove {self.path} and make the set again"
+        )
+
     def _check(self, found: dict[str, Any]) -> None:
-        if found.get("kind") != self.kind:
+        if found.get("kind") not in [*KINDS]:
+            raise self._broken("kind", found.get("kind"), f"one of {', '.join(KINDS)}")
+        if found["kind"] != self.kind:
             raise UsageError(
                 f"{self.path}: holds {found.get('kind')} images, not {self.kind}; "
                 f"use kind {found.get('kind')}"
@@ -93,14 +110,14 @@ class SyntheticSource(WebDatasetSource):
                 f"{self.path}: holds the authors' folders, which have no captions; make the set "
                 "with --format shards"
             )
-        options = found["options"]
-        total = int(options.get("classes", 0)) * int(options.get("instances", 0))
-        shards = -(-total // int(found.get("per_shard") or 1))
-        missing = [n for n in range(shards) if not (self.path / f"{n:05d}.tar").exists()]
-        if missing:
+        per_shard = self._count("per_shard", found.get("per_shard"), MAX_INSTANCES)
+        shards = -(-self._total(found) // per_shard)
+        stems = (path.stem for path in self.path.glob("*.tar"))
+        made = {int(stem) for stem in stems if stem.isdecimal() and int(stem) < shards}
+        if len(made) < shards:
             raise DataError(
-                f"{self.path}: {len(missing):,} of {shards:,} shards are not made yet; run the "
-                f"same 'datacomp synth {self.kind}' command again"
+                f"{self.path}: {shards - len(made):,} of {shards:,} shards are not made yet; run "
+                f"the same 'datacomp synth {self.kind}' command again"
             )
 
 

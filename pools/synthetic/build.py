@@ -146,13 +146,13 @@ def build(plan: Plan, workers: int | None = None) -> Report:
     if workers < 1:
         raise UsageError(f"workers is {workers}, expected at least 1")
     identity = plan.identity()
-    new, was_there = check_folder(plan.out, identity), plan.out.exists()
+    check_folder(plan.out, identity)
     say(plan.describe(workers))
-    made = made_units(plan)
-    _check_room(plan, plan.generator.total - sum(plan.size(unit) for unit in made))
-    if new:
-        write_json(plan.out / MARKER, identity)
-    with _locked(plan.out):
+    _check_room(plan, plan.generator.total - sum(plan.size(unit) for unit in made_units(plan)))
+    with _locked(plan.out) as was_there:
+        new, made = check_folder(plan.out, identity), made_units(plan)  # others may have been here
+        if new:
+            write_json(plan.out / MARKER, identity)
         try:
             drawn = _draw(plan, made, workers)
         except Exception:
@@ -221,7 +221,7 @@ def _check_writable(out: Path, folder: Path) -> None:
 
 
 def _clear(out: Path, keep_folder: bool) -> None:
-    """Empty a folder that was empty before, the configuration last: it is what is locked."""
+    """Empty a folder that was empty before, the configuration last: it tells what the rest is."""
     with storage_errors(out):
         for path in sorted(out.iterdir(), key=lambda path: path.name == MARKER):
             if path.is_dir() and not path.is_symlink():
@@ -239,17 +239,23 @@ def _gigabytes(size: int) -> str:
 
 
 @contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other processes from making the same set at the same time."""
-    with storage_errors(out), (out / MARKER).open("rb") as file:
+def _locked(out: Path) -> Iterator[bool]:
+    """Keep others from making a set in a folder, which is made; yield whether it was there."""
+    was_there = out.exists()
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(file.fileno()), (out / MARKER).stat())
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.path.samestat(os.fstat(folder), out.stat())
         except (BlockingIOError, FileNotFoundError):
             same = False
-        if not same:
-            raise StorageError(f"{out}: another process is making this set; wait for it to end")
-        yield
+        try:
+            if not same:
+                raise StorageError(f"{out}: another process is making this set; wait for it to end")
+            yield was_there
+        finally:
+            os.close(folder)
 
 
 def _write_class_files(plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -158,16 +159,16 @@ class ContourGenerator(Generator):
         draws = MersenneStream(self.seed + process + 1)
         for class_id in group:
             class_values, values = self.draw_class(draws)
-            states: list[bytes] = []
+            states = io.BytesIO()  # held once: there may be 50 MB of them
             for instance in range(self.instances):
                 if instance % self.block == 0:
                     carried = np.array([float(value) for value in values.values()], "<f8")
-                    states.append(draws.state.astype("<u4").tobytes() + carried.tobytes())
+                    states.write(draws.state.astype("<u4").tobytes() + carried.tobytes())
                 pass_exact(
                     draws.state, class_values["vertices"], class_values["orbits"], self.grays
                 )
                 values = self.draw_instance(draws)
-            yield ClassRecord(class_id, class_values, b"".join(states))
+            yield ClassRecord(class_id, class_values, states.getvalue())
 
     def first_values(self, record: ClassRecord) -> Values:
         """Return the parameters of a class's instance 0."""

@@ -7,6 +7,7 @@ multipliers has a line per variant.
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 from pathlib import Path
@@ -95,6 +96,7 @@ def _read(path: Path, columns: int) -> list[list[float]]:
         raise MissingError(f"cannot read {path}: {error.strerror or error}") from None
     if len(data) > MAX_BYTES:
         raise DataError(f"{path}: over {MAX_BYTES:,} bytes, no CSV of a fractal's parameters")
+    data = data.removeprefix(codecs.BOM_UTF8)  # spreadsheets write one
     if not data.strip():
         raise DataError(f"{path}: empty; expected lines of {columns} numbers")
     lines = data.rstrip(b"\r\n").split(b"\n")

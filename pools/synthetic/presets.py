@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...errors import UsageError, suggest
-from .contract import Scalar
+from . import generator_class
+from .contract import Generator, Scalar
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,9 @@ def preset(name: str, kind: str) -> Preset:
             f"{kind}: no preset {name!r}{suggest(name, names)}; there are: {', '.join(names)}"
         )
     return PRESETS[name]
+
+
+def make_generator(kind: str, name: str | None, options: dict[str, Any]) -> Generator:
+    """Return a generator of a preset (None: of the kind's defaults), changed by ``options``."""
+    base = preset(name, kind).options if name is not None else {}
+    return generator_class(kind).with_options({**base, **options})

@@ -6,12 +6,15 @@ Its instances differ in noise, gray levels, place, radius and ellipse.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from ...errors import UsageError
 from .contour import Contour, ContourGenerator, Draws
 from .contract import ClassRecord, Cost, Scalar, Values, option, spread
+
+_UNLIKELY = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +42,12 @@ class RCDB(ContourGenerator):
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low > high:
                 raise UsageError(f"{self.kind}: {name}_min is {low}, more than {name}_max {high}")
-        if self.vertices_min > 20 * self.vertices_mean:
-            raise UsageError(
-                f"{self.kind}: at least {self.vertices_min} vertices is next to impossible with a "
-                f"mean of {self.vertices_mean:g}; raise vertices_mean"
-            )
-        if self.vertices_max - self.vertices_min + 1 < self.vertices_mean / 1000:
+        mean = self.vertices_mean
+        likely = math.exp(-self.vertices_min / mean) - math.exp(-(self.vertices_max + 1) / mean)
+        if likely < _UNLIKELY:  # numbers are drawn until one is in the range, as the authors do
             raise UsageError(
                 f"{self.kind}: {self.vertices_min} to {self.vertices_max} vertices is next to "
-                f"impossible with a mean of {self.vertices_mean:g}; widen the range"
+                f"impossible with a mean of {mean:g}; widen the range, or move the mean"
             )
 
     @property

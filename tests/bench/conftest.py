@@ -40,3 +40,22 @@ def paired(capsys) -> Callable[..., None]:
             )
 
     return paired
+
+
+@pytest.fixture
+def steady_rate():
+    """Return a maker of rates: what a process makes in a second, its start left out.
+
+    ``run(count)`` runs a whole process that makes ``count``; the rate is that of the difference
+    between many and few.
+    """
+
+    def steady_rate(run, few, many):
+        times = []
+        for count in (few, many):
+            started = time.perf_counter()
+            run(count)
+            times.append(time.perf_counter() - started)
+        return (many - few) / (times[1] - times[0])
+
+    return steady_rate

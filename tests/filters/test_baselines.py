@@ -10,6 +10,8 @@ import importlib.util
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,17 +167,20 @@ def test_centroids_of_other_features_are_refused(pool, baseline_assets, tmp_path
         f"the target embeddings in {tmp_path / 'wide.npy'} have 9 numbers each, but the centroids "
         f"in {centroids} have 8: they are of other features"
     )
-    with pytest.raises(MissingError, match=r"no features 'b32_img'; there are: l14_img$"):
+    with pytest.raises(
+        MissingError,
+        match=r"no features 'b32_img'; there are: l14_img; .* needs b32_img; .*'hf download ",
+    ):
         run(pool, "image_based:features=b32_img", baseline_assets)
 
 
 def test_a_pool_without_features_says_so(pool_of, baseline_assets):
     with pytest.raises(MissingError) as caught:
         run(pool_of(text=["a photo of a dog"]), "image_based", baseline_assets)
-    assert str(caught.value).endswith(
+    assert (
         "the pool does not know where its samples' features are; add DataComp's metadata with "
-        "--kind commonpool"
-    )
+        "--kind commonpool; cluster needs l14_img; features come with DataComp's metadata"
+    ) in str(caught.value)
 
 
 def test_null_captions_drop_out_under_their_reason(pool_of, baseline_assets):
@@ -273,3 +278,25 @@ def test_every_baseline_has_its_numbers_at_every_scale_they_are_known_of(name):
         assert 0 < row.imagenet < 1
         assert row.average is not None
         assert 0 < row.average < 1
+
+
+PANDAS = """
+import sys
+from pathlib import Path
+from datacomp.curate.selection import select
+from datacomp.filters import parse
+from datacomp.pools import Pool
+with Pool.open(sys.argv[1]) as pool:
+    setting = "SELECT current_setting('disable_parquet_prefetching')"
+    before = pool.scalar(setting)
+    select(pool, [parse("clip_score:arch=l14,fraction=0.3")], Path(sys.argv[2]))
+    assert pool.scalar(setting) == before
+assert "pandas" not in sys.modules, "importing pandas takes longer than a million samples"
+"""
+
+
+def test_a_score_filter_costs_no_pandas_and_leaves_the_connection_as_it_was(metadata, tmp_path):
+    command = [sys.executable, "-c", PANDAS, str(metadata), str(tmp_path / "some.npy")]
+    subprocess.run(command, check=True)
+    found = hashlib.sha256((tmp_path / "some.npy").read_bytes()).hexdigest()
+    assert found == SUBSETS["clip_score:arch=l14,fraction=0.3"]

@@ -2,6 +2,7 @@ import os
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
 from datacomp.filters import FilterSpec, parse, run_filters
@@ -81,7 +82,7 @@ SAME_POOL = settings(
 def test_a_fraction_keeps_what_datacomp_keeps(scored, scores, fraction):
     fill(scored, scores)
     if not any(map(is_known, scores)):
-        with pytest.raises(DataError, match=r"^clip_score: no sample has a score$"):
+        with pytest.raises(DataError, match=f"no sample has a score: all of {COLUMN} are empty"):
             kept(scored, by_column(fraction=fraction))
         return
     assert kept(scored, by_column(fraction=fraction, exact=False)) == exactly(scores, fraction)
@@ -129,12 +130,39 @@ def test_a_score_that_is_not_there_says_where_it_comes_from(pool_of):
         f"{pool.path}: the pool has no column 'clip_b32_similarity_score'"
     )
     assert str(caught.value).endswith(
-        "CommonPool's metadata has it; else score with checkpoint=..."
+        "; DataComp's metadata has it ('datacomp pool add POOL METADATA_DIR'); else bring it as a "
+        "column of a source ('datacomp pool add'), or let 'datacomp filter run POOL "
+        "clip_score:checkpoint=FILE,model=ARCHITECTURE' score"
     )
-    with pytest.raises(UsageError, match=r"^filter clip_score: .*Could not convert string"):
+    with pytest.raises(UsageError) as wrong:
         kept(pool, parse("clip_score:column=text"))
-    with pytest.raises(UsageError, match="nan is not a number a filter can compare with"):
+    assert str(wrong.value) == (
+        "clip_score: column 'text' is no score: it has 'a', expected numbers"
+    )
+    with pytest.raises(UsageError, match="parameter threshold is nan, expected a finite number"):
         kept(pool_of("numbers", s=[1.0]), parse("clip_score:column=s,threshold=nan"))
+
+
+def test_numbers_written_as_text_are_scores(pool_of):
+    pool = pool_of(s=["0.5", "0.25", "1e-3", None])
+    assert len(kept(pool, parse("clip_score:column=s,threshold=0.25"))) == 2
+
+
+@pytest.mark.parametrize("nan", [[0.9, np.nan, 0.5, np.nan], [np.nan, 0.9, np.nan, 0.5]])
+def test_nan_in_parquet_is_no_score_whatever_the_file_notes_of_its_numbers(tmp_path, nan):
+    """The file says that its numbers are from 0.5 to 0.9, and nothing of NaN."""
+    uids = [f"{i:032x}" for i in range(4)]
+    scores = pa.array(np.float32(nan), from_pandas=False)
+    pq.write_table(pa.table({"uid": uids, COLUMN: scores}), tmp_path / "0.parquet")
+    with Pool.open(tmp_path) as pool:
+        found = run_filters(pool, [parse("clip_score:arch=l14,threshold=0.1")])
+        assert found.steps[0].reasons == {"no_score": 2}
+        assert [nan[int(uid, 16)] for uid in to_hex(found.uids)] == [0.9, 0.5]
+        assert kept(pool, parse("clip_score:arch=l14,fraction=0.25")) == kept(
+            pool, parse("clip_score:arch=l14,threshold=0.5")
+        )
+        with pytest.raises(DataError, match="asks for more than the 2 that have a score"):
+            kept(pool, parse("clip_score:arch=l14,fraction=0.5"))
 
 
 # -- scoring with a checkpoint -------------------------------------------------------------------

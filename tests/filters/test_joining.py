@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 from datacomp.errors import UsageError
 from datacomp.filters import Decision, Filter, FilterSpec, Scorer, parse, run_filters
+from datacomp.filters.captions.wfpp import Wfpp
 from datacomp.filters.plan import FilterPlan, ScorerPlan, explain
 from datacomp.filters.spec import parse_all
 from datacomp.pools.uids import to_hex
@@ -80,7 +81,7 @@ class Often(Wide):
         return f"greatest(width - {self.min}, 0)"
 
 
-KNOWN = {c.__name__: c for c in (Length, Wide, Widest, Often)}
+KNOWN = {c.__name__: c for c in (Length, Wide, Widest, Often, Wfpp)}
 
 
 @pytest.fixture(autouse=True)
@@ -227,5 +228,9 @@ def test_a_plan_of_a_chain_leaves_open_what_depends_on_scores(pool):
     assert [(one.filter, one.known) for one in plan.filters] == [
         ("Wide:min=1", True), ("Length", False), ("Widest", False),
     ]  # fmt: skip
+    first, second = explain(pool, [parse("Widest"), parse("Wfpp:fraction=0.5")], "then").filters
+    assert [reason for reason, _ in first.decisions] == ["not_widest"]
+    assert not any("kept_" in predicate for _, predicate in first.decisions)
+    assert second.scorers[0].samples == 1  # what the first left, though it looks at all of that
     with pytest.raises(UsageError, match="combine is 'nand'"):
         explain(pool, [parse("Wide")], "nand")

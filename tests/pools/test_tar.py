@@ -493,3 +493,36 @@ def test_a_damaged_sample_is_never_parsed_otherwise_than_slowly(place, value):
     fast = tar._plain_sample(memoryview(bytes(data)))
     if fast is not None:
         assert fast == slowly(bytes(data))
+
+
+def test_headers_known_already_are_read_as_carefully(monkeypatch):
+    """Damage anywhere is told in the same words, and found by the same members before it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as writer:
+        for number in range(3):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size, info.mtime = 5, 1_700_000_000.25
+            writer.addfile(info, io.BytesIO(b"image"))
+    whole = file.getvalue()[: 3 * 4 * tar.BLOCK + 2 * tar.BLOCK]
+    found = list(tar._scan(window_on(io.BytesIO(whole)), len(whole), "t"))
+    assert [member.start // tar.BLOCK for member in found] == [0, 4, 8]
+
+    def outcome(data, known):
+        monkeypatch.setattr(tar, "MAX_KNOWN", known)
+        found = []
+        try:
+            found += tar._scan(window_on(io.BytesIO(data)), len(data), "t")
+        except DataError as error:
+            found.append((type(error), str(error)))
+        return found
+
+    second = 4 * tar.BLOCK
+    for at in [
+        *range(second, second + tar.BLOCK, 7),
+        *range(second + tar.BLOCK, second + 3 * tar.BLOCK),
+    ]:
+        data = bytearray(whole)
+        data[at] ^= 0x11
+        assert outcome(bytes(data), 64) == outcome(bytes(data), 0)
+    for end in range(0, len(whole), 256):
+        assert outcome(whole[:end], 64) == outcome(whole[:end], 0)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ....evaluate.leaderboard.check import Report, check
+from ....evaluate.leaderboard.check import Report
 from ....evaluate.leaderboard.layout import RECORD
-from ....evaluate.leaderboard.standings import Row, load, row_of
+from ....evaluate.leaderboard.standings import Row, row_of
 from ....evaluate.leaderboard.store import place_of, places
+from ....evaluate.leaderboard.verdicts import Verdicts
 from ....pools.parallel import default_workers
+from ....pools.uids import UidArray
 from ..site import boards_of, pages_of
 from .ledger import Ledger
 
@@ -20,12 +22,18 @@ _LOOK_EVERY = 1.0
 
 
 class Live:
-    """What is shown now. Nothing is shown that was not checked in this process."""
+    """What is shown now. Nothing is shown that was not checked by these rules.
 
-    def __init__(self, store: Path, title: str, ledger: Ledger) -> None:
+    Whatever way a submission came, it is held against the pool of its scale where ``pools`` has it.
+    """
+
+    def __init__(
+        self, store: Path, title: str, ledger: Ledger, pools: Mapping[str, UidArray] | None = None
+    ) -> None:
         self._store, self._title, self._ledger = store, title, ledger
         self._lock = threading.Lock()
-        rows, self.refused = load(store, default_workers())
+        self._verdicts = Verdicts(store, pools)
+        rows, self.refused = self._verdicts.load(default_workers())
         self._rows = {row.id: row for row in rows}
         self._known = {self._name(row) for row in rows} | self.refused.keys()
         self._pages: dict[str, Callable[[], str]] = {}
@@ -53,6 +61,7 @@ class Live:
     def add(self, report: Report) -> None:
         """Show a submission that was checked and published."""
         row = row_of(report)
+        self._verdicts.keep(report.digest, row)
         with self._lock:
             self._rows[row.id] = row
             self._known.add(self._name(row))
@@ -87,10 +96,11 @@ class Live:
             if name in self._known:
                 continue
             self._known.add(name)
-            report = check(place)
-            if report.accepted and report.record is not None and place_of(report.record) == name:
-                row = row_of(report)
-                self._rows[row.id] = row
-                self._stale = True
-            else:
-                self.refused[name] = report
+            found = self._verdicts.judge(name)
+            if isinstance(found, Report):
+                self.refused[name] = found
+                continue
+            record_digest, row = found
+            self._verdicts.keep(record_digest, row)
+            self._rows[row.id] = row
+            self._stale = True

@@ -45,7 +45,7 @@ def serve(
     ledger = Ledger(store)
     try:
         sweep(store)
-        live = Live(store, title, ledger)
+        live = Live(store, title, ledger, pools)
         live.page("index.html")
         app = make_app(Intake(store, live, ledger, limits or Limits(), pools or {}))
         config = uvicorn.Config(

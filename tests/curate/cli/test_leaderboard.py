@@ -9,6 +9,11 @@ from datacomp.curate.cli.tabular import latex
 from datacomp.pools.uids import from_hex, save_subset
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def subset(tmp_path):
     save_subset(tmp_path / "mine.npy", from_hex([f"{2 * i:032x}" for i in range(100)]))

@@ -1,6 +1,7 @@
 """``datacomp submit``: what is gathered, what is refused, where it goes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from datacomp.curate.subset import write_subset
@@ -47,7 +48,12 @@ def test_submit_to_a_folder(command, words, tmp_path):
 def test_a_repository_is_told_what_is_next(command, words, tmp_path):
     (tmp_path / ".git").mkdir()
     out = command(*words)[1].splitlines()
-    assert out[2] == f"next:  git add {out[1][7:]} && git commit, then open a pull request"
+    inside = Path(out[1][7:]).resolve().relative_to(tmp_path.resolve())
+    assert out[2] == (
+        f"next:  git -C {tmp_path.resolve()} add {inside} && git -C {tmp_path.resolve()} "
+        f"commit -m 'Submit {inside.name}', then open a pull request"
+    )
+    assert sorted(p.name for p in (tmp_path / "board").iterdir()) == ["small"]
 
 
 def test_the_effective_pool(command, words, pool_of, tmp_path):
@@ -60,6 +66,14 @@ def test_the_effective_pool(command, words, pool_of, tmp_path):
         ).read_bytes()
     )
     assert (record["pool"]["samples"], record["pool"]["available"]) == (100, 90)
+
+
+def test_of_a_pool_of_metadata_the_effective_pool_is_not_known(command, words, pool_of, tmp_path):
+    pool = pool_of(uid=[f"{i:032x}" for i in range(100)])
+    pool.close()
+    place = json.loads(command(*words, "--pool", pool.path, "--json")[1])["place"]
+    record = json.loads((Path(place) / "submission.json").read_bytes())
+    assert (record["pool"]["samples"], record["pool"]["available"]) == (100, None)
 
 
 @pytest.mark.parametrize(

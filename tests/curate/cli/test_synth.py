@@ -1,14 +1,19 @@
 """``datacomp synth``: every parameter is an option, what it takes is said before."""
 
+import base64
+import io
 import json
+import re
 from dataclasses import fields
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from datacomp.curate.cli.synth import KINDS, synth
 from datacomp.errors import MissingError, UsageError
 from datacomp.pools.synthetic import KINDS as GENERATORS
 from datacomp.pools.synthetic import generator_class
+from PIL import Image
 
 
 def invoke(*arguments):
@@ -72,6 +77,66 @@ def test_show(tmp_path):
     again = page.read_bytes()
     invoke("show", tmp_path / "set", "-o", page)
     assert page.read_bytes() == again
+
+
+def pictures(page):
+    return re.findall(r'src="data:image/png;base64,([^"]+)"', page.read_text())
+
+
+@pytest.mark.parametrize("processes", [2, 10])
+def test_show_draws_the_first_classes_of_the_set_that_is_asked_for(tmp_path, processes):
+    """In exact mode what a class is depends on how many there are, and on their instances."""
+    page, other = tmp_path / "page.html", tmp_path / "set.html"
+    asked = {"mode": "exact", "processes": processes, "classes": 20, "instances": 3, "size": 64}
+    options = [one for name, value in asked.items() for one in ("--option", f"{name}={value}")]
+    shown = ("--classes", 7, "--instances", 2, "--sweep", "orbits")
+    invoke("show", "rcdb", "-o", page, *shown, *options)
+    named = [one for name, value in asked.items() for one in (f"--{name}", value)]
+    invoke("rcdb", tmp_path / "set", *named, "--workers", 1)
+    invoke("show", tmp_path / "set", "-o", other, *shown)
+    assert len(pictures(page)) == 7 * 2 + 7
+    assert pictures(page) == pictures(other)
+    generator = generator_class("rcdb")(**asked)
+    for number, encoded in enumerate(pictures(page)[:14]):
+        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        assert np.array_equal(image, generator.picture(*divmod(number, 2)).pixels)
+
+
+def test_the_page_says_what_was_asked_for(tmp_path):
+    page = tmp_path / "page.html"
+    invoke("show", "visualatom", "-o", page, "--classes", 1, "--instances", 1, "--sweep", "orbits",
+           "--option", "orbits_min=50", "--option", "drift=0.25", "--option", "size=32",
+           "--option", "classes=30", "--option", "vertices_max=1000")  # fmt: skip
+    facts = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page.read_text())
+    assert facts == [
+        ("kind", "visualatom"), ("classes shown", "1 of 30"), ("images of each", "1 of 1,000"),
+        ("side", "32 px"), ("seed", "0"), ("mode", "fast"), ("drift", "0.25"),
+        ("orbits min", "50"),
+    ]  # fmt: skip
+
+
+def test_show_takes_presets(tmp_path):
+    page = tmp_path / "page.html"
+    few = ("--classes", 1, "--instances", 1, "--sweep", "noise", "--option", "instances=2")
+    invoke("show", "rcdb", "-o", page, "--preset", "rcdb-1k-authors", "--option", "size=32", *few)
+    facts = dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page.read_text()))
+    assert (facts["mode"], facts["processes"], facts["side"]) == ("exact", "40", "32 px")
+    with pytest.raises(UsageError, match="rcdb: no preset 'rcdb'"):
+        invoke("show", "rcdb", "-o", page, "--preset", "rcdb")
+
+
+def test_a_folder_named_as_a_kind_is_shown_if_it_holds_a_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rcdb").mkdir()
+    few = ("--classes", 1, "--instances", 1, "--sweep", "noise", "-o", "page.html")
+    invoke("show", "rcdb", *few, "--option", "size=32")
+    assert '<p class="eyebrow">datacomp synth</p>' in (tmp_path / "page.html").read_text()
+    invoke("rcdb", "rcdb", "--classes", 2, "--instances", 1, "--size", 32)
+    invoke("show", "rcdb", *few)
+    assert '<p class="eyebrow">rcdb</p>' in (tmp_path / "page.html").read_text()
+    for asked in (("--option", "size=64"), ("--preset", "rcdb-1k")):
+        with pytest.raises(UsageError, match="rcdb: options are those of the set"):
+            invoke("show", "rcdb", *few, *asked)
 
 
 def test_show_refuses(tmp_path):

@@ -13,6 +13,14 @@ from datacomp.evaluate.leaderboard.make import Statement, make_submission
 from datacomp.pools.uids import from_hex, save_subset
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what is remembered of judged submissions out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def submissions(tmp_path_factory, write_run):
     """Return a maker of ``count`` different submissions at a scale, as folders."""

@@ -129,6 +129,21 @@ def test_ties_are_told_to_those_who_cannot_see(browser, site):
                         "s.getAttribute('aria-label'))") is True  # fmt: skip
 
 
+def test_every_task_stands_beside_the_published_baselines(browser, site):
+    page = next(p for p in (site / "entries").iterdir() if "Scale small" in p.read_text())
+    browser.show(page)
+    heads = browser.eval(
+        "[...document.querySelectorAll('#task-table thead th')].map(h => h.textContent)"
+    )
+    assert heads[4:6] == ["LAION-2B filtering", "CLIP score (L/14 30%)"]
+    cells = browser.eval(
+        "[...document.querySelectorAll('#task-table tbody tr')]"
+        ".map(r => [r.cells[4].textContent, r.cells[5].textContent])"
+    )
+    assert len(cells) == 38
+    assert cells[1] == ["0.336", "0.477"]  # CIFAR-10
+
+
 def test_comparing_two(browser, site):
     browser.show(site / "small-compare.html")
     verdict = "document.getElementById('verdict').textContent"

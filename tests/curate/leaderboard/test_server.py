@@ -5,12 +5,13 @@ import io
 import json
 import socket
 import stat
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 from datacomp.curate.leaderboard.server import tokens
-from datacomp.evaluate.leaderboard.store import places
+from datacomp.evaluate.leaderboard.store import add, places
 from datacomp.pools.tar import tar_bytes, ustar_header
 from datacomp.pools.uids import from_hex, save_subset
 
@@ -181,6 +182,13 @@ def test_a_foreign_subset_is_refused(serving, submissions, tar_of, tmp_path):
     assert status == 422
     assert answer["refused"][0]["what"] == f"uid {40:032x} is not in the pool"
     assert_clean(server)
+    # Nor does it get in past the server, be it while it runs or before it starts.
+    add(server.store, submissions(1)[0])
+    time.sleep(1.1)
+    assert server.shown() == set()
+    server.kill()
+    server.start()
+    assert server.shown() == set()
 
 
 # -- bodies that mean harm -------------------------------------------------------------------

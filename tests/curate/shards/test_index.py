@@ -42,6 +42,7 @@ def test_every_sample_has_a_row_that_points_at_it(shards, make):
         "read": 3,
         "unchanged": 0,
         "bytes_read": report.bytes_read,
+        "requests": report.requests,
         "duplicates": 0,
         "duplicate_uids": [],
         "set_aside": {},

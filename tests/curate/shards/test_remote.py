@@ -80,14 +80,24 @@ def test_a_tar_that_changes_on_the_server_is_told(served, server, select, tmp_pa
     assert len(list(View.open(tmp_path / "view").samples())) == 21
 
 
-def test_little_of_a_tar_is_read_for_its_index(tmp_path, make, server):
+@pytest.mark.parametrize(
+    ("samples", "size", "most_requests", "most_read"), [(20, 600_000, 22, 0.2), (600, 8_000, 9, 1)]
+)
+def test_a_request_reads_many_samples_or_passes_over_a_large_one(
+    tmp_path, make, server, samples, size, most_requests, most_read
+):
     path = make.write_shard(
-        tmp_path, 0, [m for n in range(20) for m in make.members(n, jpg=make.big(n))]
+        tmp_path, 0, [m for n in range(samples) for m in make.members(n, jpg=bytes(size))]
     )
     server.files["/00000000.tar"] = (path.read_bytes(), "x")
     report = index_shards(f"{server.url}/00000000.tar", out=tmp_path / "index")
-    assert report.bytes_read < path.stat().st_size / 3
-    assert len(server.asked) <= 22
+    assert report.samples == samples
+    assert report.requests == len(server.asked) - 1 <= most_requests
+    assert report.bytes_read <= path.stat().st_size * most_read
+    assert index_shards(tmp_path, 1).samples == samples
+    assert (tmp_path / "index.parquet").read_bytes() == (
+        tmp_path / "index" / "index.parquet"
+    ).read_bytes()
 
 
 def test_sources_that_make_no_sense(served, shards, server, tmp_path):

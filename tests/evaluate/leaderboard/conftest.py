@@ -11,6 +11,14 @@ from datacomp.evaluate.leaderboard.record import identifier
 from datacomp.pools.uids import from_hex, save_subset
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what is remembered of judged submissions out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def subset(tmp_path):
     """Return a maker of subset files: uids 0, 2, 4, ..."""

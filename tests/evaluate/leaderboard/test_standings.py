@@ -1,10 +1,10 @@
 """Ranks, ties, published rows, and what is concluded across scales."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
-from datacomp.evaluate.leaderboard import standings
 from datacomp.evaluate.leaderboard.scaling import (
     agreement,
     average_ranks,
@@ -14,8 +14,10 @@ from datacomp.evaluate.leaderboard.scaling import (
 )
 from datacomp.evaluate.leaderboard.standings import Row, ranked, reference_rows, ties
 from datacomp.evaluate.leaderboard.store import add
+from datacomp.evaluate.leaderboard.verdicts import Verdicts
 from datacomp.evaluate.results import combine
 from datacomp.evaluate.scales import SCALES
+from datacomp.evaluate.tasks import load_suites
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,7 +45,7 @@ def test_the_published_rows():
         "No filtering", "Basic filtering", "Image-based ∩ CLIP score (L/14 30%)",
         "Basic filtering", "Text-based", "Image-based",
     ]  # fmt: skip
-    assert all(len(one.averages) == 5 for found in rows.values() for one in found)
+    assert all(len(one.averages) == 5 + bool(one.tasks) for found in rows.values() for one in found)
 
 
 def test_ties_by_published_noise():
@@ -86,10 +88,27 @@ def test_ranks_never_rise_down_the_table(values):
         assert all(i in places[j].ties for j in place.ties)
 
 
+@pytest.mark.parametrize("scale", ["small", "medium", "large", "xlarge"])
+def test_the_tasks_of_published_rows_give_their_averages(scale):
+    suite = load_suites()["datacomp"]
+    for one in reference_rows(scale):
+        if not one.tasks:
+            assert scale == "small"
+            assert one.method in ("No filtering", "Image-based")
+            continue
+        assert tuple(one.tasks) == tuple(suite.groups["Average"])
+        mean = statistics.fmean(score.value for score in one.tasks.values())
+        # Where they differ by more than rounding, the row's note has the same other average.
+        assert abs(mean - one.average) < 6e-4 or f"{mean:.3f}" in one.note
+        assert one.tasks["imagenet1k"].value == pytest.approx(one.averages["ImageNet"], abs=6e-4)
+        retrieval = statistics.fmean(one.tasks[key].value for key in suite.groups["Retrieval"])
+        assert abs(retrieval - one.averages["Retrieval"]) < 2e-3 or f"{retrieval:.3f}" in one.note
+
+
 def test_rows_of_submissions(submission, tmp_path):
     add(tmp_path / "board", submission(seeds=(0, 1, 2)))
     (tmp_path / "board" / "small" / "filtering" / "not-a-submission").mkdir()
-    rows, refused = standings.load(tmp_path / "board")
+    rows, refused = Verdicts(tmp_path / "board").load()
     (found,) = rows
     assert found.estimate.n == 3
     assert found.average == pytest.approx(found.averages["Average"], abs=1e-12)
@@ -107,7 +126,7 @@ def test_a_submission_in_anothers_place_is_not_shown(submission, tmp_path):
     place = tmp_path / "board" / "small" / "filtering" / report.id
     (tmp_path / "board" / "medium" / "byod").mkdir(parents=True)
     place.rename(tmp_path / "board" / "medium" / "byod" / report.id)
-    rows, refused = standings.load(tmp_path / "board")
+    rows, refused = Verdicts(tmp_path / "board").load()
     assert rows == []
     assert [one.rule for report in refused.values() for one in report.refused] == ["place"]
 

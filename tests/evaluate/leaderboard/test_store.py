@@ -26,7 +26,7 @@ def test_a_submission_goes_to_its_place_once(submission, tmp_path):
         tmp_path / "board" / "small" / "filtering" / report.id
     ]
     assert stores.add(tmp_path / "board", folder)[1] is False
-    assert sorted(os.listdir(tmp_path / "board")) == [".lock", "small"]
+    assert sorted(os.listdir(tmp_path / "board")) == ["small"]
 
 
 def test_a_tar_and_a_folder_are_the_same(submission, tmp_path):
@@ -46,7 +46,7 @@ def test_a_refused_one_leaves_nothing(submission, forge, tmp_path):
         stores.RefusedError, match=r"\[aggregates\] results/0.jsonl: 'Average' is given"
     ):
         stores.add(tmp_path / "board", folder)
-    assert os.listdir(tmp_path / "board") == [".lock"]
+    assert os.listdir(tmp_path / "board") == []
 
 
 def test_the_same_results_under_another_name_are_refused(submission, forge, tmp_path):
@@ -73,7 +73,7 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_not(submission, 
         (board / ".incoming-dead" / "half").write_text("x")
         assert stores.sweep(board) == 1
         assert alive.is_dir()
-    assert os.listdir(board) == [".lock"]
+    assert os.listdir(board) == []
 
 
 def test_no_store_is_told(tmp_path):

@@ -496,6 +496,19 @@ def test_an_unwritable_folder(tmp_path):
     assert "no permission to write there" in refusal(StorageError, Plan(small(), tmp_path / "set"))
 
 
+def test_a_set_that_another_made_meanwhile_is_not_mixed(tmp_path, monkeypatch):
+    plan, other = Plan(small(), tmp_path / "set"), Plan(small(seed=7), tmp_path / "set")
+    check = module._check_room
+
+    def meanwhile(*args):
+        monkeypatch.setattr(module, "_check_room", check)
+        build(other, 1)
+
+    monkeypatch.setattr(module, "_check_room", meanwhile)
+    with pytest.raises(UsageError, match="seed is 7 there, 0 was asked for"):
+        build(plan, 1)
+
+
 def test_two_processes_never_make_one_set(tmp_path):
     plan = Plan(small(), tmp_path / "set")
     build(plan, 1)

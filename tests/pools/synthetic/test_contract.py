@@ -41,9 +41,14 @@ REFUSED = [
     (RCDB, {"orbits_min": 9, "orbits_max": 8},
      "rcdb: orbits_min is 9, more than orbits_max 8"),
     (RCDB, {"vertices_min": 5000, "vertices_max": 6000},
-     "rcdb: at least 5000 vertices is next to impossible with a mean of 100; raise vertices_mean"),
-    (RCDB, {"vertices_min": 3, "vertices_max": 3, "vertices_mean": 5000.0},
-     "rcdb: 3 to 3 vertices is next to impossible with a mean of 5000; widen the range"),
+     "rcdb: 5000 to 6000 vertices is next to impossible with a mean of 100; widen the range, or "
+     "move the mean"),
+    (RCDB, {"vertices_min": 400, "vertices_max": 600, "vertices_mean": 25.0},
+     "rcdb: 400 to 600 vertices is next to impossible with a mean of 25; widen the range, or move "
+     "the mean"),
+    (RCDB, {"vertices_min": 3, "vertices_max": 3, "vertices_mean": 20000.0},
+     "rcdb: 3 to 3 vertices is next to impossible with a mean of 20000; widen the range, or move "
+     "the mean"),
 ]  # fmt: skip
 
 

@@ -27,7 +27,9 @@ def saved(tmp_path):
     return saved
 
 
-@pytest.mark.parametrize("text", [GOOD, GOOD.replace("\n", "\r\n"), GOOD.rstrip("\n")])
+@pytest.mark.parametrize(
+    "text", [GOOD, GOOD.replace("\n", "\r\n"), GOOD.rstrip("\n"), "\ufeff" + GOOD]
+)
 def test_reading(saved, text):
     assert read_system(saved(text), 6) == [
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.25],

@@ -1,5 +1,8 @@
 """Synthetic sets as sources of a pool."""
 
+import json
+import re
+
 import pytest
 from datacomp.errors import DataError, MissingError, UsageError
 from datacomp.filters import parse, run_filters
@@ -82,3 +85,40 @@ def test_what_is_refused(tmp_path):
     build(Plan(RCDB(classes=2, instances=2, size=32), tmp_path / "tree", "folder"), 1)
     with pytest.raises(UsageError, match="have no captions; make the set with --format shards"):
         list(open_source("rcdb", tmp_path / "tree").records())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"options": {"classes": "x"}}, "classes is 'x', expected 1 to 10,000,000"),
+        ({"options": {}}, "classes is None, expected 1 to 10,000,000"),
+        ({"options": {"classes": 2, "instances": 0}}, "instances is 0, expected 1 to 100,000,000"),
+        ({"options": {"classes": True, "instances": 2}}, "classes is True, expected 1 to"),
+        ({"per_shard": [1]}, "per_shard is [1], expected 1 to"),
+        ({"per_shard": 0}, "per_shard is 0, expected 1 to"),
+        ({"kind": ["rcdb"]}, "kind is ['rcdb'], expected one of visualatom, rcdb,"),
+        ({"kind": "x\n" * 1000}, "kind is 'x\\nx\\nx\\nx\\n...nx"),
+    ],
+)
+def test_a_broken_configuration_is_named(tmp_path, change, said):
+    good = {"kind": "rcdb", "format": "shards", "per_shard": 2,
+            "options": {"classes": 2, "instances": 2}}  # fmt: skip
+    (tmp_path / "synth.json").write_text(json.dumps({**good, **change}))
+    source = open_source("rcdb", tmp_path)
+    with pytest.raises(DataError) as caught:
+        list(source.records())
+    if "options" in change:
+        with pytest.raises(DataError, match=re.escape(str(caught.value))):
+            source.estimate()
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}/synth.json: {said}")
+    assert message.endswith(f"; remove {tmp_path} and make the set again")
+    assert "\n" not in message
+
+
+def test_shards_that_are_missing_are_counted_quickly(tmp_path):
+    huge = {"kind": "rcdb", "format": "shards", "per_shard": 1,
+            "options": {"classes": 10_000_000, "instances": 100_000_000}}  # fmt: skip
+    (tmp_path / "synth.json").write_text(json.dumps(huge))
+    with pytest.raises(DataError, match="1,000,000,000,000,000 of 1,000,000,000,000,000 shards"):
+        list(open_source("rcdb", tmp_path).records())
