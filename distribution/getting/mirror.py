@@ -74,6 +74,8 @@ class Mirror:
         data = b"".join(self._chunks(response, limit + 1))
         if len(data) > limit:
             raise UnsafeInputError(f"{url}: larger than {limit:,} bytes; refused")
+        if response.length:
+            raise SourceTrouble("broke off", Consequence.RETRY)
         return data
 
     def read(self, path: str, size: int, start: int, end: int) -> Iterator[bytes]:

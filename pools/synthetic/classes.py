@@ -147,6 +147,11 @@ class ClassTable:
         rows: list[dict[str, Any]] = self._table.slice(
             first - self.start_class, last - first
         ).to_pylist()
+        if [row.get("class") for row in rows] != [*range(first, last)]:
+            raise DataError(
+                f"{self.folder / TABLE}: does not hold the classes {first} to {last - 1}; ask for "
+                "those it holds, or remove it and run the same 'datacomp synth' command again"
+            )
         for row in rows:
             parameters = {n: v for n, v in row.items() if n not in _NOT_PARAMETERS}
             yield ClassRecord(row["class"], parameters, self._state(row["class"]))

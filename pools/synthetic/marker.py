@@ -45,7 +45,10 @@ def open_set(folder: Path | str) -> Generator | None:
     for option, name in kind.kept.items():
         if options.get(option):
             options[option] = str(folder / name)
-    return kind.with_options(options)
+    try:
+        return kind.with_options(options)
+    except UsageError as error:
+        raise DataError(f"{folder / MARKER}: {error}; remove {folder}") from None
 
 
 def check_folder(out: Path, identity: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from datacomp.errors import MissingError, UsageError
+from datacomp.errors import DataError, MissingError, UsageError
 from datacomp.pools.synthetic.build import Plan, build
 from datacomp.pools.synthetic.torch_data import SyntheticDataset, SyntheticStream
 from datacomp.pools.synthetic.visualatom import VisualAtom
@@ -28,7 +28,7 @@ def test_a_transform_gets_an_rgb_image(tmp_path):
     assert dataset[0] == (("RGB", (32, 32)), 0)
     with pytest.raises(MissingError, match=r"no classes\.parquet"):
         SyntheticDataset(GENERATOR, folder=tmp_path)
-    with pytest.raises(UsageError, match="holds other classes than 10 to 15"):
+    with pytest.raises(DataError, match="does not hold the classes 10 to 15; ask for those"):
         SyntheticDataset(VisualAtom(classes=6, start_class=10), folder=tmp_path / "set")
 
 
