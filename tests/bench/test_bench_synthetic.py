@@ -36,7 +36,7 @@ PARAMETERS = {
         "--oval_rate=2", "--start_pos=400",
     ],
 }  # fmt: skip
-THEIRS = {"visualatom": (4, 28), "rcdb": (20, 120)}
+THEIRS = {"visualatom": (4, 84), "rcdb": (20, 220)}
 OURS = {"visualatom": (500, 4500), "rcdb": (500, 6500)}
 
 
