@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingError, StorageError
+from ...errors import MissingError
 from .app import make_app
+from .listening import address_of, listen
 
 GRACE_SECONDS = 5
 BACKLOG = 2048
@@ -35,9 +35,7 @@ def serve(
         raise MissingError("serving needs uvicorn: pip install -e '.[serve]'") from None
 
     app = make_app(folder, base)
-    listening = _listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}/"
+    listening = listen(host, port, BACKLOG)
     config = uvicorn.Config(
         app,
         log_config=_to_standard_error(LOGGING_CONFIG),
@@ -51,7 +49,7 @@ def serve(
     )
     server = uvicorn.Server(config)
     if ready is not None:
-        ready(base or address)
+        ready(base or address_of(listening, host))
     with listening, contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 
@@ -60,19 +58,3 @@ def _to_standard_error(logging: dict[str, Any]) -> dict[str, Any]:
     """Return uvicorn's logging with its lines about requests where they belong."""
     access = {**logging["handlers"]["access"], "stream": "ext://sys.stderr"}
     return {**logging, "handlers": {**logging["handlers"], "access": access}}
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise StorageError(
-            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose "
-            "another --host or --port"
-        ) from None
-    listening.listen(BACKLOG)
-    return listening

@@ -9,7 +9,6 @@ concepts; then what lies nearest to the new centroids drops out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -17,9 +16,10 @@ from pydantic import Field
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
-from .kmeans import cluster, in_order
+from .kmeans import in_order
+from .scorer import ClusterScorer
 from .semdedup import redundancy
 
 _DUPLICATE, _PROTOTYPICAL, _KEPT = 0, 1, 2
@@ -60,19 +60,11 @@ class D4(Filter):
         return D4Scorer(**self.model_dump())
 
 
-class D4Scorer(SetScorer):
+class D4Scorer(ClusterScorer):
     """Tells whether a sample drops out first (0), second (1) or not at all (2)."""
 
     name = "d4"
     type = "UTINYINT"
-
-    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
-        self.features = (features,)
-        self._device, self._parameters = device, parameters
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and all parameters."""
-        return {"features": self.features[0], **self._parameters}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield what becomes of each; samples without usable features are left out."""
@@ -82,14 +74,14 @@ class D4Scorer(SetScorer):
             if not len(uids):
                 return
             fate = np.full(len(uids), _DUPLICATE, np.uint8)
-            groups = cluster(uids, spool, count, about["iterations"], seed, self._device)
+            groups = self.cluster(uids, spool, count)
             like = redundancy(uids, spool, groups, "hard", seed)
             left = _lowest(uids, like, about["dedup_fraction"])
             fate[left] = _PROTOTYPICAL
             if count is not None:
                 count = min(count, len(left))
             with in_order(spool, left) as rest:
-                again = cluster(uids[left], rest, count, about["iterations"], seed, self._device)
+                again = self.cluster(uids[left], rest, count)
             kept = _lowest(uids[left], again.similarity, about["fraction"])
             fate[left[kept]] = _KEPT
             yield uids, fate

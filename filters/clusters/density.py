@@ -15,7 +15,6 @@ samples, and takes DINOv2's features; any of the pool's can be named.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,10 @@ from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..products import products
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
-from .kmeans import Clusters, cluster
+from .kmeans import Clusters
+from .scorer import ClusterScorer
 
 NEIGHBOURS = 20
 """How many other centroids say how far a cluster is from the rest."""
@@ -63,19 +63,11 @@ class Density(Filter):
         return DensityScorer(**self.model_dump())
 
 
-class DensityScorer(SetScorer):
+class DensityScorer(ClusterScorer):
     """Tells whether a sample stays."""
 
     name = "density"
     type = "BOOLEAN"
-
-    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
-        self.features = (features,)
-        self._device, self._parameters = device, parameters
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and all parameters."""
-        return {"features": self.features[0], **self._parameters}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield who stays; samples without usable features are left out."""
@@ -83,9 +75,7 @@ class DensityScorer(SetScorer):
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            groups = cluster(
-                uids, spool, about["clusters"], about["iterations"], about["seed"], self._device
-            )
+            groups = self.cluster(uids, spool, about["clusters"])
             sizes = groups.sizes()
             wanted = max(1, int(len(uids) * about["fraction"]))
             counts = quotas(complexity(groups), sizes, wanted, about["temperature"])

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,11 @@ from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View
 from ..products import products
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
 from ..vectors import Floats, unit
-from .kmeans import by_draw, cluster, in_order
+from .kmeans import by_draw, in_order
+from .scorer import ClusterScorer
 
 _MOST = 4096
 
@@ -59,19 +59,11 @@ class FacilityLocation(Filter):
         return FacilityLocationScorer(**self.model_dump())
 
 
-class FacilityLocationScorer(SetScorer):
+class FacilityLocationScorer(ClusterScorer):
     """Tells whether a sample is chosen."""
 
     name = "facility_location"
     type = "BOOLEAN"
-
-    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
-        self.features = (features,)
-        self._device, self._parameters = device, parameters
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and all parameters."""
-        return {"features": self.features[0], **self._parameters}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is chosen; samples without usable features are left out."""
@@ -79,9 +71,7 @@ class FacilityLocationScorer(SetScorer):
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            groups = cluster(
-                uids, spool, about["clusters"], about["iterations"], about["seed"], self._device
-            )
+            groups = self.cluster(uids, spool, about["clusters"])
             rank = np.empty(len(uids), np.int64)
             rank[by_draw(uids, about["seed"], 5)] = np.arange(len(uids))
             order = np.lexsort((rank, groups.ids))

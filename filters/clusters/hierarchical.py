@@ -26,10 +26,11 @@ from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..nearest import Nearest
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
 from ..vectors import Floats, uniform
-from .kmeans import by_draw, cluster, train
+from .kmeans import by_draw, train
+from .scorer import ClusterScorer
 
 _Ids = NDArray[np.int64]
 
@@ -79,19 +80,11 @@ class Hierarchical(Filter):
         return HierarchicalScorer(**self.model_dump())
 
 
-class HierarchicalScorer(SetScorer):
+class HierarchicalScorer(ClusterScorer):
     """Tells whether a sample is drawn."""
 
     name = "hierarchical"
     type = "BOOLEAN"
-
-    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
-        self.features = (features,)
-        self._device, self._parameters = device, parameters
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and all parameters."""
-        return {"features": self.features[0], **self._parameters}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is drawn; samples without usable features are left out."""
@@ -101,7 +94,7 @@ class HierarchicalScorer(SetScorer):
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            first = cluster(uids, spool, counts[0], iterations, seed, self._device)
+            first = self.cluster(uids, spool, counts[0])
         levels, centroids = [first.ids], first.centroids
         for number, count in enumerate(counts[1:], 1):
             parents, centroids = spread(

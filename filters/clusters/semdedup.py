@@ -11,7 +11,7 @@ second computation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,11 @@ from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View, sql_number
 from ..products import products
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..vectors import Floats, unit
-from .kmeans import Clusters, by_draw, cluster, in_order
+from .kmeans import Clusters, by_draw, in_order
+from .scorer import ClusterScorer
 
 Order = Literal["hard", "easy", "random"]
 
@@ -73,44 +74,22 @@ class SemDeDup(Filter):
         ]
 
     def _scorer(self) -> SemDeDupScorer:
-        return SemDeDupScorer(
-            self.features, self.clusters, self.iterations, self.seed, self.keep, self.device
-        )
+        return SemDeDupScorer(**self.model_dump(exclude={"epsilon", "fraction"}))
 
 
-class SemDeDupScorer(SetScorer):
+class SemDeDupScorer(ClusterScorer):
     """The largest cosine of a sample and one before it in its cluster; 0 at least; float32."""
 
     name = "semdedup"
-
-    def __init__(
-        self, features: str, clusters: int | None, iterations: int, seed: int, keep: Order,
-        device: str = "auto",
-    ) -> None:  # fmt: skip
-        self.features = (features,)
-        self._clusters, self._iterations, self._seed = clusters, iterations, seed
-        self._device = device
-        self._keep: Order = keep
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, how they are clustered, and the order."""
-        return {
-            "features": self.features[0],
-            "clusters": self._clusters,
-            "iterations": self._iterations,
-            "seed": self._seed,
-            "keep": self._keep,
-        }
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines; samples without usable features are left out."""
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            groups = cluster(
-                uids, spool, self._clusters, self._iterations, self._seed, self._device
-            )
-            yield uids, redundancy(uids, spool, groups, self._keep, self._seed)
+            about = self._parameters
+            groups = self.cluster(uids, spool, about["clusters"])
+            yield uids, redundancy(uids, spool, groups, about["keep"], about["seed"])
 
 
 def redundancy(

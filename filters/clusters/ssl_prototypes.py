@@ -9,16 +9,15 @@ drop out.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import Field
 
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
-from .kmeans import cluster
+from .scorer import ClusterScorer
 
 
 class SslPrototypes(Filter):
@@ -48,37 +47,16 @@ class SslPrototypes(Filter):
         ]
 
     def _scorer(self) -> PrototypeScorer:
-        return PrototypeScorer(
-            self.features, self.clusters, self.iterations, self.seed, self.device
-        )
+        return PrototypeScorer(**self.model_dump(exclude={"fraction"}))
 
 
-class PrototypeScorer(SetScorer):
+class PrototypeScorer(ClusterScorer):
     """The cosine of a sample's features and the centroid of its cluster, float32."""
 
     name = "centroid_similarity"
-
-    def __init__(
-        self, features: str, clusters: int | None, iterations: int, seed: int, device: str = "auto"
-    ) -> None:
-        self.features = (features,)
-        self._clusters, self._iterations = clusters, iterations
-        self._seed, self._device = seed, device
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and how they are clustered."""
-        return {
-            "features": self.features[0],
-            "clusters": self._clusters,
-            "iterations": self._iterations,
-            "seed": self._seed,
-        }
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines; samples without usable features are left out."""
         with gathered(samples) as (uids, (spool,)):
             if len(uids):
-                found = cluster(
-                    uids, spool, self._clusters, self._iterations, self._seed, self._device
-                )
-                yield uids, found.similarity
+                yield uids, self.cluster(uids, spool, self._parameters["clusters"]).similarity

@@ -10,18 +10,17 @@ out. The paper draws as many samples as the pool has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ...pools.uids import UID_DTYPE, UidArray
-from ..clusters.kmeans import cluster
+from ..clusters.scorer import ClusterScorer
 from ..contract import Decision, Filter, Scorer, View
 from ..published import Published
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
 from ..vectors import uniform
 
@@ -75,19 +74,11 @@ class ClusterSampling(Filter):
         return ClusterSamplingScorer(**self.model_dump(exclude={"most"}))
 
 
-class ClusterSamplingScorer(SetScorer):
+class ClusterSamplingScorer(ClusterScorer):
     """Tells how often a sample is drawn."""
 
     name = "cluster_draws"
     type = "UINTEGER"
-
-    def __init__(self, *, features: str, device: str, **parameters: Any) -> None:
-        self.features = (features,)
-        self._device, self._parameters = device, parameters
-
-    def identity(self) -> dict[str, Any]:
-        """Name the features, and all parameters."""
-        return {"features": self.features[0], **self._parameters}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the draws; samples without usable features are left out."""
@@ -95,9 +86,7 @@ class ClusterSamplingScorer(SetScorer):
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            groups = cluster(
-                uids, spool, about["clusters"], about["iterations"], about["seed"], self._device
-            )
+            groups = self.cluster(uids, spool, about["clusters"])
         chances = groups.sizes()[groups.ids] ** (about["alpha"] - 1.0)
         order = np.lexsort((uids["f1"], uids["f0"]))
         drawn = np.empty(len(uids), np.uint32)

@@ -19,7 +19,7 @@ def run(pool, text):
 
 def test_the_score_is_the_cosine_with_the_centroid(features_of, set_scores):
     """By symmetry the centroids are the two directions; 24/25 and 4/5 are the cosines."""
-    scorer = PrototypeScorer("l14_img", 2, 10, 0, "cpu")
+    scorer = PrototypeScorer(features="l14_img", clusters=2, iterations=10, seed=0, device="cpu")
     for files in (1, 3):
         found = set_scores(features_of(files, l14_img=ROWS), scorer)
         assert found[:6] == pytest.approx([1, 0.96, 0.96, 1, 0.8, 0.8], abs=1e-6)

@@ -10,7 +10,9 @@ ROWS = np.float32([[2, 1, 0], [1, 2, 0], [2, 1, 0.2], [0, 1, 3],
 
 
 def scorer(clusters=1, keep="hard", seed=0):
-    return SemDeDupScorer("l14_img", clusters, 5, seed, keep, "cpu")
+    return SemDeDupScorer(
+        features="l14_img", clusters=clusters, iterations=5, seed=seed, keep=keep, device="cpu"
+    )
 
 
 def test_three_images_by_hand(features_of, set_scores):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ....errors import MissingError, StorageError
+from ....distribution.serving.listening import address_of, listen
+from ....errors import MissingError
 from ....evaluate.leaderboard.store import sweep
 from ....pools.uids import UidArray
 from .app import make_app
@@ -53,26 +53,9 @@ def serve(
             timeout_graceful_shutdown=10, timeout_keep_alive=10, backlog=_BACKLOG,
             h11_max_incomplete_event_size=64 << 10,
         )  # fmt: skip
-        with _listening(host, port) as listening:
-            shown = f"[{host}]" if ":" in host else host
+        with listen(host, port, _BACKLOG) as listening:
             if ready is not None:
-                ready(f"http://{shown}:{listening.getsockname()[1]}/", live)
+                ready(address_of(listening, host), live)
             uvicorn.Server(config).run(sockets=[listening])
     finally:
         ledger.close()
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise StorageError(
-            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}; choose "
-            "another --host or --port"
-        ) from None
-    return listening
