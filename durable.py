@@ -51,10 +51,10 @@ def partial_path(path: Path) -> Path:
 
 def fsync_directory(path: Path) -> None:
     """Make a rename inside ``path`` survive a power cut."""
-    _sync(path)
+    sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or folder to the disk; it need not be writable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -73,7 +73,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
         try:
             yield partial
-            _sync(partial)
+            sync(partial)
             partial.replace(path)
             fsync_directory(path.parent)
         except BaseException:
@@ -93,7 +93,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
             yield partial
             for inside in (partial, *partial.rglob("*")):
                 if inside.is_dir() or inside.is_file():
-                    _sync(inside)
+                    sync(inside)
             partial.rename(path)
             fsync_directory(path.parent)
         except BaseException:

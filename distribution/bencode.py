@@ -27,12 +27,11 @@ def encode(value: Any) -> bytes:
 
 
 def _append(value: Any, parts: list[bytes]) -> None:
-    if isinstance(value, str):
-        value = value.encode()
     if isinstance(value, Encoded):
         parts.append(value)
-    elif isinstance(value, bytes):
-        parts += (b"%d:" % len(value), value)
+    elif isinstance(value, bytes | str):
+        text = value.encode() if isinstance(value, str) else value
+        parts += (b"%d:" % len(text), text)
     elif isinstance(value, int):
         parts.append(b"i%de" % value)
     elif isinstance(value, list | tuple):

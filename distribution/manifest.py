@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from ..durable import canonical_json, read_json, sha256_file, write_bytes
@@ -29,6 +29,8 @@ MAX_BYTES = 1 << 30
 MAX_PATH = 1024
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NO_NAMES = frozenset({"", ".", ".."})
 
 Manifest = dict[str, Any]
 
@@ -194,13 +196,13 @@ def check_paths(names: list[str], where: str) -> None:
 def _unsafe(name: str) -> str | None:
     if not name or len(name) > MAX_PATH:
         return "is empty or too long"
-    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+    if _CONTROL.search(name):
         return "has control characters"
     if "\\" in name:
         return "has a backslash"
-    if name.startswith("/") or PureWindowsPath(name).drive:
+    if name.startswith("/") or name[1:2] == ":":  # on Windows, a drive
         return "is absolute"
-    if any(part in ("", ".", "..") for part in name.split("/")):
+    if not _NO_NAMES.isdisjoint(name.split("/")):
         return "is not a plain relative path"
     with contextlib.suppress(UnicodeEncodeError):
         name.encode()
@@ -210,6 +212,8 @@ def _unsafe(name: str) -> str | None:
 
 def _fold(name: str) -> str:
     """Return what a name is on a file system that ignores case and normalises Unicode."""
+    if name.isascii():
+        return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

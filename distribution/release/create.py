@@ -135,7 +135,7 @@ def create_version(
                 f"{place}: is there already and differs; versions never change, so choose "
                 "another name"
             )
-        write_bytes(folder / KEY, public_pem(key.public))
+        _write_key(folder / KEY, public_pem(key.public))
         _point_to(folder, manifest, key, now, plan.valid_days)
         if manifest.withdrawn:
             releases.refresh()
@@ -172,6 +172,11 @@ def renew(
     with State(folder).locked():
         _point_to(folder, newest.manifest, key, now, valid_days)
     return newest
+
+
+def _write_key(path: Path, pem: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != pem:
+        write_bytes(path, pem)
 
 
 def _point_to(

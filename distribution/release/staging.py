@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from ...durable import fsync_directory, storage_errors, write_bytes
+from ...durable import storage_errors, sync
 from .about import About
 from .croissant import croissant
 from .datasheet import datasheet
@@ -35,23 +35,30 @@ def stage(
     """
     folder = state.staging
     shutil.rmtree(folder, ignore_errors=True)
+    v1, hybrid = torrents
+    records = {found.path: found.record for found in reading.found}
+    views: dict[str, bytes | Iterable[str]] = {
+        manifest.torrents["v1"]["file"]: v1.data,
+        manifest.torrents["hybrid"]["file"]: hybrid.data,
+        SUMS: (f"{f.sha256}  {manifest.name}/{f.path}\n" for f in manifest.files),
+        f"{manifest.name}-{manifest.version}.meta4": metalink(manifest, records),
+        CROISSANT: croissant(manifest, about),
+        DATASHEET: datasheet(manifest, about).encode(),
+        MANIFEST: manifest.raw,
+        SIGNATURE: key.sign(manifest.raw),
+    }
+    if manifest.removed:
+        views[TOMBSTONES] = tombstones(manifest)
     with storage_errors(place):
-        _link_files(folder / manifest.name, reading.found)
-        v1, hybrid = torrents
-        write_bytes(folder / manifest.torrents["v1"]["file"], v1.data)
-        write_bytes(folder / manifest.torrents["hybrid"]["file"], hybrid.data)
-        _write(folder / SUMS, (f"{f.sha256}  {manifest.name}/{f.path}\n" for f in manifest.files))
-        records = {found.path: found.record for found in reading.found}
-        _write(folder / f"{manifest.name}-{manifest.version}.meta4", metalink(manifest, records))
-        write_bytes(folder / CROISSANT, croissant(manifest, about))
-        write_bytes(folder / DATASHEET, datasheet(manifest, about).encode())
-        if manifest.removed:
-            _write(folder / TOMBSTONES, tombstones(manifest))
-        write_bytes(folder / MANIFEST, manifest.raw)
-        write_bytes(folder / SIGNATURE, key.sign(manifest.raw))
+        folders = _link_files(folder / manifest.name, reading.found)
+        for name, content in views.items():
+            _write(folder / name, content)
+        # All at the end: one wait for the disk flushes most of what the others wait for.
+        for written in (*(folder / name for name in views), *folders, folder):
+            sync(written)
         place.parent.mkdir(exist_ok=True)
         folder.rename(place)
-        fsync_directory(place.parent)
+        sync(place.parent)
 
 
 def tombstones(manifest: Manifest) -> Iterable[str]:
@@ -62,7 +69,8 @@ def tombstones(manifest: Manifest) -> Iterable[str]:
             yield f"{uid}\t{removal.version}\t{reason}\n"
 
 
-def _link_files(folder: Path, found: Iterable[Found]) -> None:
+def _link_files(folder: Path, found: Iterable[Found]) -> set[Path]:
+    """Link every file to its place below ``folder``; return the folders that were made."""
     folders = {folder}
     folder.mkdir(parents=True)
     for file in found:
@@ -71,8 +79,7 @@ def _link_files(folder: Path, found: Iterable[Found]) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             folders.update(p for p in target.parents if p.is_relative_to(folder))
         _link(file.place, target)
-    for inside in folders:
-        fsync_directory(inside)
+    return folders
 
 
 def _link(place: Path, target: Path) -> None:
@@ -81,12 +88,13 @@ def _link(place: Path, target: Path) -> None:
         os.link(place.resolve() if place.is_symlink() else place, target)
     except OSError:
         shutil.copyfile(place, target)
-        fsync_directory(target)  # a file can be flushed through any descriptor
+        sync(target)
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    """Write text that is too long to hold; the folder is renamed later, so no partial name."""
+def _write(path: Path, content: bytes | Iterable[str]) -> None:
+    """Write bytes, or text that may be too long to hold; the folder is what is renamed."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
+        file.writelines(content)

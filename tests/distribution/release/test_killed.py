@@ -49,15 +49,17 @@ start = time.monotonic()
 assert in_child(out / "whole", 2) == 0
 took = time.monotonic() - start
 dice = random.Random(int(sys.argv[4]))
-for number in range(int(sys.argv[5])):
+number = kills = 0
+while kills < int(sys.argv[5]):  # a busy machine may be done before it is killed
+    number += 1
     folder = out / str(number)
-    killed = in_child(folder, 1 + number % 2, dice.uniform(0, took)) == signal.SIGKILL
+    kills += in_child(folder, 1 + number % 2, dice.uniform(0, took)) == signal.SIGKILL
     visible = folder / "versions"
     for version in visible.iterdir() if visible.exists() else ():
         assert {p.name for p in version.iterdir()} == {
             p.name for p in (out / "whole/versions" / version.name).iterdir()}, version
     assert in_child(folder, 2) == 0
-    print(number, int(killed), flush=True)
+    print(number, flush=True)
 """
 
 
@@ -73,9 +75,5 @@ def test_killed_at_random_points(tmp_path):
     assert done.returncode == 0, f"seed {seed}: {done.stdout} {done.stderr}"
     expected = tree(tmp_path / "whole")
     assert [r.manifest.version for r in Releases(tmp_path / "whole").versions] == ["1", "2"]
-    killed = 0
-    for line in done.stdout.splitlines():
-        number, count = map(int, line.split())
-        killed += count
-        assert tree(tmp_path / str(number)) == expected, f"seed {seed}, folder {number}"
-    assert killed > KILLS // 2
+    for number in done.stdout.split():
+        assert tree(tmp_path / number) == expected, f"seed {seed}, folder {number}"
