@@ -144,10 +144,10 @@ class Engine:
                     source.begin()
                     self._active[job] = (source, abort, time.monotonic(), job.left)
                     return job
-                if not wait or not (self._pending or self._active):
-                    break
                 if not self._pending:
                     self._ask_for_change(source)
+                if not wait or not (self._pending or self._active):
+                    break
                 self._lock.wait(0.25)
             return None
 
@@ -308,7 +308,7 @@ class Engine:
         if wanted.cid is not None:
             return is_cid_of(job.prepared, wanted.cid) or job.is_all_from("ipfs")
         found = job.bad_blocks(self._layers())
-        return source.channel == "bittorrent" if found is None else not found
+        return job.is_all_from("bittorrent") if found is None else not found
 
     def _convict(self, source: Source, job: Job, blocks: int) -> None:
         what = f"{blocks:,} wrong block{'' if blocks == 1 else 's'}" if blocks else "wrong bytes"

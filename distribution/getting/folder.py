@@ -32,6 +32,7 @@ from ..release import parse_manifest
 if TYPE_CHECKING:
     from ..release import Manifest
     from .order import Order, Wanted
+    from .spans import Spans
 
 STATE = ".datacomp"
 MANIFEST, SIGNATURE, POINTER = "manifest.json", "manifest.json.sig", "latest.json"
@@ -224,6 +225,19 @@ class Folder:
                     item = json.loads(line)
                     yield str(item["path"]), (int(item["size"]), int(item["mtime_ns"]),
                                               str(item["sha256"]))  # fmt: skip
+
+
+def copy_spans(source: Path, target: Path, spans: Spans) -> None:
+    """Copy some spans of a file to the same places of another, which is made if need be."""
+    with source.open("rb", buffering=0) as read:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            for start, end in spans:
+                at = start
+                while at < end and (data := os.pread(read.fileno(), min(CHUNK, end - at), at)):
+                    at += os.pwrite(descriptor, data, at)
+        finally:
+            os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

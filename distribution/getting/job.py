@@ -6,8 +6,10 @@ import hashlib
 import os
 from typing import TYPE_CHECKING
 
-from ...durable import storage_errors
-from .folder import CHUNK
+from ...durable import read_json, storage_errors, write_json
+from ...errors import DatacompError, MissingError
+from .folder import CHUNK, copy_spans
+from .spans import both, joined, size_of, without
 from .trouble import Consequence, SourceTrouble
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from .mirror import Mirror
     from .order import Wanted
     from .source import Source
+    from .spans import Spans
+
+MAX_GAPS = 1 << 24
 
 
 class Yielded(Exception):  # noqa: N818  a change of hands, not a failure
@@ -27,14 +32,19 @@ class Yielded(Exception):  # noqa: N818  a change of hands, not a failure
 class Job:
     """A file being fetched into ``prepared``; one thread works on it at a time.
 
-    ``missing`` holds the (start, end) still to be fetched; ``given`` the (start, end, source) of
-    what was, so that a wrong byte has a name to it.
+    ``missing`` holds the spans still to be fetched, ``elsewhere`` how many bytes of them a source
+    has put where it keeps its own; ``given`` holds the (start, end, source) of what was fetched,
+    so that a wrong byte has a name to it.
+
+    A file grows from its beginning, so that its size tells a later run how far it got. Where it
+    has gaps, they are written down beside it before anything behind them is.
     """
 
     def __init__(self, wanted: Wanted, prepared: Path) -> None:
         self.wanted, self.prepared = wanted, prepared
         self.banned: dict[Source, str] = {}
-        self.missing = [(0, wanted.size)] if wanted.size else []
+        self.missing: Spans = [(0, wanted.size)] if wanted.size else []
+        self.elsewhere = 0
         self.given: list[tuple[int, int, Source]] = []
         self.kept_for: Source | None = None
         self.wanted_by: Source | None = None
@@ -43,19 +53,21 @@ class Job:
     @property
     def left(self) -> int:
         """Bytes still to be fetched."""
-        return sum(end - start for start, end in self.missing)
+        return size_of(self.missing) - self.elsewhere
 
     def resume(self) -> int:
         """Go on with what is prepared already; return how many bytes that is."""
         try:
             size = os.stat(self.prepared).st_size
         except FileNotFoundError:
+            self._gaps.unlink(missing_ok=True)
             return 0
-        if size > self.wanted.size:
+        gaps = self._read_gaps()
+        if size > self.wanted.size or gaps is None:
             os.truncate(self.prepared, 0)
-            size = 0
-        self.missing = [(size, self.wanted.size)] if size < self.wanted.size else []
-        return size
+            size, gaps = 0, []
+        self.missing = joined([*gaps, (size, self.wanted.size)])
+        return self.wanted.size - self.left
 
     def fetch(self, mirror: Mirror, source: Source, tell: Callable[[int], None]) -> None:
         """Fetch what is missing from one mirror. Raises SourceTrouble, Yielded, StorageError."""
@@ -72,8 +84,47 @@ class Job:
                         raise Yielded
                 if start < end:
                     raise SourceTrouble("broke off", Consequence.RETRY)
+                self._note_gaps()
         finally:
             os.close(descriptor)
+
+    def receive(self, staged: Path, spans: Spans, source: Source) -> None:
+        """Copy spans that are missing from where a source has put them. Raises StorageError."""
+        self.elsewhere = 0
+        if not spans:
+            return
+        left = without(self.missing, spans)
+        with storage_errors(self.prepared):
+            self._note_gaps(left)
+            copy_spans(staged, self.prepared, spans)
+        self.missing = left
+        self.given += ((start, end, source) for start, end in spans)
+
+    @property
+    def _gaps(self) -> Path:
+        return self.prepared.with_name(f"{self.prepared.name}.gaps")
+
+    def _note_gaps(self, missing: Spans | None = None) -> None:
+        """Write down what is missing, unless it is just the end."""
+        missing = self.missing if missing is None else missing
+        if len(missing) > 1 or (missing and missing[0][1] < self.wanted.size):
+            write_json(self._gaps, missing)
+        else:
+            self._gaps.unlink(missing_ok=True)
+
+    def _read_gaps(self) -> Spans | None:
+        """Return the gaps that a run before has left, None if they cannot be made out."""
+        try:
+            found = [(int(start), int(end)) for start, end in read_json(self._gaps, MAX_GAPS)]
+        except MissingError:
+            return []
+        except (DatacompError, TypeError, ValueError):
+            return None
+        return (
+            found
+            if joined(found) == found and both(found, [(0, self.wanted.size)]) == found
+            else None
+        )
 
     def _store(self, descriptor: int, chunk: bytes, start: int, end: int, source: Source) -> int:
         view = memoryview(chunk)
@@ -143,7 +194,7 @@ class Job:
         self._begin_hash()
         if bad is None:
             givers = {source for _, _, source in self.given}
-            alone = len(givers) == 1 and sum(end - start for start, end, _ in self.given) == size
+            alone = len(givers) == 1 and size_of(joined(g[:2] for g in self.given)) == size
             self.start_over()
             return (givers if alone else set()), 1
         guilty = {
@@ -157,16 +208,19 @@ class Job:
 
     def taken_whole(self, source: Source) -> None:
         """Note that another kind of source has put the whole file where it is prepared."""
-        self.missing, self.given = [], [(0, self.wanted.size, source)]
+        self.missing, self.elsewhere = [], 0
+        self.given = [(0, self.wanted.size, source)]
+        self._gaps.unlink(missing_ok=True)
         self._begin_hash()
 
     def is_all_from(self, channel: str) -> bool:
         """Tell whether every byte came, in this run, from sources of a channel."""
         ranges = [(start, end) for start, end, source in self.given if source.channel == channel]
-        return sum(end - start for start, end in ranges) == self.wanted.size
+        return size_of(joined(ranges)) == self.wanted.size
 
     def start_over(self) -> None:
         """Throw away what was fetched."""
         os.truncate(self.prepared, 0)
+        self._gaps.unlink(missing_ok=True)
         self.missing, self.given = [(0, self.wanted.size)], []
         self._begin_hash()
