@@ -182,7 +182,9 @@ def texts() -> Iterator[tuple[Path, str]]:
     """Yield every text file of the repository that is not made by a tool."""
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
-        if parts[0] in ("build", "dist", "demo") or any(_is_hidden(part) for part in parts):
+        if parts[0] in ("build", "dist", "demo") or "node_modules" in parts:
+            continue
+        if any(_is_hidden(part) for part in parts):
             continue
         if path.is_file() and path.stat().st_size < 1 << 20:
             try:
