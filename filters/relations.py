@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from ..errors import DatacompError
-from ..pools.linking import is_linked
 from ..pools.pool import Pool, pool_errors, quote
 from ..pools.schema import TRUTH
 
@@ -39,7 +38,6 @@ class Relations:
         self.pool = pool
         self.types = {n: kind for n, kind in pool.columns().items() if n.lower() != TRUTH}
         self.columns = list(self.types)
-        self._linked = is_linked(pool.connection)
         self._joined: dict[str, str] = {}
         self._made: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -57,21 +55,10 @@ class Relations:
 
     def show_candidates(self) -> None:
         """(Re)create the view that filters see."""
-        names = ", ".join(map(self._read, self.columns))
+        names = ", ".join(f"s.{quote(name)}" for name in self.columns)
         values = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())
         joins = " ".join(f"LEFT JOIN {t} ON {t}.uid = s.uid" for t in self._joined.values())
         self.create("VIEW", CANDIDATES, f"SELECT {names}{values} FROM samples s {joins}")
-
-    def _read(self, column: str) -> str:
-        """Return the SQL of a column of the samples.
-
-        Parquet files note a column's smallest and largest number, but not that it has NaN, and
-        DuckDB takes from that note that ``isnan`` is false. It knows nothing of what TRY gives.
-        """
-        name = f"s.{quote(column)}"
-        if not self._linked or self.types[column] not in ("FLOAT", "DOUBLE"):
-            return name
-        return f"TRY({name}) AS {quote(column)}"
 
     def create(self, kind: str, name: str, query: str) -> str:
         """(Re)create a temporary table or view; return its name."""

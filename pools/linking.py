@@ -15,6 +15,7 @@ import duckdb
 from ..errors import UsageError
 from . import schema
 from .adding import AddReport, register
+from .columns import columns_of, quote
 from .connection import connect, open_file, pool_errors
 from .sources import LinkableSource, SetAside, source_class
 from .staging import put_aside_of
@@ -109,9 +110,7 @@ def _link(
     connection.execute(
         f"DROP {'VIEW' if is_linked(connection) else 'TABLE'} IF EXISTS samples;"
         "CREATE VIEW samples AS "
-        + " UNION ALL BY NAME ".join(
-            f"SELECT *, {known}::INTEGER AS source FROM linked_{known}" for known, _ in rows
-        )
+        + " UNION ALL BY NAME ".join(_samples_of(connection, known) for known, _ in rows)
     )
     connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
     put_aside_of(connection, number, aside)
@@ -128,6 +127,22 @@ def _link(
     for item in aside:
         report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
     return report
+
+
+def _samples_of(connection: duckdb.DuckDBPyConnection, number: int) -> str:
+    """Return the SQL of the samples of one linked source.
+
+    Parquet files note a column's smallest and largest number, but not that it has NaN, and
+    DuckDB takes from that note that ``isnan`` is false. It knows nothing of what TRY gives.
+    """
+    linked = f"linked_{number}"
+    exact = ", ".join(
+        f"TRY({quote(name)}) AS {quote(name)}"
+        for name, kind in columns_of(connection, linked).items()
+        if kind in ("FLOAT", "DOUBLE")
+    )
+    every = f"* REPLACE ({exact})" if exact else "*"
+    return f"SELECT {every}, {number}::INTEGER AS source FROM {linked}"
 
 
 def _linked_files(connection: duckdb.DuckDBPyConnection, home: Path) -> list[Path]:

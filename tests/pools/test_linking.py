@@ -1,6 +1,7 @@
 import json
 import tempfile
 
+import numpy as np
 import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.pools import AddReport, Pool
@@ -117,3 +118,24 @@ def test_metadata_that_are_gone_are_named(tmp_path, empty, commonpool):
     (folder / "01ab.parquet").unlink()
     with pytest.raises(DataError, match=r"01ab\.parquet"):
         empty.uids()
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_nan_in_linked_files_is_nan_in_every_question(tmp_path, empty, commonpool, as_folder):
+    scores = np.array([0.1, np.nan, 0.3, -np.inf, 0.2], np.float32)
+    folder = commonpool(tmp_path / "m", clip_l14_similarity_score=scores)
+    empty.add(link(folder))
+    empty.close()
+
+    def ask(statement):
+        with query(folder if as_folder else empty.path, statement) as cursor:
+            return cursor.fetchall()
+
+    score = "clip_l14_similarity_score"
+    assert ask(f"SELECT isnan({score}), isinf({score}) FROM samples ORDER BY uid LIMIT 5") == [
+        (False, False), (True, False), (False, False), (False, True), (False, False),
+    ]  # fmt: skip
+    assert ask(f"SELECT count(*) FROM samples WHERE isnan({score})") == [(2,)]
+    assert ask(f"SELECT count(*) FROM samples WHERE {score} = 'nan'") == [(2,)]
+    assert ask(f"SELECT count(*) FROM samples WHERE {score} < 0") == [(2,)]
+    assert ask(f"SELECT isnan(max({score})), min({score}) = '-inf' FROM samples") == [(True, True)]
