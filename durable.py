@@ -44,9 +44,21 @@ def storage_errors(path: Path | str) -> Iterator[None]:
         raise
 
 
+class _Settings:
+    attempt = ""
+
+
+def name_attempt(name: str) -> None:
+    """Let what this process prepares have names of its own from now on.
+
+    For a worker whose partition another one may be working on too, having taken it for dead.
+    """
+    _Settings.attempt = f".{name}"
+
+
 def partial_path(path: Path) -> Path:
     """Return the hidden name under which ``path`` is prepared."""
-    return path.with_name(f".{path.name}.partial")
+    return path.with_name(f".{path.name}{_Settings.attempt}.partial")
 
 
 def fsync_directory(path: Path) -> None:

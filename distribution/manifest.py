@@ -8,6 +8,7 @@ folder, collide on some file system or stand there twice are refused.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import unicodedata
@@ -20,6 +21,7 @@ from typing import Any
 from ..durable import canonical_json, read_json, sha256_file, write_bytes
 from ..durable import digest as digest_of
 from ..errors import DataError, IntegrityError, MissingError, UnsafeInputError
+from ..pools.engine import ALL, Workers, engine_of
 from ..progress import Progress
 
 FORMAT = "datacomp-manifest"
@@ -130,18 +132,16 @@ def load(path: Path | str) -> Manifest:
     return value
 
 
-def verify(directory: Path | str, manifest: Manifest, workers: int = 1) -> list[Problem]:
+def verify(directory: Path | str, manifest: Manifest, workers: Workers = 1) -> list[Problem]:
     """Read every file of the manifest and return what is wrong, in the manifest's order.
 
     Files that the manifest does not name are none of its business.
     """
     directory = Path(directory)
     problems: list[Problem] = []
-    with (
-        Progress("verifying", manifest["total_bytes"], "bytes") as progress,
-        ThreadPoolExecutor(max(workers, 1)) as threads,
-    ):
-        found = threads.map(lambda item: _verify_file(directory, item), manifest["files"])
+    look = functools.partial(_verify_file, directory)
+    with Progress("verifying", manifest["total_bytes"], "bytes") as progress:
+        found = engine_of(workers).map(look, manifest["files"], threads=ALL)
         for item, problem in zip(manifest["files"], found, strict=True):
             progress.advance(item["size"])
             if problem is not None:

@@ -49,6 +49,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[shards]": config.ShardsSection,
     "[train]": config.TrainSection,
     "[evaluate]": config.EvaluateSection,
+    "[engine]": config.EngineSection,
 }
 
 FILTER_EXAMPLES: dict[str, dict[str, Any]] = {

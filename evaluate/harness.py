@@ -1,11 +1,16 @@
-"""The evaluation: one process, one model, task after task, each result durable at once."""
+"""The evaluation: one model, task after task, each result durable at once.
+
+Without an engine one process does it all, with the model loaded once; with one, its workers take
+a task each, and each worker loads the model once.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ from typing import Any
 from ..durable import append_line
 from ..errors import DatacompError, DataError, MissingError, StorageError, UsageError
 from ..pools.clip_model import ModelSpec
+from ..pools.engine import Engine
 from ..progress import say, warn
 from .classification import evaluate_classification
 from .digests import record, verify
@@ -64,6 +70,7 @@ def evaluate(
     precision: str = "fp32",
     workers: int | None = None,
     batch_size: int = 64,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Evaluate ``tasks`` and append each result to ``output`` as one line of JSON.
 
@@ -71,7 +78,8 @@ def evaluate(
     class labels are measured.
 
     A task that ``output`` already holds for the same model, data and version is skipped; a
-    task that fails is named in ``failed`` and does not stop the others. Raises DataError
+    task that fails is named in ``failed`` and does not stop the others. The lines are in the
+    order of the tasks. ``workers`` is how many threads decode images. Raises DataError
     when ``output`` holds another model's results, MissingError without the folder ``data``,
     and the model's own errors.
     """
@@ -87,23 +95,36 @@ def evaluate(
     identity = model.identity(precision)
     done = _results_of(output, identity)
     evaluation = Evaluation()
-    embedder: Embedder | None = None
-    for task in _present(data, tasks, evaluation):
-        try:
-            evalset = open_evalset(data, task)
-            provenance = _provenance(task, _pinned(data, evalset), identity, probe)
-        except (DatacompError, OSError) as error:
-            _fail(evaluation, task, error)
-            continue
-        earlier = done.get(task.key)
-        if earlier is not None and _same(earlier.provenance, provenance):
-            say(f"{task.key}: done before", level=1)
-            evaluation.results.append(earlier)
-            evaluation.skipped.append(task.key)
-            continue
-        if embedder is None:
-            embedder = Embedder(model.load(device, precision), workers, batch_size)
-        _evaluate_one(evalset, provenance, embedder, output, evaluation)
+    present = _present(data, tasks, evaluation)
+    loaded = _Loaded(model, device, precision, workers, batch_size)
+
+    def jobs() -> Iterator[_Job]:
+        for task in present:
+            try:
+                evalset = open_evalset(data, task)
+                provenance = _provenance(task, _pinned(data, evalset), identity, probe)
+            except (DatacompError, OSError) as error:
+                _fail(evaluation, task, error)
+                continue
+            earlier = done.get(task.key)
+            if earlier is not None and _same(earlier.provenance, provenance):
+                say(f"{task.key}: done before", level=1)
+                evaluation.results.append(earlier)
+                evaluation.skipped.append(task.key)
+                continue
+            yield _Job(loaded, data, task, provenance)
+
+    if engine is None:
+        embedder = functools.cache(loaded.embedder)
+        measured = (_measure(job, embedder()) for job in jobs())
+    else:
+        engine.require("train", "torch", "open_clip")
+        engine.reach(data, model.checkpoint)
+        measured = engine.map(_measure_apart, jobs(), gpu=device != "cpu")
+    for found in measured:
+        _keep(found, output, evaluation)
+    order = {task.key: place for place, task in enumerate(tasks)}
+    evaluation.results.sort(key=lambda result: order[result.key])
     return evaluation
 
 
@@ -132,31 +153,82 @@ def _pinned(data: Path, evalset: EvalSet) -> str:
     return digest
 
 
-def _evaluate_one(
-    evalset: EvalSet,
-    provenance: dict[str, Any],
-    embedder: Embedder,
-    output: Path,
-    evaluation: Evaluation,
-) -> None:
-    task, aside = evalset.task, SetAside()
+@dataclass(frozen=True)
+class _Loaded:
+    """A model, and how it is to be loaded and used."""
+
+    model: ModelSpec | VisionSpec
+    device: str
+    precision: str
+    workers: int
+    batch_size: int
+
+    def embedder(self) -> Embedder:
+        """Load the model."""
+        model = self.model.load(self.device, self.precision)
+        return Embedder(model, self.workers, self.batch_size)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A task to measure a model on."""
+
+    loaded: _Loaded
+    data: Path
+    task: Task
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What came of a task: a result, or why there is none."""
+
+    task: Task
+    result: Result | None
+    error: str = ""
+
+
+def _measure(job: _Job, embedder: Embedder) -> _Measured:
+    task, aside = job.task, SetAside()
     try:
-        probe = provenance.get("probe")
+        probe = job.provenance.get("probe")
         measure = FAMILIES[task.family] if probe is None else PROBES[probe]
-        outcome = measure(evalset, embedder, aside)
+        outcome = measure(open_evalset(job.data, task), embedder, aside)
     except StorageError:
         raise
     except (DatacompError, OSError) as error:
-        _fail(evaluation, task, error)
+        return _Measured(task, None, str(error))
+    return _Measured(task, _result(task, outcome, aside, job.provenance))
+
+
+def _measure_apart(job: _Job) -> _Measured:
+    """Measure in a worker, which has one processor and loads each model once."""
+    import torch
+
+    torch.set_num_threads(1)
+    return _measure(job, _embedder(job.loaded, job.provenance["checkpoint"]))
+
+
+@functools.lru_cache(maxsize=1)
+def _embedder(loaded: _Loaded, weights: str) -> Embedder:
+    del weights  # only tells two files of one name apart
+    return loaded.embedder()
+
+
+def _keep(found: _Measured, output: Path, evaluation: Evaluation) -> None:
+    """Append a result to the file, or note that there is none."""
+    result = found.result
+    if result is None:
+        _fail(evaluation, found.task, found.error)
         return
-    result = _result(task, outcome, aside, provenance)
     append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
-    if aside.count:
-        warn(f"{task.key}: {aside.count:,} samples set aside, first {aside.named[0]}")
+    if result.set_aside:
+        first = result.provenance["set_aside_samples"][0]
+        warn(f"{result.key}: {result.set_aside:,} samples set aside, first {first}")
     evaluation.results.append(result)
 
 
-def _fail(evaluation: Evaluation, task: Task, error: Exception) -> None:
+def _fail(evaluation: Evaluation, task: Task, error: Exception | str) -> None:
     evaluation.failed[task.key] = str(error)
     warn(f"{task.key} failed: {error}")
 

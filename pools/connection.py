@@ -20,8 +20,8 @@ import duckdb
 from ..errors import DataError, MissingError, StorageError, UsageError
 from . import schema
 from .interrupts import interruptible, watch
+from .parallel import MEMORY_VARIABLE
 
-MEMORY_VARIABLE = "DATACOMP_MEMORY"
 MEMORY = "50%"
 """Share of the machine's memory that a connection may take, if nothing else is said."""
 

@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from ..errors import RunError
 
+MEMORY_VARIABLE = "DATACOMP_MEMORY"
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -26,12 +28,14 @@ def default_workers() -> int:
     return os.cpu_count() or 1
 
 
-def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) -> Iterator[R]:
+def map_ordered(
+    function: Callable[[T], R], tasks: Iterable[T], workers: int, memory: str | None = None
+) -> Iterator[R]:
     """Yield ``function(task)`` for every task, in order, computed by ``workers`` processes.
 
     Tasks are drawn a little ahead of the results, so memory holds a few of them at a time. One
     worker means this process. The first exception ends the work; a worker that dies without a
-    word is a RunError.
+    word is a RunError. ``memory`` is what the database in each may take.
     """
     if workers <= 1:
         yield from map(function, tasks)
@@ -39,8 +43,8 @@ def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) ->
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
     context = multiprocessing.get_context("forkserver")
     # Workers are forked from a server that has imported what they need, once for all.
-    context.set_forkserver_preload([function.__module__])
-    executor = ProcessPoolExecutor(workers, context, _start_worker)
+    context.set_forkserver_preload([_module_of(function)])
+    executor = ProcessPoolExecutor(workers, context, _start_worker, (memory,))
     waiting: deque[Future[R]] = deque()
     try:
         for task in tasks:
@@ -56,6 +60,10 @@ def map_ordered(function: Callable[[T], R], tasks: Iterable[T], workers: int) ->
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _module_of(function: Callable[..., object]) -> str:
+    return getattr(function, "func", function).__module__  # "func" is that of a partial
 
 
 def map_threads(
@@ -80,8 +88,10 @@ def map_threads(
                 future.cancel()
 
 
-def _start_worker() -> None:
+def _start_worker(memory: str | None) -> None:
     """Leave interrupts to the parent, and die with it: an orphan would go on writing files."""
+    if memory is not None:
+        os.environ[MEMORY_VARIABLE] = memory
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

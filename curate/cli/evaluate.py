@@ -9,9 +9,11 @@ import click
 
 from ...errors import MissingError, UsageError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+from .engines import engine_option
 
 if TYPE_CHECKING:
     from ...evaluate.harness import Evaluation
+    from ...pools.engine import Engine
 
 
 @click.command(
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
+@engine_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Results file; by default eval_results.jsonl (knn_results.jsonl, "
@@ -55,6 +58,7 @@ def evaluate(
     device: str,
     precision: str,
     workers: int | None,
+    engine: Engine | None,
     batch_size: int,
     output: Path | None,
     as_json: bool,
@@ -78,6 +82,7 @@ def evaluate(
     evaluation = evaluate_model(
         spec, data, select_tasks(_patterns(tasks), suite, data), output,
         probe=probe, device=device, precision=precision, workers=workers, batch_size=batch_size,
+        engine=engine,
     )  # fmt: skip
     if as_json:
         emit_json(

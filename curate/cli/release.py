@@ -10,10 +10,12 @@ import click
 
 from ...progress import say
 from .common import counted, emit_json, emit_table, examples, json_option
+from .engines import engine_options
 from .push import push
 
 if TYPE_CHECKING:
     from ...distribution.release import CreateReport, Plan, SigningKey
+    from ...pools.engine import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,9 +31,7 @@ _key_option = click.option(
     help="The private key [default: ~/.config/datacomp/release.key, made if it is not there].",
 )  # fmt: skip
 _releases_argument = click.argument("folder", type=_PATH, metavar="RELEASES")
-_workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Files read at a time [default: all processors]."
-)
+_workers_option = engine_options("Files read at a time [default: all processors].")
 _days_option = click.option(
     "--valid-days", type=click.FloatRange(min=0, min_open=True, max=3650), default=30,
     show_default=True, help="How long latest.json is to be believed.",
@@ -270,7 +270,7 @@ def verify(
     folder: Path,
     version: str | None,
     deep: bool,
-    workers: int | None,
+    workers: Engine,
     as_json: bool,
 ) -> None:
     """Check signatures, the chain of versions and every byte, offline."""

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .common import SET_ASIDE, counted, emit_json, examples, json_option
+from .engines import engine_options
+
+if TYPE_CHECKING:
+    from ...pools.engine import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = click.Path(path_type=Path)
-_workers_option = click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes to use [default: all processors]."
-)
+_workers_option = engine_options("Processes to use [default: all processors].")
 LISTED = 50
 """How many problems are printed; --json lists all."""
 
@@ -43,7 +45,7 @@ def index(
     ctx: click.Context,
     source: str,
     out: Path | None,
-    workers: int | None,
+    workers: Engine,
     keep_going: bool,
     as_json: bool,
 ) -> None:
@@ -219,7 +221,7 @@ def _say_missing(report: Any, out: Path) -> None:
 def check(
     ctx: click.Context,
     directory: Path,
-    workers: int | None,
+    workers: Engine,
     page: Path | None,
     repair: bool,
     as_json: bool,

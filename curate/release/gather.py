@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...distribution.release import Facts, Source
 from ...durable import read_json
 from ...errors import DataError, MissingError, UnsafeInputError
+from ...pools.engine import Workers
 from ..shards.index import Index, ensure_index
 from ..shards.storage import METADATA
 
@@ -36,7 +37,7 @@ class Gathered:
 
 def gather(
     dataset: Path,
-    workers: int | None = None,
+    workers: Workers = None,
     pool: Path | None = None,
     subset: Path | None = None,
 ) -> Gathered:

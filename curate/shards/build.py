@@ -27,7 +27,7 @@ from ...distribution.manifest import FileEntry
 from ...durable import atomic_path, digest, sha256_file, write_json, write_text
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
-from ...pools.parallel import default_workers, map_ordered, map_threads
+from ...pools.engine import Engine, Workers, engine_of
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
@@ -90,7 +90,7 @@ def build_shards(
     out: Path | str,
     *,
     shard_size: int = SHARD_SIZE,
-    workers: int | None = None,
+    workers: Workers = None,
     shuffle: int | None = None,
     weights: Path | str | None = None,
     mix: Sequence[float] = (),
@@ -113,18 +113,19 @@ def build_shards(
         raise UsageError("no source given; name a folder of tars or a pool")
     if pad is not None and (pad <= 0 or pad % tar.BLOCK):
         raise UsageError(f"tars can be padded to a multiple of {tar.BLOCK} bytes, not of {pad}")
-    workers = workers or default_workers()
+    engine = engine_of(workers)
     wanted = Wanted.read(
         Path(subset), weights=None if weights is None else Path(weights), mix=mix,
         shard_size=shard_size, shuffle=shuffle, keep_going=keep_going,
     )  # fmt: skip
     with locked(out):
         refuse_foreign(out)
-        origin = open_origin(sources, workers, keep_going)
+        origin = open_origin(sources, engine, keep_going)
         try:
             plan = _plan(origin, wanted, pad, None if blur is None else Path(blur))
             claim(out, plan.identity)
-            return _build(origin, plan, wanted.subset, out, workers)
+            engine.reach(*origin.places(), out)
+            return _build(origin, plan, wanted.subset, out, engine)
         finally:
             origin.close()
 
@@ -215,7 +216,7 @@ class _Task:
     boxes: list[list[Box]] | None = None
 
 
-def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, workers: int) -> BuildReport:
+def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine) -> BuildReport:
     parts = plan.parts
     known = known_entries(out)
     whole = [
@@ -234,13 +235,13 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, workers: int) -
         set_aside=dict(origin.set_aside),
     )
     tasks = _tasks(origin, plan, out, whole, known)
-    workers = min(workers, max(1, len(parts) - sum(whole) if known else len(parts)))
+    count = len(parts) - sum(whole) if known else len(parts)
     # Copying is hashing and waiting for the disk, which let go of Python's lock: a few threads do
     # it without the time that processes take to start.
     copies = isinstance(origin, TarOrigin) and plan.faces is None
-    spread = map_threads if copies and workers <= THREADS else map_ordered
+    built = engine.map(_run, tasks, count=count, threads=THREADS if copies else 0)
     with Progress("building shards", plan.total) as progress:
-        for number, entry in enumerate(spread(_run, tasks, workers)):
+        for number, entry in enumerate(built):
             entries.append(entry)
             first, last = parts[number]
             progress.advance(last - first)

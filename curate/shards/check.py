@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from ...distribution import manifest as manifests
 from ...errors import DataError, UnsafeInputError
 from ...pools import tar
+from ...pools.engine import Engine, Workers, engine_of
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
-from ...pools.parallel import default_workers, map_ordered
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
@@ -85,18 +85,19 @@ class CheckReport:
 
 
 def check_shards(
-    directory: Path | str, workers: int | None = None, page: Path | str | None = None
+    directory: Path | str, workers: Workers = None, page: Path | str | None = None
 ) -> CheckReport:
     """Read every sample of every tar in a folder; raises only if there is nothing to check.
 
     ``page`` is where a page goes that shows the problems and some samples.
     """
     directory = Path(directory)
-    workers = workers or default_workers()
     paths = [directory / name for name in tar_names(directory)]
     shards: list[_Shard] = []
+    engine = engine_of(workers)
+    engine.reach(directory)
     with Progress("checking", len(paths), "shards") as progress:
-        for shard in map_ordered(_check_tar, paths, min(workers, len(paths))):
+        for shard in engine.map(_check_tar, paths, count=len(paths)):
             shards.append(shard)
             progress.advance()
     report = CheckReport(str(directory), len(shards), sum(shard.samples for shard in shards))
@@ -107,7 +108,7 @@ def check_shards(
     problems += _meta(directory, report)
     problems += _uids(directory, shards)
     problems += _index(directory, shards)
-    problems += _manifest(directory, shards, workers)
+    problems += _manifest(directory, shards, engine)
     report.problems = sorted(problems)
     if page is not None:
         from .check_page import write_check_page
@@ -299,7 +300,7 @@ def _uids_and_offsets(table: pa.RecordBatch) -> tuple[UidArray, NDArray[np.int64
     return uid_records(table["uid"], PARQUET), integers(table["offset"], PARQUET)
 
 
-def _manifest(directory: Path, shards: list[_Shard], workers: int) -> Iterator[Problem]:
+def _manifest(directory: Path, shards: list[_Shard], engine: Engine) -> Iterator[Problem]:
     path = directory / manifests.NAME
     if not path.is_file():
         return
@@ -308,7 +309,7 @@ def _manifest(directory: Path, shards: list[_Shard], workers: int) -> Iterator[P
     except DataError as error:
         yield Problem(path.name, "", "unreadable", str(error))
         return
-    for problem in manifests.verify(directory, manifest, workers):
+    for problem in manifests.verify(directory, manifest, engine):
         kind = MANIFEST_KINDS.get(problem.kind, problem.kind)
         yield Problem(problem.path, "", kind, problem.detail)
     listed = {item["path"] for item in manifest["files"]}

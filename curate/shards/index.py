@@ -19,7 +19,8 @@ import numpy as np
 
 from ...durable import atomic_path
 from ...errors import DataError, UsageError
-from ...pools.parallel import default_workers, map_ordered, map_threads
+from ...pools.engine import Workers, engine_of
+from ...pools.parallel import default_workers, map_threads
 from ...pools.ranges import Stamp, is_remote, join
 from ...pools.uids import UidArray, to_hex
 from ...progress import Progress
@@ -130,7 +131,7 @@ class Index:
 
 def index_shards(
     source: Path | str,
-    workers: int | None = None,
+    workers: Workers = None,
     keep_going: bool = False,
     out: Path | str | None = None,
 ) -> IndexReport:
@@ -197,9 +198,7 @@ def load_index(directory: Path | str) -> Index | None:
     return Index(directory, found.root, found.shards, found.sha256)
 
 
-def ensure_index(
-    directory: Path | str, workers: int | None = None, keep_going: bool = False
-) -> Index:
+def ensure_index(directory: Path | str, workers: Workers = None, keep_going: bool = False) -> Index:
     """Return the index of a folder, made or brought up to date first where needed."""
     found = load_index(directory)
     if found is None:
@@ -213,15 +212,17 @@ def ensure_index(
 # -- putting the tars together ---------------------------------------------------------------
 
 
-def _read_all(tars: Tars, previous: StoredIndex | None, workers: int | None) -> Iterator[Found]:
+def _read_all(tars: Tars, previous: StoredIndex | None, workers: Workers) -> Iterator[Found]:
     """Yield the rows of every tar in order, from the previous index where it is unchanged."""
     reusable = previous.reusable() if previous else {}
     changed = [join(tars.root, name) for name in tars.names if name not in reusable]
+    engine = engine_of(workers)
     if tars.remote:
-        fresh = map_threads(read_tar, changed, workers or REQUESTS)
+        fresh = engine.map(read_tar, changed, worth=REQUESTS, threads=REQUESTS)
     else:
-        workers = workers or _enough_workers(changed)
-        fresh = map_ordered(read_tar, changed, min(workers, max(len(changed), 1)))
+        engine.reach(tars.root)
+        worth = _enough_workers(changed)
+        fresh = engine.map(read_tar, changed, count=len(changed), worth=worth)
     with Progress("indexing", len(tars.names), "shards") as progress:
         for name in tars.names:
             if name in reusable and previous is not None:

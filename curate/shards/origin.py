@@ -19,8 +19,9 @@ import numpy as np
 
 from ...durable import canonical_json
 from ...errors import DataError, IntegrityError, MissingError, UsageError
+from ...pools.engine import Workers
 from ...pools.images import probe
-from ...pools.ranges import OpenFiles, Stamp
+from ...pools.ranges import OpenFiles, Stamp, is_remote
 from ...pools.uids import UidArray, to_hex
 from ...pools.views import read_samples
 from .index import ensure_index
@@ -83,6 +84,10 @@ class Origin(ABC):
     def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
         """Yield a slice for each part [first, last) of the output."""
 
+    @abstractmethod
+    def places(self) -> list[Path]:
+        """Return the folders and files that workers read."""
+
     def close(self) -> None:  # noqa: B027
         """Let go of what the origin holds open."""
 
@@ -109,7 +114,7 @@ class TarOrigin(Origin):
 
     kind = "shards"
 
-    def __init__(self, sources: Sequence[Path], workers: int, keep_going: bool) -> None:
+    def __init__(self, sources: Sequence[Path], workers: Workers, keep_going: bool) -> None:
         self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
         self._chosen: Selection | None = None
         self.set_aside = sum((index.set_aside for index in self._indexes), Counter())
@@ -121,6 +126,10 @@ class TarOrigin(Origin):
         """Look the uids up in the indexes."""
         self._chosen = choose(self._indexes, wanted)
         return len(self._chosen), self._chosen.missing
+
+    def places(self) -> list[Path]:
+        """Return the folders of the tars that lie on a file system."""
+        return [Path(index.root) for index in self._indexes if not is_remote(index.root)]
 
     def uids(self, first: int, last: int) -> UidArray:
         """Return the uids of some places."""
@@ -214,6 +223,10 @@ class PoolOrigin(Origin):
         self._uids = uids
         self._order, self._copy = order_samples(uids, counts, wanted.shuffle)
         return len(self._order), missing
+
+    def places(self) -> list[Path]:
+        """Return the roots of the images."""
+        return list(self._roots.values())
 
     def uids(self, first: int, last: int) -> UidArray:
         """Return the uids of some places."""
@@ -319,7 +332,7 @@ def _sample_json(row: dict[str, Any]) -> bytes:
 # -- either ----------------------------------------------------------------------------------
 
 
-def open_origin(sources: Sequence[Path], workers: int, keep_going: bool) -> Origin:
+def open_origin(sources: Sequence[Path], workers: Workers, keep_going: bool) -> Origin:
     """Return the origin of some folders of tars (indexed first if need be), or of a pool."""
     for source in sources:
         if not source.exists():

@@ -19,6 +19,7 @@ from typing import Any
 from ...durable import atomic_path, fsync_directory, write_json, write_text
 from ...errors import DataError, UnsafeInputError
 from ...pools import tar
+from ...pools.engine import Workers
 from .check import CheckReport, Problem, check_shards
 from .folder import locked
 from .index import index_shards
@@ -45,7 +46,7 @@ class RepairReport:
 
 
 def repair_shards(
-    directory: Path | str, workers: int | None = None, page: Path | str | None = None
+    directory: Path | str, workers: Workers = None, page: Path | str | None = None
 ) -> RepairReport:
     """Check a folder of shards, set bad samples aside, and check again.
 

@@ -11,6 +11,7 @@ from typing import Any
 from ... import __version__
 from ...durable import atomic_directory, digest, write_json, write_text
 from ...errors import UsageError
+from ...pools.engine import Workers
 from ...pools.ranges import is_remote
 from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
 from .index import ensure_index
@@ -56,7 +57,7 @@ def select_shards(
     mix: Sequence[float] = (),
     shard_size: int = SHARD_SIZE,
     shuffle: int | None = None,
-    workers: int | None = None,
+    workers: Workers = None,
     keep_going: bool = False,
 ) -> SelectReport:
     """Write the view ``out`` of the samples of ``subset`` in indexed tars.

@@ -28,6 +28,7 @@ from ...filters.assets import ASSETS, with_assets
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source, source_class
 from ...pools.sources.base import Source
+from ..engine.choice import ADDRESS, SIZE, EngineChoice
 from .complaints import explain
 from .location import Location, line_of
 
@@ -168,6 +169,29 @@ class EvaluateSection(_Section):
     )  # fmt: skip
 
 
+class EngineSection(_Section):
+    """[engine]: who works on partitions: processes of this machine, or a Ray cluster."""
+
+    kind: Literal["local", "ray"] = Field("local", description="local or ray")
+    address: str = Field(
+        "auto", pattern=rf"^({ADDRESS})$",
+        description="cluster: auto (the one of this machine), local (one made here), HOST:PORT",
+        examples=['address = "10.0.0.1:6379"'],
+    )  # fmt: skip
+    workers: int | None = Field(
+        None, ge=1, description="partitions at a time (1 locally, else every processor)"
+    )
+    memory: str | None = Field(
+        None, pattern=rf"^({SIZE})$",
+        description="most memory a worker may take", examples=['memory = "4GB"'],
+    )  # fmt: skip
+
+    def choice(self) -> EngineChoice:
+        """Return the engine that is meant."""
+        workers = self.workers or (1 if self.kind == "local" else None)
+        return EngineChoice(self.kind, self.address, workers, self.memory)
+
+
 class Study(_Section):
     """A validated datacomp.toml."""
 
@@ -178,6 +202,7 @@ class Study(_Section):
     shards: ShardsSection = Field(default_factory=lambda: ShardsSection.model_validate({}))
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
+    engine: EngineSection = Field(default_factory=lambda: EngineSection.model_validate({}))
     _file: Path = PrivateAttr(Path("datacomp.toml"))
     _home: Path = PrivateAttr(Path())
     _text: str = PrivateAttr("")
@@ -207,6 +232,12 @@ class Study(_Section):
         if self.evaluate.data is not None:
             return self.home / self.evaluate.data
         return self.output / "evalsets"
+
+    def at(self, address: str) -> Study:
+        """Return the study with its cluster at another address."""
+        return self.model_copy(
+            update={"engine": self.engine.model_copy(update={"address": address})}
+        )
 
     def sources(self) -> list[Source]:
         """Open the pool's sources; those that make their files do so in the output folder."""

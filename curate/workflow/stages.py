@@ -12,11 +12,13 @@ from typing import Any
 from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
 from ...pools.connection import MEMORY_VARIABLE
+from ...pools.engine import Engine
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
 from ...pools.uids import UidArray, to_hex
 from ...pools.views import METADATA
 from ...progress import warn
+from ..engine import open_engine
 from .config import Study
 
 CLEAN = "clean"
@@ -144,18 +146,22 @@ def build(study: Study, name: str) -> dict[str, Any]:
     out = study.shards_dir(name)
 
     def attempt() -> dict[str, Any]:
+        with open_engine(study.engine.choice()) as engine:
+            return made(engine)
+
+    def made(engine: Engine) -> dict[str, Any]:
         if study.shards.view:
             # The pool takes the first of equal samples too, so two of one uid are no error.
             view = select_shards(
                 [source.path for source in study.sources()], study.subset_path(name), out,
-                shard_size=study.shards.size, workers=1, keep_going=True,
+                shard_size=study.shards.size, workers=engine, keep_going=True,
             )  # fmt: skip
             return {"digest": view.digest, "samples": view.samples, "shards": view.shards,
                     SET_ASIDE: view.missing}  # fmt: skip
         with _memory_variable(study.pool.memory):
             report = build_shards(
                 study.pool_path, study.subset_path(name), out,
-                shard_size=study.shards.size, workers=1,
+                shard_size=study.shards.size, workers=engine,
             )  # fmt: skip
         return {"digest": report.digest, "samples": report.samples, "shards": report.shards}
 
@@ -220,10 +226,14 @@ def evaluate(study: Study, name: str, seed: int, keys: list[str]) -> dict[str, A
         torch.set_num_threads(study.train.threads)
     run = load_run(study.run_dir(name, seed))
     known = load_tasks()
-    found = evaluate_model(
-        run.spec, study.eval_data, [known[key] for key in keys], run.results,
-        device=study.train.device, workers=study.train.threads,
-    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        choice, engine = study.engine.choice(), None
+        if choice.kind != "local":  # whose runs are evaluated side by side
+            engine = stack.enter_context(open_engine(choice))
+        found = evaluate_model(
+            run.spec, study.eval_data, [known[key] for key in keys], run.results,
+            device=study.train.device, workers=study.train.threads, engine=engine,
+        )  # fmt: skip
     if found.failed:
         key, reason = next(iter(found.failed.items()))
         more = f" (and {len(found.failed) - 1} more tasks)" if len(found.failed) > 1 else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ...evaluate.tasks import select_tasks
 from ...filters.assets import parts
 from ...pools.views import METADATA
 from ...progress import say
+from ..engine import open_engine
 from . import stages
 from .checks import check_inputs
 from .config import RUN, DatasetSection, Study
@@ -49,8 +52,8 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
     require_extra()
     check_inputs(study)
     evaluation = evaluation_tasks(study)
-    tasks = plan(study, evaluation)
-    with exclusive_folder(study.output):
+    with exclusive_folder(study.output), joined(study) as study:  # noqa: PLR1704
+        tasks = plan(study, evaluation)
         scheduler = Scheduler(study.output / "stages", study.train.parallel)
         if only is not None:
             tasks = _only(scheduler, tasks, only)
@@ -64,6 +67,19 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
             return StudyReport(study.output, None, aside)
         results = write_outputs(study, evaluation, records)
     return StudyReport(study.output, results, aside)
+
+
+@contextlib.contextmanager
+def joined(study: Study) -> Iterator[Study]:
+    """Yield the study with a cluster that its stages can join: it is asked, or made, only once."""
+    if study.engine.kind == "local":
+        yield study
+        return
+    from ..engine.cluster import RayEngine
+
+    with open_engine(study.engine.choice()) as engine:
+        assert isinstance(engine, RayEngine)
+        yield study.at(engine.address)
 
 
 def write_outputs(

@@ -15,7 +15,7 @@ from typing import Any
 
 from ...durable import write_bytes
 from ...errors import DataError, UsageError
-from ...pools.parallel import default_workers
+from ...pools.engine import Workers, engine_of
 from .. import manifest as plain
 from .about import About
 from .describe import Shape, describe
@@ -50,7 +50,7 @@ class Plan:
     trackers: tuple[str, ...] = ()
     removal: Removal | None = None
     rehash: bool = False
-    workers: int | None = None
+    workers: Workers = None
     valid_days: float = VALID_DAYS
 
 
@@ -120,7 +120,7 @@ def create_version(
         reader = Reader(
             state, shape.piece_length, shape.profile,
             parent=parent, there=there, rehash=plan.rehash,
-            workers=plan.workers or default_workers(),
+            engine=engine_of(plan.workers),
         )  # fmt: skip
         reading = reader.read(sources)
         day = plan.date or (there.manifest.date if there else f"{datetime.now(UTC):%Y-%m-%d}")

@@ -8,7 +8,9 @@ system, is written in the same pass.
 
 from __future__ import annotations
 
+import functools
 import os
+import secrets
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from ...durable import digest, storage_errors
 from ...errors import DataError, IntegrityError, MissingError
-from ...pools.parallel import map_threads
+from ...pools.engine import ALL, Engine
 from ...progress import Progress, warn
 from .digests import Record, read_digests
 from .folder import Release
@@ -72,6 +74,15 @@ class _Job:
     record: Record | None = None
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """How pieces and CIDs are made, and the folder that copies go to."""
+
+    piece_length: int
+    profile: str
+    objects: Path
+
+
 class Reader:
     """Reads files into the memory of a folder of releases, for one version."""
 
@@ -84,12 +95,13 @@ class Reader:
         parent: Release | None = None,
         there: Release | None = None,
         rehash: bool = False,
-        workers: int = 1,
+        engine: Engine,
     ) -> None:
         self._state, self._piece_length, self._profile = state, piece_length, profile
-        self._workers, self._parent = workers, parent
+        self._engine, self._parent = engine, parent
         self._made = [] if rehash else [release for release in (there, parent) if release]
         self._seen = {} if rehash else state.seen()
+        self._shape = _Shape(piece_length, profile, state.objects)
         self._device = state.folder.stat().st_dev
 
     def read(self, sources: Sequence[Source]) -> Reading:
@@ -97,6 +109,7 @@ class Reader:
 
         Raises MissingError, DataError, IntegrityError (a file changes meanwhile), StorageError.
         """
+        self._engine.reach(*sorted({source.file.parent for source in sources}), self._state.folder)
         jobs = [self._survey(source) for source in sources]
         new = [job for job in jobs if job.record is None]
         reading = Reading(
@@ -106,14 +119,17 @@ class Reader:
         )
         with Progress("reading", reading.bytes_read, "bytes") as progress:
             apart = [job for job in new if job.pad or job.size % self._piece_length == 0]
-            for job in map_threads(self._read, apart, self._workers):
+            read = functools.partial(_read, self._shape)
+            for job, found in zip(apart, self._engine.map(read, apart, threads=ALL), strict=True):
+                job.record, job.place = found
                 self._remember(job)
                 progress.advance(job.size)
             # What shares pieces with its neighbours is read in one row.
             tail = TailPieces(self._piece_length)
             for job in jobs:
                 if job.record is None:
-                    self._remember(self._read(job, tail))
+                    job.record, job.place = _read(self._shape, job, tail)
+                    self._remember(job)
                     progress.advance(job.size)
                 elif not job.record.aligned:
                     _feed(tail, job)
@@ -163,31 +179,6 @@ class Reader:
                 return place if place.stat().st_size == file.size else None
         return None
 
-    def _read(self, job: _Job, tail: TailPieces | None = None) -> _Job:
-        """Read a file, and write it anew where that is necessary."""
-        shape = self._piece_length, self._profile
-        also = None if tail is None else tail.update
-        if not job.copy:
-            job.record = read_digests(job.source.file, *shape, also=also)
-            return job
-        objects = self._state.objects
-        with storage_errors(objects):
-            objects.mkdir(parents=True, exist_ok=True)
-            partial = objects / f".{digest(job.source.path)}.partial"
-            with partial.open("wb") as file:
-
-                def write(block: memoryview) -> None:
-                    file.write(block)
-                    if also is not None:
-                        also(block)
-
-                job.record = read_digests(job.source.file, *shape, pad=job.pad, also=write)
-                file.flush()
-                os.fsync(file.fileno())
-            job.place = objects / job.record.sha256
-            partial.replace(job.place)
-        return job
-
     def _remember(self, job: _Job) -> None:
         status = job.source.file.stat()
         if (status.st_size, status.st_mtime_ns) != (job.size, job.mtime_ns):
@@ -217,6 +208,38 @@ class Reader:
             _seen(job, job.record),
             job.place or job.source.file,
         )
+
+
+def _read(
+    shape: _Shape, job: _Job, tail: TailPieces | None = None
+) -> tuple[Record, Path | None]:  # fmt: skip
+    """Read a file, and write it anew where that is necessary. Runs in a worker.
+
+    Returns its digests, and where the copy is, if one was made.
+    """
+    how = shape.piece_length, shape.profile
+    also = None if tail is None else tail.update
+    if not job.copy:
+        return read_digests(job.source.file, *how, also=also), job.place
+    objects = shape.objects
+    with storage_errors(objects):
+        objects.mkdir(parents=True, exist_ok=True)
+        partial = objects / f".{digest(job.source.path)}.{secrets.token_hex(4)}.partial"
+        try:
+            with partial.open("wb") as file:
+
+                def write(block: memoryview) -> None:
+                    file.write(block)
+                    if also is not None:
+                        also(block)
+
+                record = read_digests(job.source.file, *how, pad=job.pad, also=write)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(objects / record.sha256)
+        finally:
+            partial.unlink(missing_ok=True)
+    return record, objects / record.sha256
 
 
 def _seen(job: _Job, record: Record) -> Seen:

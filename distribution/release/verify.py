@@ -9,7 +9,7 @@ from typing import Any
 
 from ...durable import sha256_file
 from ...errors import DatacompError
-from ...pools.parallel import default_workers, map_threads
+from ...pools.engine import ALL, Workers, engine_of
 from ...progress import Progress
 from .. import bencode
 from .digests import read_digests
@@ -65,7 +65,7 @@ def verify_releases(
     folder: Path | str,
     version: str | None = None,
     deep: bool = False,
-    workers: int | None = None,
+    workers: Workers = None,
 ) -> VerifyReport:
     """Read every file of one version or of all, and compare it with the manifest.
 
@@ -98,8 +98,10 @@ def verify_releases(
             if name not in done:
                 done.add(name)
                 jobs.append(_Job(release, file, place, deep))
+    engine = engine_of(workers)
+    engine.reach(*sorted({release.data for release in chosen}))
     with Progress("verifying", sum(job.file.size for job in jobs), "bytes") as progress:
-        found = map_threads(_verify, jobs, workers or default_workers())
+        found = engine.map(_verify, jobs, threads=ALL)
         for job, fault in zip(jobs, found, strict=True):
             progress.advance(job.file.size)
             report.bytes += job.file.size

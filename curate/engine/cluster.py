@@ -1,0 +1,223 @@
+"""The engine of many machines: partitions as tasks of a Ray cluster.
+
+Ray places the tasks, moves functions and results, and does a task again when its worker or its
+machine dies. What is here is little: tasks are handed over a few at a time and their results
+taken in order, so that neither this process nor Ray's store ever holds many; and machines that
+cannot do the work are refused before it begins.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...errors import MissingError, RunError
+from ...pools.engine import Engine
+from ...pools.parallel import default_workers
+from ...progress import say, warn
+from .choice import AUTO, HERE
+from .nodes import check_extra, check_nodes, check_places
+from .work import Job, work
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+RETRIES = 5
+"""How often a partition is done again whose worker or machine died."""
+STORE = 256 << 20
+"""Bytes of shared memory for results on a cluster of this machine; more of them go to disk."""
+SHARE = 0.7
+"""Part of a machine's memory that its workers may take together, if nothing else is said."""
+_WAIT_SECONDS = 10.0
+
+
+class RayEngine(Engine):
+    """A Ray cluster: at ``address`` HOST:PORT, ``auto`` (this machine's) or ``local`` (made here).
+
+    ``workers`` is how many partitions are worked on at the same time (None: as many as the
+    cluster has processors), ``memory`` the bytes that each may take: Ray starts no more of them
+    on a machine than fit, and the databases in them take no more.
+    """
+
+    distributed = True
+
+    def __init__(
+        self, address: str = AUTO, workers: int | None = None, memory: int | None = None
+    ) -> None:
+        self._ray = _import_ray()
+        self._stack = contextlib.ExitStack()
+        self._connect(address, workers, memory)
+        try:
+            self.nodes = check_nodes(self._ray)
+            resources = self._ray.cluster_resources()
+            cpus = max(1, int(resources.get("CPU", 0)))
+            self.workers = min(workers or cpus, cpus)
+            self._gpus = resources.get("GPU", 0) > 0
+            self._memory, self._reserved = memory or _share(self._ray), memory
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, address: str, workers: int | None, memory: int | None) -> None:
+        """Join a cluster, or make one of this machine alone."""
+        ray = self._ray
+        if ray.is_initialized():
+            return  # the caller's, who ends it too
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if address == HERE:
+                say("starting Ray on this machine", level=1)
+                count = workers or default_workers()
+                room = {} if memory is None else {"_memory": memory * count}
+                ray.init(
+                    num_cpus=count, include_dashboard=False, object_store_memory=STORE,
+                    **room, **quiet,
+                )  # fmt: skip
+            else:
+                if address != AUTO:
+                    _knock(address)
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise _absent(address, error) from None
+        self._stack.callback(ray.shutdown)
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT under which others can join the cluster."""
+        return self._ray.get_runtime_context().gcs_address
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        partitions: Iterable[T],
+        *,
+        count: int | None = None,
+        worth: int | None = None,
+        threads: int = 0,
+        gpu: bool = False,
+    ) -> Iterator[R]:
+        """Yield the results, in order, of tasks that Ray runs and repeats where it must."""
+        del count, worth, threads
+        ray = self._ray
+        options: dict[str, Any] = {
+            "num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD",
+            "name": getattr(function, "__name__", "partition"),
+        }  # fmt: skip
+        if gpu and self._gpus:
+            options["num_gpus"] = 1
+        if self._reserved is not None:
+            options["memory"] = self._reserved
+        run = ray.remote(work).options(**options)
+        job = ray.put(Job.of(function, self._memory))
+        pending = iter(partitions)
+        waiting: deque[Any] = deque()
+        unfinished: list[Any] = []
+        more = True
+        try:
+            while more or waiting:
+                while more and len(unfinished) < self.workers and len(waiting) < 2 * self.workers:
+                    try:
+                        reference = run.remote(job, next(pending))
+                    except StopIteration:
+                        more = False
+                        break
+                    waiting.append(reference)
+                    unfinished.append(reference)
+                if unfinished:
+                    _, unfinished = ray.wait(unfinished, timeout=_WAIT_SECONDS)
+                while waiting and waiting[0] not in unfinished:
+                    yield self._take(waiting.popleft())
+        finally:
+            for reference in unfinished:
+                with contextlib.suppress(Exception):
+                    ray.cancel(reference)
+
+    def _take(self, reference: Any) -> Any:
+        """Return a task's result; raise what it raised, and say what it said."""
+        errors = self._ray.exceptions
+        try:
+            done = self._ray.get(reference)
+        except errors.RayTaskError as error:
+            cause = error.cause
+            raise cause if isinstance(cause, Exception) else RunError(_line(error)) from None
+        except errors.OutOfMemoryError as error:
+            raise RunError(
+                f"a worker took more memory than its machine has ({_line(error)}); run the same "
+                "command again with fewer --workers or more memory for each"
+            ) from None
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
+            raise RunError(
+                f"a partition's worker died {RETRIES + 1} times ({_line(error)}); run the same "
+                "command again to go on"
+            ) from None
+        except errors.RayError as error:
+            raise RunError(f"Ray: {_line(error)}; run the same command again to go on") from None
+        for message in done.warnings:
+            warn(message)
+        return done.value
+
+    def require(self, extra: str, *modules: str) -> None:
+        """Raise MissingError, by name, for a machine that lacks some of these modules."""
+        check_extra(self._ray, self.nodes, extra, modules)
+
+    def reach(self, *places: Path | str) -> None:
+        """Raise MissingError, by machine and path, for what a machine sees otherwise."""
+        check_places(self._ray, self.nodes, [Path(place).absolute() for place in places])
+
+    def close(self) -> None:
+        """Leave the cluster; one that was made here ends."""
+        self._stack.close()
+
+
+def _import_ray() -> Any:
+    # Before the import: nothing is reported to anybody, and no warning of a coming default.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import ray
+            import ray.exceptions
+    except ImportError:
+        raise MissingError(
+            "the engine ray needs the extra of that name: pip install 'datacomp[ray]'"
+        ) from None
+    return ray
+
+
+def _knock(address: str) -> None:
+    """See at once whether anybody is there; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_WAIT_SECONDS):
+        return
+
+
+def _absent(address: str, error: Exception) -> MissingError:
+    if address == HERE:
+        return MissingError(f"Ray does not start on this machine: {_line(error)}")
+    where = "on this machine" if address == AUTO else f"at {address}"
+    return MissingError(
+        f"no Ray cluster {where} ({_line(error)}); start one with 'ray start --head', or let "
+        "--engine ray:local use this machine alone"
+    )
+
+
+def _share(ray: Any) -> int:
+    """Return what each worker may take where each processor has one."""
+    shares = [
+        node["Resources"].get("memory", 0) / max(1, node["Resources"].get("CPU", 1))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+    return max(256 << 20, int(SHARE * min(shares, default=0)))
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] or type(error).__name__

@@ -1,0 +1,144 @@
+"""The machines of a cluster: can they do this work, and do they see what this one sees?
+
+What asks them travels as code, not by name, for a machine may have no datacomp to look a name
+up in.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...errors import MissingError, RunError
+
+_ASK_SECONDS = 120
+
+
+def check_nodes(ray: Any) -> dict[str, str]:
+    """Return the machines, id to name; raise RunError for those that cannot do the work.
+
+    Each must have the same version of datacomp, and of Python but for its last number.
+    """
+    nodes = {
+        node["NodeID"]: node["NodeManagerHostname"] + f" ({node['NodeManagerAddress']})"
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    python = platform.python_version_tuple()[:2]
+    trouble = []
+    for node, found in _ask(ray, nodes, _versions()).items():
+        if found["error"]:
+            trouble.append(
+                f"{nodes[node]} cannot import datacomp ({found['error']}); install "
+                f"datacomp[ray]=={__version__} there"
+            )
+        elif found["datacomp"] != __version__:
+            trouble.append(
+                f"{nodes[node]} has datacomp {found['datacomp']}, but this machine {__version__}"
+            )
+        elif tuple(found["python"]) != python:
+            trouble.append(
+                f"{nodes[node]} has Python {'.'.join(found['python'])}, but this machine "
+                f"{'.'.join(python)}"
+            )
+    if trouble:
+        raise RunError(f"machines of the cluster that cannot do this work: {'; '.join(trouble)}")
+    return nodes
+
+
+def check_extra(ray: Any, nodes: dict[str, str], extra: str, modules: Sequence[str]) -> None:
+    """Raise MissingError for machines that lack some modules."""
+    for node, lacking in _ask(ray, nodes, _lacks(), modules).items():
+        if lacking:
+            raise MissingError(
+                f"{nodes[node]} lacks {', '.join(lacking)}; install 'datacomp[{extra}]' there"
+            )
+
+
+def check_places(ray: Any, nodes: dict[str, str], places: list[Path]) -> None:
+    """Raise MissingError unless all machines see the same at these paths as this one."""
+    names = [str(place) for place in places]
+    look = _looks()
+    here = look(names)
+    for node, found in _ask(ray, nodes, look, names).items():
+        for name, ours, theirs in zip(names, here, found, strict=True):
+            if ours != theirs:
+                what = "does not see" if theirs is None else "sees something else at"
+                raise MissingError(
+                    f"{nodes[node]} {what} {name}; the machines of a cluster need a file system "
+                    "that they share, or an object store (s3://...)"
+                )
+
+
+def _ask(ray: Any, nodes: dict[str, str], question: Callable[..., Any], *about: Any) -> dict:
+    """Put a question to every machine, all at once."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {
+        node: ray.remote(question)
+        .options(
+            num_cpus=0, max_retries=2,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        .remote(*about)
+        for node in nodes
+    }  # fmt: skip
+    answers = {}
+    for node, reference in asked.items():
+        try:
+            answers[node] = ray.get(reference, timeout=_ASK_SECONDS)
+        except ray.exceptions.RayError as error:
+            text = " ".join(str(error).split())[:200]
+            raise RunError(f"{nodes[node]} does not answer: {text}") from None
+    return answers
+
+
+def _versions() -> Callable[[], dict[str, Any]]:
+    # A function inside a function is sent as its code.
+    def versions() -> dict[str, Any]:
+        import importlib
+        import platform
+
+        found: dict[str, Any] = {"python": platform.python_version_tuple()[:2], "error": None}
+        try:
+            found["datacomp"] = importlib.import_module("datacomp").__version__
+        except Exception as error:  # noqa: BLE001  whatever keeps it from being there
+            found["error"] = f"{type(error).__name__}: {error}"
+        return found
+
+    return versions
+
+
+def _lacks() -> Callable[[Sequence[str]], list[str]]:
+    def lacks(modules: Sequence[str]) -> list[str]:
+        import importlib.util
+
+        return [name for name in modules if importlib.util.find_spec(name) is None]
+
+    return lacks
+
+
+def _looks() -> Callable[[list[str]], list[Any]]:
+    def look(names: list[str]) -> list[Any]:
+        """Tell what is at each path: nothing, a file (size, time), or a folder (its names)."""
+        import hashlib
+        import os
+        import stat
+
+        found: list[Any] = []
+        for name in names:
+            try:
+                status = os.stat(name)
+                if stat.S_ISDIR(status.st_mode):
+                    inside = hashlib.sha256("\0".join(sorted(os.listdir(name))).encode())
+                    found.append(["folder", inside.hexdigest()])
+                else:
+                    found.append(["file", status.st_size, status.st_mtime_ns])
+            except OSError:
+                found.append(None)
+        return found
+
+    return look
