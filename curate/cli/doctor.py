@@ -33,6 +33,7 @@ _PACKAGES = {
     "uvicorn": ("uvicorn", "serve, leaderboard serve", "serve"),
     "numba": ("numba", "drawing synthetic pools, languages of many captions", "synth"),
     "faiss": ("faiss-cpu", "filters by clusters", "all"),
+    "ray": ("ray", "--engine ray: work on a cluster", "ray"),
 }
 
 

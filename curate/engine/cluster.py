@@ -67,6 +67,8 @@ class RayEngine(Engine):
     def _connect(self, address: str, workers: int | None, memory: int | None) -> None:
         """Join a cluster, or make one of this machine alone."""
         ray = self._ray
+        if address == AUTO:  # as Ray itself has it
+            address = os.environ.get("RAY_ADDRESS") or AUTO
         if ray.is_initialized():
             return  # the caller's, who ends it too
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

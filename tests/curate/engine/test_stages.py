@@ -1,0 +1,147 @@
+"""Every stage gives the same bytes on a Ray cluster as with processes of this machine."""
+
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+from datacomp.curate.release import create_release
+from datacomp.curate.shards import build_shards, check_shards, index_shards
+from datacomp.distribution.release import Plan, SigningKey, verify_releases
+from datacomp.errors import DataError, MissingError, RunError
+from datacomp.evaluate.harness import evaluate
+from datacomp.pools import Pool
+from datacomp.pools.engine import Local
+from datacomp.pools.sources import open_source
+from datacomp.pools.views import View
+
+PIECE = 16 << 10
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def test_index(tmp_path, write_shards, cluster, files_of):
+    folder = write_shards(tmp_path / "shards")
+    report = index_shards(folder, cluster)
+    assert (report.shards, report.samples, report.read) == (4, 20, 4)
+    found = files_of(folder)
+    (folder / "index.parquet").unlink()
+    (folder / "index.json").unlink()
+    assert index_shards(folder, 1) == report
+    assert files_of(folder) == found
+
+
+def test_build_from_shards_and_from_a_pool(tmp_path, write_shards, subset, cluster, files_of):
+    source = write_shards(tmp_path / "shards")
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("webdataset", source))
+    for origin in (source, tmp_path / "pool.duckdb"):
+        made = []
+        for name, engine in (("ray", cluster), ("local", Local(2)), ("one", Local(1))):
+            report = build_shards(origin, subset, tmp_path / name, shard_size=3, workers=engine)
+            assert (report.samples, report.shards) == (11, 4)
+            made.append(files_of(tmp_path / name))
+            shutil.rmtree(tmp_path / name)
+        assert made[0] == made[1] == made[2]
+        assert len(made[0]) == 4 + 4 + 4  # tars, stats, and what is not a shard
+
+
+def test_check(tmp_path, write_shards, cluster):
+    folder = write_shards(tmp_path / "shards")
+    data = bytearray((folder / "00000002.tar").read_bytes())
+    data[600:700] = bytes(100)
+    (folder / "00000002.tar").write_bytes(data)
+    found = check_shards(folder, cluster)
+    assert [problem.kind for problem in found.problems] == ["image_broken"]
+    assert found == check_shards(folder, 1)
+
+
+def test_release(tmp_path, write_shards, cluster, files_of):
+    made = []
+    # Padded shards are linked, others are copied with padding by the worker that hashes them.
+    for pad in (PIECE, 512):
+        for name, engine in (("ray", cluster), ("local", Local(2))):
+            home = tmp_path / f"{name}{pad}"
+            data = write_shards(home / "data", pad)
+            plan = Plan("cats", "1", "2026-11-20", piece_length=PIECE, workers=engine)
+            key = SigningKey.from_seed(bytes(32))
+            report = create_release(data, home / "releases", plan, key, now=NOW)
+            assert report.read == 9  # tars, stats and the index
+            published = files_of(home / "releases")
+            made.append({p: data for p, data in published.items() if not p.startswith(".state")})
+            report = verify_releases(home / "releases", deep=True, workers=engine)
+            assert report.faults == []
+    assert made[0] == made[1]
+    assert made[2] == made[3]
+    assert sum(path.endswith(".tar") for path in made[0]) == 4
+    (tmp_path / "ray512/releases/versions/1/cats/00000001.tar").write_bytes(b"other")
+    faults = verify_releases(tmp_path / "ray512/releases", workers=cluster).faults
+    assert [(fault.path, fault.kind) for fault in faults] == [("00000001.tar", "size")]
+
+
+def test_evaluate(tmp_path, evalsets, tiny, cluster):
+    data, tasks = evalsets
+    options = {"device": "cpu", "batch_size": 4}
+    written = []
+    for name, engine in (("ray", cluster), ("local", Local(1)), ("none", None)):
+        output = tmp_path / f"{name}.jsonl"
+        found = evaluate(tiny(0), data, tasks, output, engine=engine, **options)
+        assert found.failed == {}
+        assert [result.key for result in found.results] == ["colours", "shapes"]
+        written.append(output.read_bytes())
+    assert written[0] == written[1] == written[2]
+    again = evaluate(tiny(0), data, tasks, tmp_path / "ray.jsonl", engine=cluster, **options)
+    assert again.skipped == ["colours", "shapes"]
+
+
+def test_a_broken_task_is_named_and_the_others_are_measured(tmp_path, evalsets, tiny, cluster):
+    data, tasks = evalsets
+    evaluate(tiny(0), data, tasks, tmp_path / "first.jsonl", device="cpu")  # records digests
+    (data / "wds_colours_test" / "classnames.txt").write_text("red")
+    found = evaluate(tiny(0), data, tasks, tmp_path / "r.jsonl", engine=cluster, device="cpu")
+    assert list(found.failed) == ["colours"]
+    assert [result.key for result in found.results] == ["shapes"]
+
+
+# -- the map itself --------------------------------------------------------------------------
+
+
+def test_results_come_in_order_and_partitions_are_drawn_only_a_little_ahead(cluster):
+    drawn = []
+    partitions = (drawn.append(n) or n for n in range(40))
+    results = cluster.map(abs, partitions)
+    assert next(results) == 0
+    assert len(drawn) <= 4
+    assert list(results) == list(range(1, 40))
+    assert list(cluster.map(abs, [])) == []
+
+
+def test_an_error_in_a_worker_is_the_error_it_was(cluster):
+    with pytest.raises(MissingError) as caught:
+        list(cluster.map(View.open, ["/nowhere"]))
+    assert str(caught.value) == ("/nowhere: no such view; make one with 'datacomp shards select'")
+    assert caught.value.exit_code == 1
+    with pytest.raises(ValueError, match="invalid literal"):
+        list(cluster.map(int, ["1", "x"]))
+
+
+def test_a_broken_shard_is_told_as_without_a_cluster(tmp_path, write_shards, cluster):
+    folder = write_shards(tmp_path / "shards")
+    (folder / "00000001.tar").write_bytes(b"x" * 700)
+    told = []
+    for engine in (cluster, Local(1)):
+        with pytest.raises(DataError) as caught:
+            index_shards(folder, engine)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_what_workers_lack_is_told_by_name(cluster):
+    with pytest.raises(MissingError) as caught:
+        cluster.require("train", "torch", "no_such_module")
+    (name,) = cluster.nodes.values()
+    assert str(caught.value) == (f"{name} lacks no_such_module; install 'datacomp[train]' there")
+
+
+def test_work_of_another_version_is_refused(cluster, monkeypatch):
+    monkeypatch.setattr("datacomp.curate.engine.work.__version__", "0.0.9")
+    with pytest.raises(RunError, match=r"has datacomp .*, but the work is of 0\.0\.9; install"):
+        list(cluster.map(abs, [1]))
