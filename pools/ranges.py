@@ -198,10 +198,17 @@ class StoreRanges(Ranges):
         return int(info["size"]), version
 
 
-def open_ranges(place: str) -> Ranges:
-    """Open a place. Raises DataError, MissingError, UnsafeInputError."""
+def open_ranges(place: str, stamp: Stamp | None = None) -> Ranges:
+    """Open a place. Raises DataError, MissingError, UnsafeInputError.
+
+    Where a server has to prove what it gives (``proved+http://``), the stamp says of what.
+    """
     if not is_remote(place):
         return LocalRanges(place)
+    if place.startswith(("proved+http://", "proved+https://")) and stamp is not None:
+        from .proved import ProvedRanges
+
+        return ProvedRanges(place, stamp.size, stamp.version)
     if place.startswith(("http://", "https://")):
         return HttpRanges(place)
     return StoreRanges(place)
@@ -303,7 +310,7 @@ class OpenFiles:
             found = self._close_oldest()
             if found:
                 raise changed(found)
-        file = open_ranges(place)
+        file = open_ranges(place, stamp)
         self._files[place] = file
         if stamp is not None and (stamp.size, stamp.version) != (file.size, file.version):
             raise stale(stamp)

@@ -1,8 +1,8 @@
 """The samples of a subset out of a published dataset: only their bytes cross the network.
 
 A release that was made of an indexed folder publishes the index too. It is fetched and verified
-like any file of the release; then the samples' ranges are read from the mirror and written as
-shards. The entity tags of the mirror's shards must be the digests that the keeper has signed.
+like any file of the release; then the samples' ranges are read from a mirror and written as
+shards. Every range comes with a proof that leads to the root of its shard in the signed manifest.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from ...distribution.getting import Options, get_some
 from ...distribution.getting.order import Order
 from ...durable import partial_path
-from ...errors import IntegrityError, MissingError, UsageError
-from ...pools.ranges import open_ranges
+from ...errors import DataError, IntegrityError, MissingError, StorageError, UsageError
+from ...pools.proved import SCHEME
+from ...progress import warn
 from .build import BuildReport, build_shards
 from .storage import METADATA, PARQUET, ShardRecord, open_parquet, save_metadata
 
@@ -58,17 +58,30 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
             f"{order.title}: was published without the index of its shards ({PARQUET}); ask its "
             "keeper to run 'datacomp shards index' before the next release, or get all of it"
         )
-    mirror = order.mirrors[0]
-    records = _records(order, folder, mirror)
-    save_metadata(folder, mirror.rstrip("/"), records)
-    built = build_shards(folder, subset, out, keep_going=True)
+    records = _records(order, folder)
+    mirror, built = _build(folder, records, subset, out, order.mirrors)
     shutil.rmtree(folder, ignore_errors=True)
     manifest = order.manifest
     return PublishedReport(manifest.name, manifest.version, mirror, report.bytes, built)
 
 
-def _records(order: Order, folder: Path, mirror: str) -> list[ShardRecord]:
-    """Return what the index says of each shard, with size and tag from the signed manifest."""
+def _build(
+    folder: Path, records: list[ShardRecord], subset: Path | str, out: Path, mirrors: list[str]
+) -> tuple[str, BuildReport]:
+    """Build from the first mirror that proves what it gives; the next goes on where it stopped."""
+    for number, mirror in enumerate(mirrors, 1):
+        save_metadata(folder, SCHEME + mirror.rstrip("/"), records)
+        try:
+            return mirror, build_shards(folder, subset, out, keep_going=True)
+        except (DataError, MissingError, StorageError) as error:
+            if number == len(mirrors):
+                raise
+            warn(f"{error}; going on with {mirrors[number]}")
+    raise AssertionError("there is a mirror")
+
+
+def _records(order: Order, folder: Path) -> list[ShardRecord]:
+    """Return what the index says of each shard, with size and root from the signed manifest."""
     counts: dict[str, int] = {}
     with open_parquet(folder / PARQUET) as file:
         for group in range(file.num_row_groups):
@@ -80,19 +93,7 @@ def _records(order: Order, folder: Path, mirror: str) -> list[ShardRecord]:
     records = []
     for name, rows in counts.items():
         file = files.get(name)
-        if file is None:
+        if file is None or file.pieces_root is None:
             raise IntegrityError(f"{PARQUET}: names {name[:80]!r}, which is not published")
-        records.append(ShardRecord(name, file.size, f'"{file.sha256}"', rows))
-    if records:
-        _check_tag(f"{mirror}{quote(records[0].name)}", records[0])
+        records.append(ShardRecord(name, file.size, file.pieces_root, rows))
     return records
-
-
-def _check_tag(url: str, record: ShardRecord) -> None:
-    """Refuse a mirror that cannot say, or says otherwise, which bytes it has."""
-    found = open_ranges(url)
-    if (found.size, found.version) != (record.size, record.version):
-        raise IntegrityError(
-            f"{url}: the server does not name its bytes by the digest in the manifest; use a "
-            "mirror that runs 'datacomp serve'"
-        )

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ...pools.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
 from ..bencode import decode
-from ..release.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
 
 MAX_TORRENT_BYTES = 1 << 28
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...durable import canonical_json
 from ...errors import DataError, IntegrityError, MissingError, UsageError
-from . import merkle
+from ...pools import merkle
 
 PIECE_LENGTH = 1 << 20
 MIN_PIECE_LENGTH, MAX_PIECE_LENGTH = merkle.BLOCK, 16 << 20

@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...pools.proved import KIND, PROOF, WANT
 from .ranges import Unsatisfiable, lists_tag, parse_ranges, wanted_range
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import Receive, Scope, Send
+
+    from .proofs import Prover
 
 CHUNK = 1 << 20
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -27,7 +32,7 @@ class Served:
     """A file to be served: where it lies, and what is known of it.
 
     ``sha256`` is in hex: it is the entity tag, so that a copy is known by its bytes wherever it
-    comes from.
+    comes from. ``prover`` finds what proves its ranges, if anything does.
     """
 
     path: Path
@@ -35,6 +40,7 @@ class Served:
     sha256: str
     media_type: str
     cache: str = IMMUTABLE
+    prover: Callable[[], Prover | None] | None = None
 
     @property
     def tag(self) -> str:
@@ -81,6 +87,9 @@ class FileAnswer:
             await _short(send, 416, common + where)
             return
         status, own, parts = _layout(file, spans)
+        if spans and len(spans) == 1 and asked.get(WANT.lower()) == KIND:
+            proof = await asyncio.to_thread(_proof, file, *spans[0])
+            own += headers_of({PROOF.lower(): proof} if proof is not None else {})
         start = {"type": "http.response.start", "status": status, "headers": common + own}
         if scope["method"] == "HEAD":
             await send(start)
@@ -122,6 +131,11 @@ def _layout(file: Served, spans: list[tuple[int, int]] | None) -> tuple[int, Hea
         parts.append(f"--{border}--\r\n".encode("latin-1"))
     length = sum(len(part) if isinstance(part, bytes) else part[1] - part[0] for part in parts)
     return status, headers_of({"content-type": kind, "content-length": str(length), **more}), parts
+
+
+def _proof(file: Served, start: int, end: int) -> str | None:
+    prover = file.prover() if file.prover is not None else None
+    return None if prover is None else prover.prove(start, end)
 
 
 async def _short(send: Send, status: int, headers: Headers) -> None:

@@ -11,6 +11,7 @@ from ...errors import DatacompError, MissingError
 from ..release import Release, Releases
 from ..release.folder import CROISSANT, DATASHEET, KEY, MANIFEST, SIGNATURE, SUMS, TOMBSTONES
 from .answer import BRIEF, IMMUTABLE, Served
+from .proofs import Prover
 
 POINTER = "latest.json"
 MAX_VIEW = 1 << 30
@@ -95,7 +96,13 @@ class Catalog:
         if release.is_withdrawn(inside):
             raise Withdrawn(f"{inside} was taken back by its keeper")
         file = manifest.by_path[inside]
-        return Served(release.locate(inside), file.size, file.sha256, media_type(inside))
+        place = release.locate(inside)
+
+        def prover() -> Prover | None:
+            record = release.record(inside)
+            return None if record is None else Prover(place, record)
+
+        return Served(place, file.size, file.sha256, media_type(inside), prover=prover)
 
     def _release(self, version: str) -> Release | None:
         return next((r for r in self.releases.versions if r.manifest.version == version), None)

@@ -10,7 +10,7 @@ import pytest
 from datacomp.curate.shards import index_shards
 from datacomp.curate.shards.published import get_subset
 from datacomp.distribution.getting import Options
-from datacomp.errors import IntegrityError, MissingError
+from datacomp.errors import DataError, IntegrityError, MissingError
 from datacomp.pools.uids import save_subset, to_hex
 
 HTTP = Options(bittorrent=False)
@@ -98,14 +98,52 @@ def test_a_release_without_an_index(publish, serving, files, tmp_path):
         get_subset(server.url, subset, tmp_path / "few", HTTP)
 
 
-def test_a_mirror_with_other_shards(indexed, publish, serving, tmp_path):
+def test_a_mirror_with_other_shards(indexed, publish, serving, tmp_path, capsys):
     files, members = indexed
-    server = serving(publish(files))
-    subset = subset_of(tmp_path / "chosen.npy", [min(members)])
-    other = files | {"00000.tar": files["00001.tar"]}
-    lying = serving(publish(other, folder="lying"))
-    server.fault = lambda path, headers: (
-        (302, [(b"location", (lying.url + path[1:]).encode())]) if path.endswith(".tar") else None
+    chosen = [uid for uid in sorted(members) if int(uid, 16) % 29 == 3]
+    honest = serving(publish(files))
+    lying = serving(publish(files | {"00001.tar": files["00002.tar"]}, folder="lying"))
+    honest_app = honest.app
+    subset = subset_of(tmp_path / "chosen.npy", chosen)
+
+    async def as_told(scope, receive, send):
+        app = lying if scope["path"].endswith(".tar") else honest_app
+        await app(scope, receive, send)
+
+    honest.app = as_told
+    wrong = (
+        r"versions/1/birds/00001\.tar: bytes [\d,]+ to [\d,]+ are not those of the file that was"
     )
-    with pytest.raises(IntegrityError, match="does not name its bytes by the digest"):
+    with pytest.raises(IntegrityError, match=wrong):
+        get_subset(honest.url, subset, tmp_path / "few", HTTP)
+    assert not list((tmp_path / "few").glob("*.tar"))
+    other = serving(tmp_path / "releases")
+    more = Options(bittorrent=False, mirrors=(other.url,))
+    report = get_subset(honest.url, subset, tmp_path / "few", more)
+    assert read(tmp_path / "few") == {uid: members[uid] for uid in chosen}
+    assert report.mirror == f"{other.url}versions/1/birds/"
+    assert f"use another mirror; going on with {other.url}versions" in capsys.readouterr().err
+
+
+def test_one_wrong_byte_is_found(indexed, publish, serving, flip, tmp_path):
+    files, members = indexed
+    server = serving(publish(files), flip(70_000, ("00000.tar",)))
+    first, *_ = chosen = sorted(members)[:60]
+    subset = subset_of(tmp_path / "chosen.npy", chosen)
+    with pytest.raises(IntegrityError, match="are not those of the file that was signed"):
+        get_subset(server.url, subset, tmp_path / "few", HTTP)
+    subset = subset_of(tmp_path / "one.npy", [first])
+    get_subset(server.url, subset, tmp_path / "one", HTTP)
+    assert read(tmp_path / "one") == {first: members[first]}
+
+
+def test_a_server_that_proves_nothing(indexed, publish, serving, tmp_path):
+    files, members = indexed
+    folder = publish(files)
+    server = serving(folder)
+    for path in (folder / ".state/records").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    subset = subset_of(tmp_path / "chosen.npy", [min(members)])
+    with pytest.raises(DataError, match="does not prove what it gives; use a mirror that runs"):
         get_subset(server.url, subset, tmp_path / "few", HTTP)
