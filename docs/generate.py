@@ -23,6 +23,7 @@ from unittest import mock
 import click
 import numpy as np
 from datacomp.curate.cli import cli
+from datacomp.curate.fetching import REASONS
 from datacomp.curate.workflow import config
 from datacomp.evaluate.scales import CHECKPOINTS, SCALES
 from datacomp.evaluate.tasks import Suite, Task, load_suites, load_tasks
@@ -363,12 +364,20 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
+def reasons_part() -> str:
+    """Return why URLs fail."""
+    rows = [(f"`{name}`", meaning) for name, meaning in REASONS.items()]
+    status = ("`http_404`, ...", "the server answered with this status")
+    return _table(("reason", "meaning"), [*rows[:-1], status, rows[-1]])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "cli": cli_part,
     "filters": filters_part,
     "assets": assets_part,
     "sources": sources_part,
     "config": config_part,
+    "reasons": reasons_part,
     "scales": scales_part,
     "tasks": tasks_part,
 }

@@ -190,6 +190,7 @@ class _Merge:
         self._list_left_out()
         self._find_changed()
         self._forget_scores()
+        self._expect_moved()
         self._write()
         self._count()
         return self.report
@@ -261,6 +262,13 @@ class _Merge:
                     f"DELETE FROM {quote(table)} WHERE uid IN "
                     "(SELECT uid FROM incoming_changed WHERE _other)"
                 )
+
+    def _expect_moved(self) -> None:
+        """Let what could not be fetched, and has another URL now, be fetched again."""
+        self.pool.sql(
+            "UPDATE fetches SET state = 'pending' WHERE state = 'failed' AND uid IN (SELECT uid "
+            "FROM incoming_changed c JOIN samples s USING (uid) WHERE c.url IS DISTINCT FROM s.url)"
+        )
 
     def _write(self) -> None:
         """Write what is new or has changed, in the order of the source."""

@@ -29,21 +29,31 @@ def default_workers() -> int:
 
 
 def map_ordered(
-    function: Callable[[T], R], tasks: Iterable[T], workers: int, memory: str | None = None
+    function: Callable[[T], R],
+    tasks: Iterable[T],
+    workers: int,
+    memory: str | None = None,
+    *,
+    apart: bool = False,
+    preload: str | None = None,
+    give_up: Callable[[], None] | None = None,
 ) -> Iterator[R]:
     """Yield ``function(task)`` for every task, in order, computed by ``workers`` processes.
 
     Tasks are drawn a little ahead of the results, so memory holds a few of them at a time. One
-    worker means this process. The first exception ends the work; a worker that dies without a
-    word is a RunError. ``memory`` is what the database in each may take.
+    worker means this process, unless it is to be ``apart``. The first exception ends the work; a
+    worker that dies without a word is a RunError. ``preload`` names a module that workers need
+    but this process does not; else it is the function's. Work that goes on is waited for at the
+    end; ``give_up`` is called first if the end is an early one. ``memory`` is what the database
+    in each may take.
     """
-    if workers <= 1:
+    if workers <= 1 and not apart:
         yield from map(function, tasks)
         return
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
     context = multiprocessing.get_context("forkserver")
     # Workers are forked from a server that has imported what they need, once for all.
-    context.set_forkserver_preload([_module_of(function)])
+    context.set_forkserver_preload([preload or _module_of(function)])
     executor = ProcessPoolExecutor(workers, context, _start_worker, (memory,))
     waiting: deque[Future[R]] = deque()
     try:
@@ -53,11 +63,15 @@ def map_ordered(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise RunError(
-            "a worker process was killed (out of memory?); run the same command again, "
-            "perhaps with fewer --workers"
-        ) from error
+    except BaseException as error:
+        if give_up is not None:
+            give_up()
+        if isinstance(error, BrokenProcessPool):
+            raise RunError(
+                "a worker process was killed (out of memory?); run the same command again, "
+                "perhaps with fewer --workers"
+            ) from error
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

@@ -11,6 +11,7 @@ import click
 
 from ...progress import say
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
+from .fetch import echo_effective, fetch
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
 MEMORY = click.option(
@@ -104,17 +105,39 @@ def add(
 
 
 @pool.command(
-    epilog=examples("datacomp pool info pool.duckdb", "datacomp pool info pool.duckdb --json")
+    epilog=examples(
+        "datacomp pool info pool.duckdb",
+        "datacomp pool info pool.duckdb --json",
+        "datacomp pool info pool.duckdb --subset clip30.npy --at-hand effective.npy",
+    )
 )
 @POOL
+@click.option("--subset", "subsets", multiple=True, type=click.Path(path_type=Path),
+              metavar="FILE.npy",
+              help="Tell how much of this subset is at hand; may be repeated.")  # fmt: skip
+@click.option("--at-hand", type=click.Path(path_type=Path), metavar="FILE.npy",
+              help="Write the samples at hand, the effective pool, as a subset.")  # fmt: skip
 @MEMORY
 @json_option
-def info(pool: Path, memory: str | None, as_json: bool) -> None:
-    """Show what is in POOL: counts, columns, sources, scores, what was set aside."""
-    from ...pools.pool import Pool
+def info(
+    pool: Path, subsets: tuple[Path, ...], at_hand: Path | None, memory: str | None, as_json: bool
+) -> None:
+    """Show what is in POOL: counts, columns, sources, scores, what was set aside.
 
+    Once images were fetched, or for a --subset, also the effective pool: how many samples are at
+    hand, why others are not, and the digest that names those that are.
+    """
+    from ...pools.fetches import available_uids, effective_pool, was_fetched
+    from ...pools.pool import Pool
+    from ...pools.uids import load_subset, save_subset
+
+    wanted = {str(path): load_subset(path) for path in subsets}
     with Pool.open(pool, read_only=True, memory_limit=memory) as opened:
         found = opened.info()
+        effective = effective_pool(opened, wanted) if wanted or was_fetched(opened) else None
+        if at_hand is not None:
+            save_subset(at_hand, available_uids(opened))
+    found["effective"] = effective and effective.to_dict()
     if as_json:
         emit_json(found)
         return
@@ -127,6 +150,8 @@ def info(pool: Path, memory: str | None, as_json: bool) -> None:
         if rows:
             click.echo(f"\n{title}")
             emit_table([list(row.values()) for row in rows], list(rows[0]))
+    if effective:
+        echo_effective(effective)
 
 
 @pool.command(epilog=examples("datacomp pool check metadata", "datacomp pool check pool.duckdb"))
@@ -251,3 +276,6 @@ def show(
         emit_json({"page": str(output), "samples": shown})
     else:
         click.echo(f"{output}: {shown:,} samples")
+
+
+pool.add_command(fetch)

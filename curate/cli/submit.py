@@ -68,8 +68,9 @@ def submit(
     if not files:
         raise UsageError("--samples names no file")
     told: dict[str, Any] = describe_samples(files, pool)
-    if available is not None:
+    if available is not None and available != told["pool"].get("available"):
         told["pool"]["available"] = available
+        told["pool"].pop("available_digest", None)
     statement = Statement(
         track, method, author, writeup, told["pool"], told["pipeline"], told["funnel"],
         hardware, energy,

@@ -254,6 +254,7 @@ def _making(row: Row, record: Record) -> Html:
                   f"{record.aggregate_version}"),
         ("pool", pool),
         ("pool digest", el("code", record.pool.digest) if record.pool.digest else NONE),
+        ("effective pool", el("code", record.pool.available_digest or NONE)),
         ("checkpoint", el("code", run.checkpoint_sha256)),
         ("submitted", record.created.replace("T", " ").replace("Z", " UTC")),
         ("datacomp", record.datacomp),

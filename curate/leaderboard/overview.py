@@ -144,7 +144,9 @@ def about_page(site: Site) -> str:
         section("pool", "The effective pool", el("p", (
             "Images vanish from the web, so two submissions to one scale may have chosen from "
             "different pools. The column “Pool” says which share of the pool could be fetched, "
-            "where the submission tells it."), class_="prose")),
+            "where the submission tells it. Its page gives the digest of the uids that could be: "
+            "two submissions with the same one chose from the very same samples."),
+            class_="prose")),
         section("rules", "What is checked", el("dl", [
             el("div", el("dt", name), el("dd", text)) for name, text in rules], class_="facts"),
             el("p", "What this cannot show: that the results come from the checkpoint, and the "

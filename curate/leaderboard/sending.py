@@ -13,6 +13,7 @@ from ...evaluate.leaderboard.check import check
 from ...evaluate.leaderboard.layout import pack
 from ...evaluate.leaderboard.make import Statement, make_submission
 from ...evaluate.leaderboard.store import RefusedError, admit, incoming, place_of
+from ...pools.fetches import available_count, available_digest, was_fetched
 from ...pools.pool import Pool
 from ...pools.uids import UidArray, digest_of_uids, load_subset
 from ..subset import read_sidecar
@@ -36,13 +37,13 @@ def describe_samples(files: Sequence[Path], pool: Path | None) -> dict[str, Any]
         told["pool"] = {key: (sidecar.get("pool") or {}).get(key) for key in ("digest", "samples")}
     if pool is not None:
         with Pool.open(pool, read_only=True) as opened:
-            told["pool"] = {
-                "digest": opened.digest(),
-                "samples": opened.count(),
-                # Of a pool of metadata alone nobody knows here how much of it was fetched.
-                "available": opened.scalar("SELECT count(*) FROM samples WHERE shard IS NOT NULL")
-                or None,
-            }
+            told["pool"] = {"digest": opened.digest(), "samples": opened.count()}
+            available = available_count(opened)
+            # Of metadata that were not fetched here nobody knows how much could be.
+            if available or was_fetched(opened):
+                told["pool"] |= {
+                    "available": available, "available_digest": available_digest(opened)
+                }  # fmt: skip
     return told
 
 

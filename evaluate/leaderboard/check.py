@@ -221,6 +221,9 @@ def _sizes(record: Record) -> Complaints:
         yield RECORD, f"{own:,} samples are chosen of a pool of {pool.samples:,}"
     if pool.available is not None and pool.available > (pool.samples or 0):
         yield RECORD, f"of a pool of {pool.samples} samples {pool.available:,} are available"
+    whole = pool.available is not None and pool.available == pool.samples
+    if whole and pool.digest and pool.available_digest not in (None, pool.digest):
+        yield RECORD, "the whole pool is available, but its digest is not the pool's"
     repeated = sum(one.count for one in record.samples)
     for run in record.runs:
         if run.samples is not None and run.samples > repeated:

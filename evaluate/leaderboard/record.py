@@ -114,11 +114,16 @@ class Samples(_Part):
 
 
 class PoolInfo(_Part):
-    """The pool filtered, and its *effective pool*: how many of its samples could be fetched."""
+    """The pool filtered, and its *effective pool*: how many of its samples could be fetched.
+
+    ``available_digest`` names the effective pool as ``digest`` names the pool: the SHA-256 over
+    the sorted uids.
+    """
 
     digest: Digest | None = None
     samples: Count | None = None
     available: Count | None = None
+    available_digest: Digest | None = None
 
 
 class FunnelStep(_Part):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from datacomp.curate.subset import write_subset
-from datacomp.pools.uids import from_hex
+from datacomp.pools.uids import digest_of_uids, from_hex
 
 
 @pytest.fixture
@@ -66,6 +66,20 @@ def test_the_effective_pool(command, words, pool_of, tmp_path):
         ).read_bytes()
     )
     assert (record["pool"]["samples"], record["pool"]["available"]) == (100, 90)
+
+
+@pytest.mark.parametrize("more", [[], ["--available", "40"], ["--available", "41"]])
+def test_the_effective_pool_of_a_pool_that_was_fetched(command, words, pool_of, more):
+    pool = pool_of(uid=[f"{i:032x}" for i in range(100)])
+    pool.sql("INSERT INTO fetches SELECT uid, CASE WHEN uid < 40 THEN 'ok' ELSE 'failed' END, "
+             "CASE WHEN uid >= 40 THEN 'dns' END, 1, now()::TIMESTAMP FROM samples")  # fmt: skip
+    pool.close()
+    place = json.loads(command(*words, "--pool", pool.path, *more, "--json")[1])["place"]
+    told = json.loads((Path(place) / "submission.json").read_bytes())["pool"]
+    effective = digest_of_uids(from_hex([f"{i:032x}" for i in range(40)]))
+    assert {key: told[key] for key in told if key.startswith("avail")} == (
+        {"available": 41} if "41" in more else {"available": 40, "available_digest": effective}
+    )
 
 
 def test_of_a_pool_of_metadata_the_effective_pool_is_not_known(command, words, pool_of, tmp_path):

@@ -176,6 +176,11 @@ def test_a_funnel_that_grows_is_refused(submission, forge):
 
 
 def test_more_samples_than_the_pool_are_refused(submission, forge):
+    digests = {"digest": "a" * 64, "available_digest": "b" * 64}
+    folder = forge(submission(), lambda c: c["pool"].update(samples=200, available=200, **digests))
+    assert [one.what for one in check(folder).refused] == [
+        "the whole pool is available, but its digest is not the pool's"
+    ]
     folder = forge(submission(), lambda c: c["pool"].update(samples=50, available=60))
     assert [one.what for one in check(folder).refused] == [
         "100 samples are chosen of a pool of 50", "of a pool of 50 samples 60 are available",

@@ -1,0 +1,131 @@
+"""``datacomp pool fetch``: the images of a pool, from the web."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...progress import duration
+from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
+
+if TYPE_CHECKING:
+    from ...pools.fetches import EffectivePool
+
+
+@click.command(
+    epilog=examples(
+        "datacomp pool fetch small.duckdb shards",
+        "datacomp pool fetch small.duckdb shards --subset clip30.npy",
+        "datacomp pool fetch small.duckdb shards --retry dns,timeout,5xx",
+        "datacomp pool fetch small.duckdb shards --verify sha256",
+    )
+)
+@click.argument("pool", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--subset", type=click.Path(path_type=Path), metavar="FILE.npy",
+              help="Fetch only these samples.")  # fmt: skip
+@click.option("--retry", default="", metavar="REASON,...",
+              help="Fetch what failed for these reasons instead of what is pending: dns, timeout, "
+                   "404, 4xx, 5xx, http, all, ...")  # fmt: skip
+@click.option("--verify", type=click.Choice(["sha256"]),
+              help="Set aside an image whose bytes are not those the pool records; fetch only "
+                   "samples with a record.")  # fmt: skip
+@click.option("--size", default=512, show_default=True, type=click.IntRange(1),
+              help="Longer side of the images in px; larger ones are made smaller.")  # fmt: skip
+@click.option("--quality", default=95, show_default=True, type=click.IntRange(1, 100),
+              help="Quality of the JPEGs.")  # fmt: skip
+@click.option("--shard-size", default=10_000, show_default=True, type=click.IntRange(1),
+              help="URLs for each shard.")  # fmt: skip
+@click.option("--min-size", default=0, show_default=True, type=click.IntRange(0),
+              help="Leave out images whose shorter side has fewer px.")  # fmt: skip
+@click.option("--boxes", default="face_bboxes", show_default=True, metavar="COLUMN",
+              help="The pool's column of faces to blur.")  # fmt: skip
+@click.option("--no-blur", is_flag=True, help="Blur no faces.")
+@click.option("--ignore-opt-out", is_flag=True,
+              help="Keep images whose site says noai, noimageai, noindex, noimageindex or "
+                   "TDM-Reservation in its headers.")  # fmt: skip
+@click.option("--user-agent-token", metavar="NAME",
+              help="Who we say we are; sites can opt out of it by name.")  # fmt: skip
+@click.option("--allow-private", is_flag=True,
+              help="Follow URLs to this machine and its own network, too.")  # fmt: skip
+@click.option("--timeout", default=10.0, show_default=True, metavar="SECONDS",
+              type=click.FloatRange(0, min_open=True),
+              help="Longest wait for bytes; a whole answer may take 6 times that.")  # fmt: skip
+@click.option("--max-mb", default=64, show_default=True, type=click.IntRange(1, 1024),
+              help="Largest image file, in MiB.")  # fmt: skip
+@click.option("--processes", type=click.IntRange(1), help="Processes; else one for each core.")
+@click.option("--threads", default=128, show_default=True, type=click.IntRange(1),
+              help="Downloads at a time in each process.")  # fmt: skip
+@click.option("--per-host", default=16, show_default=True, type=click.IntRange(1),
+              help="Downloads at a time from one host, of all processes together.")  # fmt: skip
+@click.option("--distributor", type=click.Choice(["local", "multiprocessing", "ray"]),
+              default="local", show_default=True,
+              help="Who spreads the work: datacomp, or img2dataset's own ways.")  # fmt: skip
+@json_option
+def fetch(
+    *,
+    pool: Path,
+    out: Path,
+    retry: str,
+    boxes: str,
+    no_blur: bool,
+    shard_size: int,
+    ignore_opt_out: bool,
+    max_mb: int,
+    distributor: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Fetch the images of POOL into shards in the folder OUT, through img2dataset.
+
+    POOL remembers what became of every URL. The same command again fetches only what is pending:
+    after an interruption, or when samples were added. New images go to new shards. The exit code
+    is 3 if a URL gave no image; 'datacomp pool info POOL' tells why, and how much of the pool is
+    at hand.
+    """
+    from ..fetching import FetchOptions, fetch_pool
+
+    options = FetchOptions(
+        retry=tuple(name.strip() for name in retry.split(",") if name.strip()),
+        boxes=None if no_blur else boxes,
+        per_shard=shard_size,
+        honour_opt_out=not ignore_opt_out,
+        max_bytes=max_mb << 20,
+        **given,
+    )
+    report = fetch_pool(pool, out, options, distributor)
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        click.echo(
+            f"{out}: {report.fetched:,} of {counted(report.tried, 'URL')} fetched into "
+            f"{counted(report.shards, 'new shard')} in {duration(report.seconds)}"
+        )
+        for reason, count in report.failed.items():
+            click.echo(f"  failed: {count:,} {reason}")
+        click.echo(f"{report.available:,} of {counted(report.samples, 'sample')} at hand")
+    if report.failed:
+        sys.exit(SET_ASIDE)
+
+
+def echo_effective(found: EffectivePool) -> None:
+    """Print the effective pool, as part of ``datacomp pool info``."""
+    total = found.total
+    click.echo(f"\neffective pool: {total.available:,} of {total.samples:,} samples at hand "
+               f"({total.share:.1%})\ndigest {found.digest}")  # fmt: skip
+    if found.subsets:
+        click.echo()
+        rows = [[name, one.samples, one.available, f"{one.share:.1%}"]
+                for name, one in found.subsets.items()]  # fmt: skip
+        emit_table(rows, ["subset", "samples", "at hand", "coverage"])
+    if found.reasons:
+        click.echo()
+        emit_table([list(item) for item in found.reasons.items()], ["not at hand", "samples"])
+    if found.hosts:
+        click.echo()
+        rows = [[one.host, one.samples, one.available, one.failed, one.most or ""]
+                for one in found.hosts]  # fmt: skip
+        emit_table(rows, ["host", "samples", "at hand", "failed", "most often"])

@@ -1,0 +1,258 @@
+"""What is to be fetched, cut into shards: one Arrow file each in ``OUT/.pending``.
+
+Lists are laid down all at once and stay until what became of them is in the pool, so that after
+any interruption the same samples go into the same shards. A shard whose stats are there is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...durable import atomic_directory, read_json, write_json
+from ...errors import UsageError
+from ...pools import fetches
+from ...pools.columns import quote
+from ...pools.linking import is_linked
+from ...pools.pool import Pool, pool_errors
+from ...pools.uids import digest_of_uids, load_subset
+from .job import PENDING, STOP, FetchOptions, Row
+from .reasons import reason_of, retry_pattern
+from .writer import NAME, stats_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REQUEST = "request.json"
+_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for: which failures to retry, of which subset, compared with what."""
+
+    retry: tuple[str, ...]
+    subset: str | None
+    verify: str | None
+
+    @classmethod
+    def of(cls, options: FetchOptions) -> Request:
+        """Return what some options ask for."""
+        subset = None if options.subset is None else digest_of_uids(load_subset(options.subset))
+        return cls(tuple(sorted(options.retry)), subset, options.verify)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"retry": list(self.retry), "subset": self.subset, "verify": self.verify}
+
+
+class Lists:
+    """The lists of a folder of shards."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.folder = out, out / PENDING
+
+    def rows(self) -> list[Row]:
+        """Return the lists that are there, in order."""
+        found = sorted(self.folder.glob("[0-9]*.arrow"))
+        return [(int(path.stem), str(path)) for path in found]
+
+    def finished(self) -> list[Row]:
+        """Return the lists whose shards are whole."""
+        return [row for row in self.rows() if stats_of(self.out, row[0]).exists()]
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the lists that are there."""
+        import pyarrow as pa
+
+        with pa.OSFile(self.rows()[0][1]) as file:
+            return tuple(pa.ipc.open_file(file).schema.names)
+
+    def counts(self) -> dict[int, int]:
+        """Return how many URLs each list has."""
+        import pyarrow as pa
+
+        found: dict[int, int] = {}
+        for number, path in self.rows():
+            with pa.OSFile(path) as file:
+                reader = pa.ipc.open_file(file)
+                found[number] = sum(
+                    reader.get_batch(i).num_rows for i in range(reader.num_record_batches)
+                )
+        return found
+
+    def progress(self, number: int) -> int:
+        """Return how far the worker of a list says it is."""
+        try:
+            return int((self.folder / f"{NAME.format(number)}.count").read_text() or 0)
+        except (OSError, ValueError):
+            return 0
+
+    def request(self) -> dict[str, Any] | None:
+        """Return what the lists that are there were laid down for."""
+        path = self.folder / REQUEST
+        return read_json(path, 1 << 16) if path.exists() else None
+
+    def remove(self, row: Row) -> None:
+        """Forget a list whose outcomes are in the pool."""
+        Path(row[1]).unlink(missing_ok=True)
+        (self.folder / f"{NAME.format(row[0])}.error").unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove the folder of lists, when none is left."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def let_go(self) -> None:
+        """Forget that workers were told to stop."""
+        (self.folder / STOP).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Tell the workers to stop."""
+        if self.folder.is_dir():
+            (self.folder / STOP).touch()
+
+    # -- laying down ------------------------------------------------------------------------
+
+    def lay_down(self, pool: Pool, options: FetchOptions) -> int:
+        """Write the lists of what is to be fetched; return how many URLs that is."""
+        _plan(pool, options)
+        try:
+            count = pool.scalar("SELECT count(*) FROM planned")
+            if not count:
+                return 0
+            with atomic_directory(self.folder) as partial:
+                first = self._next_number()
+                for number, table in enumerate(_shards(pool, options), first):
+                    _write(partial / f"{NAME.format(number)}.arrow", table)
+                write_json(partial / REQUEST, Request.of(options).to_dict())
+            fetches.expect(pool, "planned", bool(options.retry))
+        finally:
+            pool.sql("DROP TABLE IF EXISTS temp.planned")
+        return count
+
+    def _next_number(self) -> int:
+        numbers = [
+            int(name[:8])
+            for name in os.listdir(self.out)
+            if re.fullmatch(r"\d{8}(\.tar|\.parquet|_stats\.json)", name)
+        ]
+        return max(numbers, default=-1) + 1
+
+    # -- what became of them ----------------------------------------------------------------
+
+    def outcomes(self, row: Row) -> tuple[pa.Table, datetime]:
+        """Return what became of each URL of a finished shard, and when that was known."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(
+            self.out / f"{NAME.format(row[0])}.parquet", columns=["uid", "status", "error_message"]
+        )
+        good = [status == "success" for status in table["status"].to_pylist()]
+        messages = table["error_message"].to_pylist()
+        states = [fetches.OK if fine else fetches.FAILED for fine in good]
+        reasons = [
+            None if fine else reason_of(message or "")
+            for fine, message in zip(good, messages, strict=True)
+        ]
+        ended = datetime.fromtimestamp(stats_of(self.out, row[0]).stat().st_mtime, UTC)
+        found = pa.table(
+            {"uid": table["uid"], "state": states, "reason": pa.array(reasons, pa.string())}
+        )
+        return found, ended.replace(tzinfo=None)
+
+
+def _plan(pool: Pool, options: FetchOptions) -> None:
+    """Fill the temporary table ``planned`` with the uids to fetch, and the place of each.
+
+    The order is one of hashes: neighbours are rarely of the same host, and it is the same for
+    the same samples.
+    """
+    wanted = "true"
+    if options.subset is not None:
+        import pyarrow as pa
+
+        uids = load_subset(options.subset)
+        with pool.registered("subset_arrow", pa.table({"high": uids["f0"], "low": uids["f1"]})):
+            pool.sql(
+                "CREATE OR REPLACE TEMP TABLE subset AS SELECT DISTINCT "
+                "(high::UHUGEINT << 64) + low::UHUGEINT AS uid FROM subset_arrow"
+            )
+        wanted = "samples.uid IN (SELECT uid FROM temp.subset)"
+    if options.retry:
+        pattern = retry_pattern(options.retry)
+        state = f"fetches.state = '{fetches.FAILED}' AND regexp_full_match(reason, $1)"
+        parameters = [pattern]
+    else:
+        state, parameters = (
+            f"coalesce(fetches.state, '{fetches.PENDING}') = '{fetches.PENDING}'",
+            [],
+        )
+    if options.verify:
+        if "sha256" not in pool.columns() or not pool.scalar(
+            "SELECT 1 FROM samples WHERE sha256 IS NOT NULL LIMIT 1"
+        ):
+            raise UsageError(f"{pool.path}: records no sha256 to compare with; leave out --verify")
+        wanted += " AND samples.sha256 IS NOT NULL"
+    pool.sql(
+        "CREATE OR REPLACE TEMP TABLE planned AS SELECT DISTINCT samples.uid, "
+        "md5_number_lower(printf('%032x', samples.uid)) AS place "
+        f"FROM {fetches.WITH_FETCHES} WHERE coalesce(url, '') <> '' AND samples.shard IS NULL "
+        f"AND {state} AND {wanted}", parameters,
+    )  # fmt: skip
+    pool.sql("DROP TABLE IF EXISTS temp.subset")
+
+
+def list_columns(pool: Pool, options: FetchOptions) -> dict[str, str]:
+    """Return the columns of a list, each with the SQL that gives it, as img2dataset wants them."""
+    columns = {"uid": "printf('%032x', samples.uid)"}
+    if options.boxes is not None and options.boxes in pool.columns():
+        columns[options.boxes] = f"TRY_CAST({quote(options.boxes)} AS DOUBLE[][])"
+    columns["caption"] = "coalesce(text, '')"
+    if options.verify:
+        columns["sha256"] = "lower(samples.sha256)"
+    return {**columns, "url": "url"}
+
+
+def _shards(pool: Pool, options: FetchOptions) -> Iterator[pa.Table]:
+    """Yield the rows of ``planned``, cut into shards."""
+    import pyarrow as pa
+
+    selected = ", ".join(
+        f"{sql} AS {quote(name)}" for name, sql in list_columns(pool, options).items()
+    )
+    once = ""
+    if is_linked(pool.connection):  # whose uids nobody has checked
+        first = "PARTITION BY samples.uid ORDER BY metadata_file, metadata_row"
+        once = f"QUALIFY row_number() OVER ({first}) = 1"
+    waiting: list[pa.RecordBatch] = []
+    with pool_errors(pool.path):
+        rows = pool.connection.sql(
+            f"SELECT {selected} FROM samples JOIN planned USING (uid) {once} "
+            "ORDER BY place, samples.uid"
+        ).to_arrow_reader(_ROWS)
+        for batch in rows:
+            waiting.append(batch)
+            while sum(map(len, waiting)) >= options.per_shard:
+                table = pa.Table.from_batches(waiting)
+                yield table.slice(0, options.per_shard)
+                waiting = table.slice(options.per_shard).to_batches()
+    if any(map(len, waiting)):
+        yield pa.Table.from_batches(waiting)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    import pyarrow as pa
+
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        pa.OSFile(str(path), "wb") as file,
+        pa.ipc.new_file(file, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)

@@ -1,0 +1,67 @@
+"""``datacomp pool fetch`` and what ``pool info`` says afterwards."""
+
+import json
+
+import numpy as np
+import pytest
+from datacomp.curate.fetching import fetch as fetching
+from datacomp.pools import Pool
+from datacomp.pools.uids import UID_DTYPE, digest_of_uids, load_subset
+
+
+@pytest.fixture
+def _in_this_process(monkeypatch):
+    def local(job, rows, processes):
+        yield from map(job, rows)
+
+    monkeypatch.setattr(fetching, "_local", local)
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_fetch_and_info(command, web, urls_pool, tmp_path):
+    pool = urls_pool([f"{web.url}/{kind}/{i}.jpg" for i, kind in enumerate(["img", "img", "no"])])
+    out = tmp_path / "out"
+    code, printed, _ = command("pool", "info", pool)
+    assert (code, "effective" in printed) == (0, False)
+    code, printed, err = command("pool", "fetch", pool, out, "--allow-private", "--threads", 4)
+    assert code == 3, err
+    lines = printed.splitlines()
+    assert lines[0].startswith(f"{out}: 2 of 3 URLs fetched into 1 new shard in ")
+    assert lines[1:] == ["  failed: 1 http_404", "2 of 3 samples at hand"]
+    code, printed, _ = command("pool", "fetch", pool, out, "--json")
+    told = json.loads(printed)
+    assert (code, told["fetched"], told["shards"], told["available"]) == (0, 0, 0, 2)
+
+    effective = tmp_path / "effective.npy"
+    with Pool.open(pool) as opened:
+        np.save(tmp_path / "one.npy", np.array(opened.uids()[:1], UID_DTYPE))
+    code, printed, _ = command("pool", "info", pool, "--at-hand", effective, "--subset",
+                               tmp_path / "one.npy")  # fmt: skip
+    digest = digest_of_uids(load_subset(effective))
+    lines = printed.split("\neffective pool: ")[1].splitlines()
+    assert lines[:2] == ["2 of 3 samples at hand (66.7%)", f"digest {digest}"]
+    words = [line.split() for line in lines]
+    assert ["http_404", "1"] in words
+    assert ["127.0.0.1", "3", "2", "1", "http_404"] in words
+    assert [str(tmp_path / "one.npy"), "1"] == words[5][:2]
+    code, printed, _ = command("pool", "info", pool, "--json", "--subset", tmp_path / "one.npy")
+    told = json.loads(printed)["effective"]
+    assert (told["digest"], told["samples"], told["available"]) == (digest, 3, 2)
+    assert told["reasons"] == {"http_404": 1}
+    assert told["subsets"][str(tmp_path / "one.npy")]["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--retry", "tiemout"], 2, "--retry 'tiemout': no such reason (did you mean 'timeout'?)"),
+        (["--subset", "none.npy"], 1, "none.npy: no such subset file"),
+        (["--verify", "md5"], 2, "'md5' is not 'sha256'"),
+        (["--distributor", "pyspark"], 2, "'pyspark' is not one of"),
+    ],
+)
+def test_wrong_use(command, urls_pool, tmp_path, options, code, message):
+    pool = urls_pool(["http://x.invalid/1.jpg"])
+    found, _, err = command("pool", "fetch", pool, tmp_path / "out", *options)
+    assert (found, message in err) == (code, True), err
+    assert not (tmp_path / "out").exists()
