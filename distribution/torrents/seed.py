@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -11,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...durable import write_bytes
-from ...errors import DatacompError, MissingError, UsageError
+from ...errors import DatacompError, UsageError
 from ...progress import say, warn
 from ..release import Release, Releases, SigningKey
-from . import pointer
+from . import pointer, resume
+from .gone import leave_out, missing_files
 from .session import Net, listening, open_session, parse_peers
 
 POINTER = "latest.json"
-RESUME = ".state/seed"
-MAX_RESUME = 1 << 26
 NEWS_SECONDS = 2.0
 CALL_SECONDS = 30.0
 SETTLE_SECONDS = 5.0
@@ -103,7 +100,7 @@ class Seeder:
         if (str(hashes.v1), v2) != expected:
             warn(f"{path}: not seeded: not the torrent that its manifest names")
             return
-        gone = _missing_files(release, params.ti)
+        gone = missing_files(release, params.ti)
         known = self._seeded.get(expected[0])
         if known is not None:
             if known.missing == len(gone):
@@ -114,12 +111,12 @@ class Seeder:
         params.url_seeds = []
         params.flags &= ~(flags.auto_managed | flags.paused)
         if gone:
-            _without(params, gone)
+            leave_out(params, gone)
         else:
             # The digests were taken when the version was made. A piece is still checked before
             # it is first given to anyone.
             params.flags |= flags.seed_mode
-        before = self._restore(params, expected[0])
+        before = resume.restore(self.folder, params, expected[0])
         handle = self.session.add_torrent(params)
         self._seeded[expected[0]] = Seeded(
             release.manifest.version, kind, expected[0], handle, len(gone), before
@@ -238,37 +235,14 @@ class Seeder:
             for alert in self.session.pop_alerts():
                 kind = type(alert).__name__
                 if kind == "save_resume_data_alert":
-                    self._write_resume(alert.params)
+                    self._keep(alert.params)
                 waiting -= kind in ("save_resume_data_alert", "save_resume_data_failed_alert")
                 self._alert(alert)
 
-    def _write_resume(self, params: Any) -> None:
-        import libtorrent as lt
-
-        # The hash trees stand in the torrent file; they would only be written once more.
-        params.ti, params.merkle_tree = None, []
-        name = str(params.info_hashes.v1)
-        if name in self._seeded:  # libtorrent's own count misses the last second
-            params.total_uploaded = _status(self._seeded[name])["uploaded_ever"]
-        with contextlib.suppress(DatacompError):
-            path = self.folder / RESUME / name
-            write_bytes(path, lt.write_resume_data_buf(params))
-
-    def _restore(self, params: Any, infohash: str) -> int:
-        """Take up the counts and peers of an earlier run; return the bytes given so far."""
-        import libtorrent as lt
-
-        path = self.folder / RESUME / infohash
-        try:
-            if path.stat().st_size > MAX_RESUME:
-                return 0
-            before = lt.read_resume_data(path.read_bytes())
-        except (OSError, RuntimeError):
-            return 0
-        params.peers = before.peers
-        params.total_uploaded = before.total_uploaded
-        params.seeding_time, params.added_time = before.seeding_time, before.added_time
-        return int(before.total_uploaded)
+    def _keep(self, params: Any) -> None:
+        seeded = self._seeded.get(str(params.info_hashes.v1))
+        if seeded is not None:  # libtorrent's own count misses the last second
+            resume.keep(self.folder, params, _status(seeded)["uploaded_ever"])
 
     def _pointer_state(self) -> tuple[int, int] | None:
         try:
@@ -276,46 +250,6 @@ class Seeder:
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns
-
-
-def _missing_files(release: Release, info: Any) -> list[int]:
-    """Return the numbers of the torrent's files that are taken back, gone or of another size."""
-    files = info.layout()
-    top = f"{release.manifest.name}/"
-    gone = []
-    for number in range(files.num_files()):
-        if files.file_flags(number) & files.flag_pad_file:
-            continue
-        path = str(files.file_path(number)).removeprefix(top)
-        try:
-            release.locate(path)
-        except MissingError as error:
-            say(str(error), 1)
-            gone.append(number)
-        except DatacompError as error:
-            warn(f"not seeded: {error}")
-            gone.append(number)
-    return gone
-
-
-def _without(params: Any, gone: list[int]) -> None:
-    """Leave out files that are not there: neither checked, nor fetched, nor given."""
-    import libtorrent as lt
-
-    info = params.ti
-    have = [True] * info.num_pieces()
-    files = info.layout()
-    priorities = [4] * files.num_files()
-    for number in gone:
-        priorities[number] = 0
-        size = files.file_size(number)
-        if size:
-            offset, length = files.file_offset(number), info.piece_length()
-            first, last = offset // length, (offset + size - 1) // length
-            have[first : last + 1] = [False] * (last + 1 - first)
-    params.have_pieces = have
-    params.file_priorities = priorities
-    params.flags |= lt.torrent_flags.no_verify_files
 
 
 def _status(seeded: Seeded) -> dict[str, Any]:

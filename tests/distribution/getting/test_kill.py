@@ -1,5 +1,8 @@
 """``datacomp get`` killed with SIGKILL at any moment: the next call ends whole and exact."""
 
+import asyncio
+import hashlib
+import json
 import os
 import random
 import signal
@@ -10,22 +13,59 @@ import time
 import pytest
 from datacomp.distribution.getting import Options, get
 
-POINTS = 4
+POINTS = 20
+WITH_PEERS = 6
+"""Peers need a while to begin."""
 GET = """
 import sys
 from datacomp.distribution.getting import Options, get
 get(sys.argv[1], sys.argv[2], Options(bittorrent=False, update=True))
 """
 
+# One process that forks, so that every child is at work at once when it is killed.
+MANY = """
+import json, os, random, shutil, signal, sys, time
+from pathlib import Path
+from datacomp.distribution.getting import Options, get
+from datacomp.distribution.torrents import channel
+from datacomp.durable import sha256_file
 
-@pytest.fixture
-def slow():
+url, out, points, seed, peers, least, most = sys.argv[1:]
+options = Options(
+    bittorrent=bool(peers), lan=True, listen="127.0.0.1:0", peers=tuple(peers.split()),
+)
+chance = random.Random(int(seed))
+kills = 0
+while kills < int(points):  # a busy machine may be done before it is killed
+    folder = Path(out, str(kills // 5))
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        try:
+            get(url, folder, options)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    time.sleep(chance.uniform(float(least), float(most)))
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if status != signal.SIGKILL:
+        assert status == 0, status
+        shutil.rmtree(folder)
+        continue
+    kills += 1
+    found = {path.name: sha256_file(path) for path in folder.glob("*.tar")}
+    marked = (folder / ".datacomp/manifest.json").exists()
+    print(json.dumps([str(folder), marked, found]), flush=True)
+"""
+
+
+def slow(seconds):
     """Return a fault: bytes come slowly, so that a kill falls into the middle."""
-    import asyncio
 
     def fault(path, headers):
         async def bend(body, seen):
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(seconds)
             return body
 
         return bend if path.endswith(".tar") else None
@@ -33,40 +73,63 @@ def slow():
     return fault
 
 
-def test_killed_anywhere_it_goes_on(publish, serving, shard, slow, tmp_path):
+def killed(server, tmp_path, files, peers, points, least, most):
+    """Kill downloads at a number of moments; return the folders they leave behind."""
+    seed = random.randrange(1 << 30)
+    command = [server.url, tmp_path / "got", points, seed, peers, least, most]
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, *map(str, command)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"seed {seed}: {done.stderr}"
+    expected = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == points
+    for _, marked, found in lines:
+        # What is visible is right, and only a whole folder says that it is whole.
+        assert found.items() <= expected.items(), f"seed {seed}"
+        assert found == expected or not marked, f"seed {seed}"
+    return sorted((tmp_path / "got").iterdir())
+
+
+def test_killed_anywhere_it_goes_on(publish, serving, shard, tmp_path):
     files = {f"{n:05d}.tar": shard(n, 4) for n in range(6)}
-    server = serving(publish(files), slow)
-    got, chance = tmp_path / "got", random.Random(8)
-    for _ in range(POINTS):
-        process = subprocess.Popen([sys.executable, "-c", GET, server.url, str(got)])
-        until = time.monotonic() + 20
-        while not (got / ".datacomp/partial").is_dir() and time.monotonic() < until:
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.25))
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        # What is visible is right, and nothing says that the folder is whole.
-        for path in got.glob("*.tar"):
-            assert path.read_bytes() == files[path.name]
-        if len(list(got.glob("*.tar"))) < len(files):
-            assert not (got / ".datacomp/manifest.json").exists()
-    before = {path.name for path in got.glob("*.tar")}
+    server = serving(publish(files), slow(0.02))
+    folders = killed(server, tmp_path, files, "", POINTS, 0, 0.3)
     server.fault = lambda path, headers: None
-    report = get(server.url, got, Options(bittorrent=False))
-    assert {path.name: path.read_bytes() for path in got.glob("*.tar")} == files
-    assert report.whole
-    assert report.reused_files >= len(before)
-    assert not list((got / ".datacomp/partial").iterdir())
+    for got in folders:
+        report = get(server.url, got, Options(bittorrent=False))
+        assert report.whole
+        assert {path.name: path.read_bytes() for path in got.glob("*.tar")} == files
+        assert not list((got / ".datacomp/partial").iterdir())
 
 
-def test_killed_in_an_update(publish, serving, shard, slow, tmp_path):
+def test_killed_between_mirror_and_peers(publish, serving, shard, tmp_path):
+    pytest.importorskip("libtorrent")
+    from datacomp.distribution.torrents import Net, Seeder
+
+    files = {f"{n:05d}.tar": shard(n, 4) for n in range(6)}
+    folder = publish(files)
+    server = serving(folder, slow(0.2))
+    with Seeder(folder, Net("127.0.0.1:0", lan=True, upload_limit=8 << 20)) as seeder:
+        peer = f"127.0.0.1:{seeder.port}"
+        folders = killed(server, tmp_path, files, peer, WITH_PEERS, 0.4, 1.4)
+        assert seeder.status()["uploaded"] > 0
+        server.fault = lambda path, headers: None
+        more = Options(lan=True, listen="127.0.0.1:0", peers=(peer,))
+        for got in folders:
+            assert get(server.url, got, more).whole
+            assert {path.name: path.read_bytes() for path in got.glob("*.tar")} == files
+            assert not (got / ".datacomp/torrent").exists()
+
+
+def test_killed_in_an_update(publish, serving, shard, tmp_path):
     files = {f"{n:05d}.tar": shard(n, 4) for n in range(3)}
     server = serving(publish(files))
     got = tmp_path / "got"
     get(server.url, got, Options(bittorrent=False))
     newer = files | {"00001.tar": shard(101, 4), "00003.tar": shard(3, 4)}
     publish(newer, "2")
-    server.fault = slow
+    server.fault = slow(0.02)
     process = subprocess.Popen([sys.executable, "-c", GET, server.url, str(got)])
     until = time.monotonic() + 20
     while not list((got / ".datacomp/partial").iterdir()) and time.monotonic() < until:
