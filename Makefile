@@ -49,4 +49,5 @@ $(VENV)/demo-$(STAMP): $(BIN)/uv
 
 $(VENV)/setup-$(STAMP): $(BIN)/uv
 	$(UV) --editable '.[all]' --group dev
+	$(UV) --no-deps rapidocr-onnxruntime  # for its network; its dependencies bring a second OpenCV
 	touch $@ $(VENV)/demo-$(STAMP)

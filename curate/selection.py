@@ -11,7 +11,7 @@ from typing import Any
 
 from ..durable import digest
 from ..errors import DataError
-from ..filters import FilterSpec, Selection, run_filters
+from ..filters import Node, Selection, run_filters
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
 from .subset import sidecar_path, write_subset
@@ -35,7 +35,7 @@ class Selected:
 
 def select(
     pool: Pool,
-    filters: Sequence[FilterSpec],
+    filters: Sequence[Node],
     path: Path | str,
     combine: str = "and",
     reasons: Path | None = None,
@@ -47,7 +47,7 @@ def select(
     """
     path = Path(path)
     sidecar_path(path)  # a wrong name is told before the work
-    chosen = run_filters(pool, list(filters), combine, reasons)
+    chosen = run_filters(pool, filters, combine, reasons)
     if not len(chosen.uids):
         drops = ", ".join(
             f"{n:,} {why}" for step in chosen.steps for why, n in step.reasons.items()

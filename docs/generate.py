@@ -47,6 +47,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[[pool.source]]": config.SourceSection,
     "[[dataset]]": config.DatasetSection,
     "dataset.filters": config.FilterSection,
+    "dataset.filters: a group": config.GroupSection,
     "[shards]": config.ShardsSection,
     "[train]": config.TrainSection,
     "[evaluate]": config.EvaluateSection,
@@ -60,6 +61,8 @@ FILTER_EXAMPLES: dict[str, dict[str, Any]] = {
     "metaclip": {"entries_file": "metadata.json", "t": 20000},
     "flipped_clip_score": {"checkpoint": "runs/clip", "fraction": 0.3},
     "digit_masked_clip_score": {"checkpoint": "runs/clip", "fraction": 0.4},
+    "text_masked_clip_score": {"checkpoint": "runs/clip", "fraction": 0.5},
+    "dfn": {"checkpoint": "runs/dfn", "fraction": 0.15},
     "aesthetic": {"weights_file": "aesthetic.safetensors", "min": 5},
     "nsfw": {"weights_file": "nsfw.safetensors"},
     "soft_cap": {"column": "quality", "size": 128000000},
@@ -74,6 +77,8 @@ NEEDS_NOTHING: dict[str, dict[str, Any]] = {
     "nsfw": {"weights_file": _A_FILE},
     "flipped_clip_score": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
     "digit_masked_clip_score": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
+    "text_masked_clip_score": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
+    "dfn": {"checkpoint": _A_FILE, "model": "ViT-B-32"},
 }
 """Parameters with which a filter can be made here, without what has to be installed first, or
 given: no filter reads its files before it scores."""
@@ -289,6 +294,8 @@ def _type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _type(arguments[0])
+    if origin in (Union, UnionType) and all(get_origin(part) is Annotated for part in arguments):
+        return "tables"
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, UnionType):

@@ -30,11 +30,12 @@ from ..durable import (
     write_json,
 )
 from ..errors import DataError, IntegrityError, MissingError, RunError, StorageError, UsageError
-from ..pools.clip_model import RUN_INFO, read_run, resolve_device
+from ..pools.clip_model import RUN_INFO, ModelSpec, read_run, resolve_device
 from ..progress import Progress, say
 from . import set_aside
 from .data import DIGESTS, TrainingData, find_shards, pin
 from .loader import LANES, seeded_epochs, training_loader
+from .objectives import BENCHMARK, check_first_weights, check_objective, described
 from .scales import CHECKPOINTS, Scale, model_config_path
 from .versions import library_versions
 
@@ -54,13 +55,18 @@ def train(
     accumulation: int = 1,
     weights: list[float] | None = None,
     grad_clip_norm: float | None = None,
+    objective: str = BENCHMARK,
+    init: ModelSpec | None = None,
 ) -> dict[str, Any]:
     """Train and return the run's info; a finished run is returned as it is, an interrupted resumed.
 
     ``data`` are folders of WebDataset shards, ``weights`` their relative sampling weights,
-    ``workers`` the loader processes of each training process. Under torchrun every process
-    calls this. Raises IntegrityError when the run was begun on other data or settings.
+    ``workers`` the loader processes of each training process. A run with the ``objective`` dfn
+    is to filter with, and may begin with the weights of ``init``; see ``objectives``. Under
+    torchrun every process calls this. Raises IntegrityError when the run was begun on other data
+    or settings.
     """
+    check_objective(scale, objective, init)
     require_extra()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     per_device = _per_device_batch(scale, world, accumulation)
@@ -95,7 +101,10 @@ def train(
         "workers": workers,
         "threads": threads,
         "grad_clip_norm": grad_clip_norm,
+        **described(objective, init),
     }
+    if init is not None and rank == 0:
+        check_first_weights(scale, init)
     done = _begin(output, plan, opened) if rank == 0 else finished(output)
     if done is not None:
         return done
@@ -106,6 +115,7 @@ def train(
     arguments = trainer_arguments(
         scale, output, seed=seed, workers=workers, precision=precision, device=device,
         per_device=per_device, accumulation=accumulation, grad_clip_norm=grad_clip_norm,
+        init=init,
     )  # fmt: skip
     _run_trainer(output, arguments, opened, weights, scale, seed)
     return plan if rank != 0 else _finish(output, plan, started)
@@ -133,8 +143,12 @@ def trainer_arguments(
     per_device: int,
     accumulation: int,
     grad_clip_norm: float | None = None,
+    init: ModelSpec | None = None,
 ) -> list[str]:
-    """Return open_clip_train's arguments for a scale: DataComp's recipe, nothing else."""
+    """Return open_clip_train's arguments for a scale: DataComp's recipe, nothing else.
+
+    With ``init`` the trainer begins with the weights of its checkpoint.
+    """
     whole = Path(os.path.abspath(output))  # "." has no name
     arguments = [
         "--dataset-type", "webdataset", "--train-data", "pinned",
@@ -159,6 +173,8 @@ def trainer_arguments(
         arguments.append("--grad-checkpointing")
     if grad_clip_norm is not None:
         arguments += ["--grad-clip-norm", str(grad_clip_norm)]
+    if init is not None:
+        arguments += ["--pretrained", str(init.checkpoint)]
     return arguments
 
 
@@ -203,6 +219,7 @@ def _recorded(output: Path) -> dict[str, Any] | None:
 
 def _check_settings(output: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
     """Refuse a run begun with other settings."""
+    before = {**described(BENCHMARK, None), **before}  # as runs were that do not tell
     for key, value in plan.items():
         if key == "workers" and _alike(before.get(key), value):
             continue

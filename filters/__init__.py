@@ -2,6 +2,7 @@
 
 from .contract import Batch, Decision, Filter, Scorer, View
 from .engine import Selection, run_filters
+from .expression import FilterGroup, Node
 from .sets import Samples, SetScorer
 from .spec import FilterSpec, parse
 
@@ -9,7 +10,9 @@ __all__ = [
     "Batch",
     "Decision",
     "Filter",
+    "FilterGroup",
     "FilterSpec",
+    "Node",
     "Samples",
     "Scorer",
     "Selection",

@@ -25,6 +25,7 @@ from .spec import FilterSpec
 
 _RELEASE = "https://github.com/sagadre/datacomp_baseline_assets/releases/download/v0.1.0-alpha/"
 _FASTTEXT = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/"
+_DETECTOR = "ch_PP-OCRv4_det_infer.onnx"
 _CENTROIDS = {
     "small": "23c66a05e49ad77283c1e2b33355c7eb088ac332a944c97ff85d5dfd48a5b251",
     "medium": "028b1721b1d0f139c565b6b0ac99f8a1756f4bae89c36b0ec6d1c6ea9b6f112d",
@@ -102,6 +103,14 @@ ASSETS = {
             folder=True,
             address=_RELEASE,
             all_of_it=True,
+        ),
+        Asset(
+            "text_detector",
+            "a network that finds text in images: ONNX, of the DB family",
+            "the wheel of rapidocr-onnxruntime (4.7 MB, Apache 2.0), which carries one: "
+            "pip install --no-deps rapidocr-onnxruntime==1.4.4",
+            {_DETECTOR: "d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9"},
+            inside=("rapidocr_onnxruntime", f"models/{_DETECTOR}"),
         ),
         Asset(
             "evaluation_features",

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..errors import DatacompError, DataError, RunError, UsageError
 from .contract import Filter, Scorer
 from .registry import blame, defined_at
-from .spec import FilterSpec
 
 T = TypeVar("T")
 
 
+class Named(Protocol):
+    """What complaints name: a filter, or a group of them."""
+
+    @property
+    def use(self) -> str:
+        """Its name."""
+        ...
+
+
 @contextlib.contextmanager
-def blaming(spec: FilterSpec, made: Filter) -> Iterator[None]:
+def blaming(spec: Named, made: Filter) -> Iterator[None]:
     """Name file and line of a plug-in that raises."""
     try:
         yield
@@ -26,7 +34,7 @@ def blaming(spec: FilterSpec, made: Filter) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def blaming_scorer(spec: FilterSpec, scorer: Scorer) -> Iterator[None]:
+def blaming_scorer(spec: Named, scorer: Scorer) -> Iterator[None]:
     """Name the scorer whose values do not fit its type."""
     try:
         yield
@@ -38,7 +46,7 @@ def blaming_scorer(spec: FilterSpec, scorer: Scorer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def blaming_decision(spec: FilterSpec, reason: str) -> Iterator[None]:
+def blaming_decision(spec: Named, reason: str) -> Iterator[None]:
     """Name the decision whose SQL cannot be run."""
     try:
         yield

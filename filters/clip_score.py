@@ -58,6 +58,8 @@ class ClipScore(Filter):
         Published("B/32, 30 %", "medium", 0.285, 0.338),
         Published("B/32, from 0.3", "small", 0.052, 0.161, "2.6M"),
         Published("B/32, from 0.3", "medium", 0.282, 0.333),
+        Published("B/32, 30 % minus the best 5 %", "small", 0.052, 0.169),
+        Published("B/32, 30 % minus the best 5 %", "medium", 0.281, 0.339),
     )
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")

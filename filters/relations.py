@@ -39,6 +39,7 @@ class Relations:
         self.types = {n: kind for n, kind in pool.columns().items() if n.lower() != TRUTH}
         self.columns = list(self.types)
         self._joined: dict[str, str] = {}
+        self._defined: dict[str, str] = {}
         self._made: dict[str, str] = {}
         self._numbers = itertools.count(1)
         # DuckDB reads ahead whole columns of a group of rows, once for each thread: that is most
@@ -49,6 +50,12 @@ class Relations:
         """Let the candidates have the values of a table (uid, value) under a name."""
         self._joined[column] = table
 
+    def define(self, column: str, expression: str) -> str:
+        """Let the candidates have, as a column, what SQL makes of the others; return its name."""
+        self._defined[column] = expression
+        self.show_candidates()
+        return quote(column)
+
     def has(self, column: str) -> bool:
         """Tell whether the candidates have the values of a table under a name."""
         return column in self._joined
@@ -58,7 +65,10 @@ class Relations:
         names = ", ".join(f"s.{quote(name)}" for name in self.columns)
         values = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())
         joins = " ".join(f"LEFT JOIN {t} ON {t}.uid = s.uid" for t in self._joined.values())
-        self.create("VIEW", CANDIDATES, f"SELECT {names}{values} FROM samples s {joins}")
+        query = f"SELECT {names}{values} FROM samples s {joins}"
+        for column, expression in self._defined.items():
+            query = f"SELECT *, {expression} AS {quote(column)} FROM ({query})"
+        self.create("VIEW", CANDIDATES, query)
 
     def create(self, kind: str, name: str, query: str) -> str:
         """(Re)create a temporary table or view; return its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from .contract import Decision, Filter, View
+from .published import Published
 
 
 class RandomSubset(Filter):
@@ -16,6 +17,14 @@ class RandomSubset(Filter):
     """
 
     set_level = True
+    published = (
+        Published("25 %", "small", 0.022, 0.126),
+        Published("10 %", "small", 0.010, 0.103),
+        Published("1 %", "small", 0.002, 0.078),
+        Published("25 %", "medium", 0.155, 0.240),
+        Published("10 %", "medium", 0.107, 0.200),
+        Published("1 %", "medium", 0.009, 0.090),
+    )
 
     fraction: float = Field(..., gt=0, le=1, description="part of the samples to keep")
     seed: int = Field(0, description="another seed draws another subset")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,22 +42,6 @@ class FilterSpec:
             inside = ",".join(f"{name}={_text(value)}" for name, value in self.parameters.items())
             text = f"{self.use}:{inside}" if inside else self.use
         return f"{NOT} {text}" if self.negated else text
-
-
-def parse_all(texts: Iterable[str]) -> list[FilterSpec]:
-    """Read filters; a word ``not`` negates the one that comes after it."""
-    found: list[FilterSpec] = []
-    negated = False
-    for text in texts:
-        if text == NOT:
-            negated = not negated
-            continue
-        spec = parse(text)
-        found.append(replace(spec, negated=spec.negated != negated))
-        negated = False
-    if negated:
-        raise UsageError("'not' stands before a filter, but none comes after it")
-    return found
 
 
 def parse(text: str) -> FilterSpec:

@@ -6,7 +6,7 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,29 +17,46 @@ from ..pools.pool import HALVES, literal
 from ..pools.uids import UID_DTYPE, UidArray, sort_uids
 from ..progress import Progress
 from .blaming import blaming_decision
+from .expression import Node
 from .predicates import all_true, matching, true
 from .relations import CANDIDATES, Relations, record_batches
-from .spec import FilterSpec
 
 _BATCH = 1 << 17
+
+GROUP = "group:"
+"""Begins the names of columns that hold what a group of filters decides."""
+
+
+class Rule(NamedTuple):
+    """A decision that was taken: a filter, its reason, and SQL that is true of what stays."""
+
+    node: Node
+    reason: str
+    predicate: str
 
 
 @dataclass
 class Verdict:
-    """A filter's decisions, as (reason, SQL predicate over all candidates).
+    """What a filter, or a group of them, decides: predicates over all candidates.
 
-    ``weight`` is SQL of how often a kept sample is to be seen, if not once. ``given`` are the rules
-    as the filter gave them, where those of the verdict stand for their outcome.
+    ``refused`` is SQL of what it is sure to drop; a sample whose image could not be read is
+    neither kept nor refused. ``whole`` is SQL of what passes all rules, if that can be said
+    shorter. ``weight`` is SQL of how often a kept sample is to be seen, if not
+    once. ``others`` tells whether rules look at other samples too. ``given`` are the rules as the
+    filter gave them, where those of the verdict stand for their outcome.
     """
 
-    spec: FilterSpec
-    rules: list[tuple[str, str]]
+    node: Node
+    rules: list[Rule]
+    refused: str = "false"
+    whole: str | None = None
     weight: str | None = None
-    given: list[tuple[str, str]] | None = None
+    others: bool = False
+    given: list[Rule] | None = None
 
     def kept(self) -> str:
         """Return SQL that is true for what the filter keeps."""
-        return all_true(predicate for _, predicate in self.rules)
+        return self.whole or all_true(rule.predicate for rule in self.rules)
 
 
 @dataclass
@@ -58,9 +75,9 @@ class Decider:
 
     def __init__(self, relations: Relations, verdicts: list[Verdict], combine: str) -> None:
         self._relations, self._verdicts, self._combine = relations, verdicts, combine
-        rules = [(verdict, *rule) for verdict in verdicts for rule in verdict.rules]
-        self._names = [(verdict.spec.label(), reason) for verdict, reason, _ in rules]
-        cases = [f"WHEN NOT {true(rule)} THEN {n}" for n, (_, _, rule) in enumerate(rules, 1)]
+        rules = [rule for verdict in verdicts for rule in verdict.rules]
+        self._names = [(rule.node.label(), rule.reason) for rule in rules]
+        cases = [f"WHEN NOT {true(rule.predicate)} THEN {n}" for n, rule in enumerate(rules, 1)]
         if combine == "or":
             cases.insert(0, f"WHEN {' OR '.join(f'({v.kept()})' for v in verdicts)} THEN 0")
         # Rules are numbered from 1; 0 is for what stays.
@@ -94,9 +111,11 @@ class Decider:
         So it is where no rule looks at text, at scores computed here, or at other samples.
         """
         texts = [name for name, kind in self._relations.types.items() if kind == "VARCHAR"]
-        slow = re.compile("|".join([r"\bselect\b", r"\bover\b", "score:", *map(re.escape, texts)]),
-                          re.IGNORECASE)  # fmt: skip
-        return not any(slow.search(rule) for v in self._verdicts for _, rule in v.rules)
+        slow = re.compile(
+            "|".join([r"\bselect\b", r"\bover\b", "score:", GROUP, *map(re.escape, texts)]),
+            re.IGNORECASE,
+        )
+        return not any(slow.search(rule.predicate) for v in self._verdicts for rule in v.rules)
 
     def _count_and_gather(self, total: int) -> Outcome:
         """Count the reasons from the columns they need, then collect the uids that stay."""
@@ -109,7 +128,7 @@ class Decider:
         if self._combine == "or":
             where = " OR ".join(f"({verdict.kept()})" for verdict in self._verdicts)
         else:
-            where = " AND ".join(f"({rule})" for v in self._verdicts for _, rule in v.rules)
+            where = " AND ".join(f"({r.predicate})" for v in self._verdicts for r in v.rules)
         return self._outcome(self._collect(f"{query} WHERE {where}", counts.get(0, 0)), counts)
 
     def _gather(self, relation: str, total: int) -> Outcome:
@@ -169,7 +188,7 @@ class Decider:
     def _blame(self) -> None:
         """Name the decision that fails on some sample."""
         for verdict in self._verdicts:
-            for reason, predicate in verdict.rules:
-                with blaming_decision(verdict.spec, reason):
-                    found = f"SELECT count(*) FROM ({matching(CANDIDATES, predicate)})"
+            for rule in verdict.rules:
+                with blaming_decision(rule.node, rule.reason):
+                    found = f"SELECT count(*) FROM ({matching(CANDIDATES, rule.predicate)})"
                     self._relations.pool.sql(found)

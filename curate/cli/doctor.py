@@ -32,6 +32,7 @@ _PACKAGES = {
     "starlette": ("starlette", "serve, leaderboard serve", "serve"),
     "uvicorn": ("uvicorn", "serve, leaderboard serve", "serve"),
     "numba": ("numba", "drawing synthetic pools, languages of many captions", "synth"),
+    "onnxruntime": ("onnxruntime", "finding text in images", "text"),
     "faiss": ("faiss-cpu", "filters by clusters", "all"),
     "ray": ("ray", "--engine ray: work on a cluster", "ray"),
 }

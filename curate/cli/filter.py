@@ -15,8 +15,9 @@ import click
 from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
 
 if TYPE_CHECKING:
+    from ...filters import FilterGroup
+    from ...filters.plan import FilterPlan
     from ...filters.published import Published
-    from ...filters.spec import FilterSpec
     from ..comparison import Comparison
     from ..selection import Selected
 
@@ -165,6 +166,7 @@ def assets(name: str | None, output: Path | None, only: str | None, as_json: boo
         "datacomp filter run pool.duckdb clip_score:arch=l14,fraction=0.3 -o clip.npy",
         "datacomp filter run pool.duckdb basic_filter exact_dedup --combine then -o clean.npy",
         "datacomp filter run pool.duckdb basic_filter not language:language=de -o some.npy",
+        "datacomp filter run pool.duckdb basic_filter and '(' exact_dedup or min_ink ')' -o a.npy",
         "datacomp filter run pool.duckdb basic_filter clip_score:arch=l14,fraction=0.3 --explain",
         "datacomp filter run metadata/ text_based --asset wordnet=/usr/share/wordnet -o text.npy",
         "datacomp filter run pool.duckdb my_filter.py:Sharpness --reasons dropped.parquet -o s.npy",
@@ -174,8 +176,7 @@ def assets(name: str | None, output: Path | None, only: str | None, as_json: boo
 @click.argument("filters", nargs=-1, required=True, metavar="FILTER...")
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Subset file to write (.npy); NAME.json beside it says how.")  # fmt: skip
-@click.option("--combine", default="and", show_default=True,
-              help="How several filters join: and, or, minus, then.")  # fmt: skip
+@click.option("--combine", help="How filters side by side join: and (default), or, minus, then.")
 @click.option("--asset", "assets", multiple=True, metavar="NAME=PATH",
               help="Where an asset lies that filters need; 'filter show' names them.")  # fmt: skip
 @click.option("--reasons", type=click.Path(path_type=Path),
@@ -186,7 +187,7 @@ def run(
     pool: Path,
     filters: tuple[str, ...],
     output: Path | None,
-    combine: str,
+    combine: str | None,
     assets: tuple[str, ...],
     reasons: Path | None,
     explain: bool,
@@ -196,25 +197,27 @@ def run(
 
     POOL is a pool file, or a folder of DataComp's metadata (parquet, with features in .npz). A
     FILTER is NAME or NAME:parameter=value,... ; the word 'not' before it keeps what it would
-    drop. With --combine 'and' each judges the whole pool, with 'minus' what a later one keeps goes
-    away, with 'then' each sees what the one before it left. Samples whose images cannot be read
+    drop. The words 'and', 'or', 'minus' and 'then' between filters say how they join (or --combine
+    does for all), '(' and ')' make a group: with 'and' and 'or' each judges the whole pool, with
+    'minus' what a later one keeps goes away, with 'then' each sees what the one before it left.
+    Samples whose images cannot be read
     drop out under the reason 'unreadable' and are read again next time; the exit code is then 3.
     """
     from ...errors import UsageError
     from ...filters.assets import parse_assets, with_assets
-    from ...filters.spec import parse_all
+    from ...filters.expression import parse_all
     from ...pools.pool import Pool
     from ..selection import select
 
     given = parse_assets(assets)
-    specs = [with_assets(spec, given) for spec in parse_all(filters)]
+    group = parse_all(filters, combine).map(lambda spec: with_assets(spec, given))
     if explain:
-        _explain(pool, specs, combine, as_json)
+        _explain(pool, group, as_json)
         return
     if output is None:
         raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
     with Pool.open(pool) as opened:
-        selected = select(opened, specs, output, combine, reasons)
+        selected = select(opened, group.filters, output, group.combine, reasons)
     chosen = selected.selection
     if as_json:
         seconds = round(chosen.seconds, 2)
@@ -226,20 +229,32 @@ def run(
         sys.exit(SET_ASIDE)
 
 
-def _explain(path: Path, specs: list[FilterSpec], combine: str, as_json: bool) -> None:
+def _explain(path: Path, group: FilterGroup, as_json: bool) -> None:
     """Print what a run would do."""
     from ...filters.plan import explain
     from ...pools.pool import Pool
-    from ...progress import duration
 
     with Pool.open(path) as pool:
-        plan = explain(pool, specs, combine)
+        plan = explain(pool, group.filters, group.combine)
     if as_json:
         emit_json(asdict(plan))
         return
-    click.echo(f"{counted(plan.samples, 'sample')}; filters in this order, joined by '{combine}':")
-    for number, one in enumerate(plan.filters, 1):
-        click.echo(f"\n{number}. {one.filter}")
+    samples = counted(plan.samples, "sample")
+    click.echo(f"{samples}; filters in this order, joined by '{plan.combine}':")
+    _tell_plans(plan.filters, "")
+    click.echo(f"\nAll decisions together are one scan of {samples}.")
+
+
+def _tell_plans(plans: Sequence[FilterPlan], above: str) -> None:
+    """Print what filters would do, numbered; those of a group under its number."""
+    from ...progress import duration
+
+    for number, one in enumerate(plans, 1):
+        click.echo(f"\n{above}{number}. {one.filter}")
+        if one.members:
+            click.echo(f"   the following, joined by '{one.combine}'")
+            _tell_plans(one.members, f"{above}{number}.")
+            continue
         for scorer in one.scorers:
             left = scorer.samples - scorer.scored
             cost = "not measured yet" if scorer.seconds is None else duration(scorer.seconds)
@@ -252,7 +267,6 @@ def _explain(path: Path, specs: list[FilterSpec], combine: str, as_json: bool) -
             click.echo(f"   drop as {reason} unless {_shortened(predicate)}")
         if not one.known:
             click.echo("   the rest is decided once the scores are there")
-    click.echo(f"\nAll decisions together are one scan of {counted(plan.samples, 'sample')}.")
 
 
 def _shortened(predicate: str) -> str:

@@ -15,6 +15,9 @@ from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
         "datacomp train shards -o runs/mine --scale small",
         "datacomp train shards -o runs/seed1 --scale demo --seed 1 --workers 0",
         "torchrun --nproc_per_node 4 -m datacomp.curate.cli train shards -o run --scale medium",
+        "datacomp train good-pairs -o runs/dfn --objective dfn",
+        "datacomp train class-captions -o runs/dfn2 --objective dfn --init runs/dfn "
+        "--learning-rate 1e-5",
         "datacomp train --list-scales",
     )
 )
@@ -50,6 +53,12 @@ from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
     help="Gradient accumulation steps.",
 )
 @click.option("--grad-clip-norm", type=float, help="Clip gradients to this norm.")
+@click.option("--objective", default="clip", show_default=True,
+              help="clip: a run to compare; dfn: a network for the filter 'dfn'.")  # fmt: skip
+@click.option("--init", type=click.Path(path_type=Path),
+              help="Run or weights file to begin with; needs --objective dfn.")  # fmt: skip
+@click.option("--learning-rate", type=float,
+              help="Override the scale's; needs --objective dfn.")  # fmt: skip
 @click.option("--list-scales", is_flag=True, help="List the recipes and stop.")
 @json_option
 @click.pass_context
@@ -68,6 +77,9 @@ def train(
     device: str,
     accumulation: int,
     grad_clip_norm: float | None,
+    objective: str,
+    init: Path | None,
+    learning_rate: float | None,
     list_scales: bool,
     as_json: bool,
 ) -> None:
@@ -77,6 +89,9 @@ def train(
     same command is given again; it refuses data that changed. Under torchrun the global batch
     of the scale is split over the processes. Exit code 3 if samples were set aside (under
     torchrun, which takes that for a crash, 0).
+
+    With --objective dfn the run is a data filtering network, for the filter 'dfn': it may begin
+    with other weights and learn at another rate, and cannot be submitted.
     """
     from ...evaluate.scales import SCALES, get_scale
 
@@ -90,15 +105,18 @@ def train(
         return
     if not data or output is None:
         raise click.UsageError("give SHARDS and --output (or --list-scales)")
+    from ...evaluate.objectives import first_weights, slowed
     from ...evaluate.set_aside import FILE
     from ...evaluate.training import finished
     from ...evaluate.training import train as train_run
 
     before = finished(output)
+    recipe = slowed(get_scale(scale, samples_seen), objective, learning_rate)
     info = train_run(
-        list(data), output, get_scale(scale, samples_seen), seed=seed, workers=workers,
+        list(data), output, recipe, seed=seed, workers=workers,
         threads=threads, precision=precision, device=device, accumulation=accumulation,
-        weights=list(weights) or None, grad_clip_norm=grad_clip_norm,
+        weights=list(weights) or None, grad_clip_norm=grad_clip_norm, objective=objective,
+        init=None if init is None else first_weights(init, recipe),
     )  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return

@@ -122,8 +122,8 @@ def _check_dataset(study: Study, number: int) -> None:
         wanted = "expected a name that no dataset before it has"
         message = f"dataset.name is {found(dataset.name)}, {wanted}"
         study.refuse(("dataset", number, "name"), message)
-    for place, section in enumerate(dataset.filters):
-        location = ("dataset", number, "filters", place)
+    for place, section in dataset.sections():
+        location = ("dataset", number, *place)
         _make(study, location, section)
         for needed in study.runs_named(section):
             if needed not in earlier:
@@ -152,8 +152,8 @@ def check_inputs(study: Study) -> None:
             folder = section.kind == "folder"
             _check_there(study, location, "pool.source.path", section.path, folder)
     for number, dataset in enumerate(study.dataset):
-        for place, section in enumerate(dataset.filters):
-            location = ("dataset", number, "filters", place)
+        for place, section in dataset.sections():
+            location = ("dataset", number, *place)
             made = _make(study, location, section)
             for name, value in made.files().items():
                 if not value.startswith(RUN):

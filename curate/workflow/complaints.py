@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 
 from ...errors import suggest
@@ -26,11 +26,11 @@ PATTERNS = {
 def explain(error: ValidationError, root: type[BaseModel]) -> tuple[Location, str]:
     """Return where one complaint is about, and the complaint: key, found, what is accepted."""
     first = complaint(error)
-    location: Location = first["loc"]
+    location, models = _walk(root, first["loc"])
     key = key_of(location)
-    model = _model_at(root, location[:-1])
+    model = models[len(location) - 1]
     if first["type"] == "extra_forbidden":
-        known = list(model.model_fields)
+        known = [field.alias or name for name, field in model.model_fields.items()]
         hint = suggest(str(location[-1]), known)
         return location, f"unknown key '{key}'{hint}, expected one of: {', '.join(known)}"
     field = model.model_fields.get(str(location[-1]))
@@ -40,7 +40,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> tuple[Location, st
         wanted = _section(location, field) or _described(field)
         return location, f"{key} is missing{near}, expected {wanted}"
     if isinstance(location[-1], int) and len(location) > 1:
-        field = _model_at(root, location[:-2]).model_fields.get(str(location[-2]))
+        field = models[len(location) - 2].model_fields.get(str(location[-2]))
         key = f"an entry of {key}"
     wanted = _section(location, field) if first["type"].endswith("_type") else None
     return location, f"{key} is {found(first['input'])}, expected {wanted or _wanted(first, field)}"
@@ -69,22 +69,48 @@ def _section(location: Location, field: FieldInfo | None) -> str | None:
     if isinstance(location[-1], int) or field is None or not _models(field):
         return None
     key = key_of(location)
-    if key == "dataset.filters":
+    if key.endswith(".filters"):
         return None  # written as a list
     if "list" in str(field.annotation):
         return f"at least one section [[{key}]], in double brackets"
     return f"a [{key}] section"
 
 
-def _models(field: FieldInfo) -> list[type[BaseModel]]:
-    kinds = (field.annotation, *get_args(field.annotation))
-    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+def _models(field: FieldInfo) -> dict[str, type[BaseModel]]:
+    """Return the sections that may stand in a field, by tag where there are several."""
+    found: dict[str, type[BaseModel]] = {}
+
+    def look(annotation: Any, tag: str) -> None:
+        named = [
+            part.tag for part in getattr(annotation, "__metadata__", ()) if isinstance(part, Tag)
+        ]
+        tag = named[0] if named else tag
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found[tag] = annotation
+        for part in get_args(annotation):
+            look(part, tag)
+
+    look(field.annotation, "")
+    return found
 
 
-def _model_at(root: type[BaseModel], location: Location) -> type[BaseModel]:
-    model = root
+def _walk(
+    root: type[BaseModel], location: Location
+) -> tuple[Location, list[type[BaseModel]]]:  # fmt: skip
+    """Return a location without the tags that pydantic puts in, and the section before each part.
+
+    A tag says which of several sections an entry of a list is.
+    """
+    plain: list[str | int] = []
+    models = [root]
+    kinds: dict[str, type[BaseModel]] = {}
     for part in location:
-        field = model.model_fields.get(str(part))
-        if field is not None and _models(field):
-            model = _models(field)[0]
-    return model
+        if plain and isinstance(plain[-1], int) and len(kinds) > 1 and part in kinds:
+            models[-1], kinds = kinds[str(part)], {}
+            continue
+        field = models[-1].model_fields.get(str(part))
+        if field is not None and isinstance(part, str):
+            kinds = _models(field)
+        plain.append(part)
+        models.append(next(iter(kinds.values())) if kinds and field is not None else models[-1])
+    return tuple(plain), models

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -16,8 +17,10 @@ from typing import Annotated, Any, Literal, NoReturn
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PrivateAttr,
+    Tag,
     ValidationError,
     field_validator,
 )
@@ -25,6 +28,7 @@ from pydantic import (
 from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
 from ...filters.assets import ASSETS, with_assets
+from ...filters.expression import COMBINE, FilterGroup, Node
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source, source_class
 from ...pools.sources.base import Source
@@ -92,6 +96,33 @@ class FilterSection(BaseModel):
         return FilterSpec(self.use, dict(self.model_extra or {}), negated=self.negated)
 
 
+_HOW = f"how the filters join: {', '.join(COMBINE)}"
+_Combine = Literal["and", "or", "then", "minus"]
+
+
+class GroupSection(_Section):
+    """Filters that are joined into one, in place of a filter."""
+
+    filters: list[Member] = Field(min_length=1, description="filters, in order")
+    combine: _Combine = Field("and", description=_HOW)
+    negated: bool = Field(False, alias="not", description="keep what the group would drop")
+
+
+def _kind_of_member(value: Any) -> str:
+    """Tell a group, which has filters, from a filter, which has a name."""
+    filters = value.get("filters") if isinstance(value, dict) else None
+    return "group" if filters is not None or isinstance(value, GroupSection) else "filter"
+
+
+Member = Annotated[
+    Annotated[FilterSection, Tag("filter")] | Annotated[GroupSection, Tag("group")],
+    Discriminator(_kind_of_member),
+]
+"""One of a dataset's filters, or a group of them."""
+
+GroupSection.model_rebuild()  # a group can hold groups
+
+
 class AssetsSection(_Section):
     """[assets]: files that published rules need, for all filters; relative to datacomp.toml."""
 
@@ -100,6 +131,8 @@ class AssetsSection(_Section):
     imagenet21k_synsets: _Path | None = Field(None, description=ASSETS["imagenet21k_synsets"].what)
     pool_centroids: _Path | None = Field(None, description=ASSETS["pool_centroids"].what)
     target_embeddings: _Path | None = Field(None, description=ASSETS["target_embeddings"].what)
+    text_detector: _Path | None = Field(None, description=ASSETS["text_detector"].what)
+    evaluation_features: _Path | None = Field(None, description=ASSETS["evaluation_features"].what)
 
     def given(self) -> dict[str, str]:
         """Return the paths that are given, by name."""
@@ -110,14 +143,27 @@ class DatasetSection(_Section):
     """[[dataset]]: a subset of the pool, made by filters."""
 
     name: str = Field(pattern=_NAME, description="name of the dataset")
-    filters: list[FilterSection] = Field(
+    filters: list[Member] = Field(
         min_length=1,
-        description="filters, in order",
+        description="filters, or groups of them, in order",
         examples=['filters = [{ use = "no_filter" }]'],
     )
-    combine: Literal["and", "or", "then", "minus"] = Field(
-        "and", description="how the filters join: and, or, then, minus"
-    )
+    combine: _Combine = Field("and", description=_HOW)
+
+    def sections(self) -> Iterator[tuple[Location, FilterSection]]:
+        """Yield the filters, those of groups too, with where they stand below the dataset."""
+        return _sections(("filters",), self.filters)
+
+
+def _sections(
+    location: Location, members: Sequence[FilterSection | GroupSection]
+) -> Iterator[tuple[Location, FilterSection]]:
+    for place, member in enumerate(members):
+        here = (*location, place)
+        if isinstance(member, GroupSection):
+            yield from _sections((*here, "filters"), member.filters)
+        else:
+            yield here, member
 
 
 class ShardsSection(_Section):
@@ -257,20 +303,23 @@ class Study(_Section):
         """Return a dataset by name."""
         return next(dataset for dataset in self.dataset if dataset.name == name)
 
-    def filters_of(self, dataset: DatasetSection) -> list[FilterSpec]:
+    def filters_of(self, dataset: DatasetSection) -> list[Node]:
         """Return a dataset's filters; ``run:NAME`` and relative files are replaced by full paths.
 
         Their titles are as the file has them, so records are alike in any folder.
         """
-        specs = []
-        for section in dataset.filters:
-            spec = self.spec_of(section)
-            named = {n: v for n, v in spec.parameters.items() if _is_run(v)}
-            named |= spec.make().files()
-            full = {name: str(self.resolve(value)) for name, value in named.items()}
-            title = replace(section.spec(), negated=False).label()
-            specs.append(replace(spec, parameters={**spec.parameters, **full}, title=title))
-        return specs
+        return [self._node(member) for member in dataset.filters]
+
+    def _node(self, member: FilterSection | GroupSection) -> Node:
+        if isinstance(member, GroupSection):
+            inside = tuple(self._node(one) for one in member.filters)
+            return FilterGroup(inside, member.combine, member.negated)
+        spec = self.spec_of(member)
+        named = {n: v for n, v in spec.parameters.items() if _is_run(v)}
+        named |= spec.make().files()
+        full = {name: str(self.resolve(value)) for name, value in named.items()}
+        title = replace(member.spec(), negated=False).label()
+        return replace(spec, parameters={**spec.parameters, **full}, title=title)
 
     def spec_of(self, section: FilterSection) -> FilterSpec:
         """Return a filter that can be made: its parameters as they are given, and its assets."""
@@ -292,7 +341,7 @@ class Study(_Section):
 
     def runs_needed(self, dataset: DatasetSection) -> list[str]:
         """Return the datasets whose runs a dataset's filters score with, each once."""
-        return list(dict.fromkeys(n for f in dataset.filters for n in self.runs_named(f)))
+        return list(dict.fromkeys(n for _, f in dataset.sections() for n in self.runs_named(f)))
 
     def subset_path(self, dataset: str) -> Path:
         """The subset file of a dataset."""

@@ -13,6 +13,7 @@ from ...errors import UsageError, suggest
 from ...evaluate.tasks import Task as EvaluationTask
 from ...evaluate.tasks import select_tasks
 from ...filters.assets import parts
+from ...filters.expression import leaves_of
 from ...pools.views import METADATA
 from ...progress import say
 from ..engine import open_engine
@@ -138,15 +139,15 @@ def _pool_task(study: Study) -> Task:
 
 
 def _filter_task(study: Study, dataset: DatasetSection) -> Task:
-    name, specs = dataset.name, study.filters_of(dataset)
+    name, nodes = dataset.name, study.filters_of(dataset)
     first = study.train.seeds[0]
     needed = [f"train-{other}-seed{first}" for other in study.runs_needed(dataset)]
     return Task(
         f"filter-{name}", "filter", stages.select, (study, name), ("pool", *needed),
-        settings={"filters": [spec.label() for spec in specs], "combine": dataset.combine,
+        settings={"filters": [node.label() for node in nodes], "combine": dataset.combine,
                   "files": _digests_of_files(study, dataset)},
         outputs=(study.subset_path(name),), exclusive="pool", label=f"filter {name}",
-        pace=f"filter {' '.join(sorted(spec.use for spec in specs))}",
+        pace=f"filter {' '.join(sorted(spec.use for spec in leaves_of(nodes)))}",
     )  # fmt: skip
 
 
@@ -190,7 +191,7 @@ def _digests_of_files(study: Study, dataset: DatasetSection) -> list[str]:
     Runs of the study itself are none of them: they count as stages that the filters need.
     """
     files = []
-    for spec in map(study.spec_of, dataset.filters):
+    for spec in (study.spec_of(section) for _, section in dataset.sections()):
         files += [Path(spec.use.rpartition(":")[0])] if spec.is_file else []
         given = spec.make().files().values()
         files += [study.resolve(value) for value in given if not value.startswith(RUN)]

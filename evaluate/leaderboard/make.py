@@ -17,6 +17,7 @@ from ...durable import atomic_directory, canonical_json, sha256_file
 from ...errors import DataError, MissingError, UsageError
 from ...pools.clip_model import model_of_run, read_run
 from ...pools.uids import load_subset
+from ..objectives import BENCHMARK
 from ..results import Result, group_names, group_score, read_results
 from ..scales import SCALES
 from ..tasks import Suite, load_suites, load_tasks
@@ -125,6 +126,10 @@ def _common_scale(runs: Sequence[Path | str], infos: Sequence[dict[str, Any]]) -
     if not isinstance(first, dict) or first.get("name") not in SCALES:
         raise DataError(f"{runs[0]}: its info.json names no known scale; only runs of "
                         f"'datacomp train' can be submitted")  # fmt: skip
+    for run, info in zip(runs, infos, strict=True):
+        if info.get("objective", BENCHMARK) != BENCHMARK:
+            raise UsageError(f"{run}: was trained to filter with (objective {info['objective']}), "
+                             "not to be compared; it cannot be submitted")  # fmt: skip
     for run, scale in zip(runs, scales, strict=True):
         if scale != first:
             raise UsageError(f"{run}: trained by another recipe than {runs[0]}; submit it apart")

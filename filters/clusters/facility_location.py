@@ -22,6 +22,7 @@ from ...pools.uids import UidArray
 from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View
 from ..products import products
+from ..published import Published
 from ..ranking import NO_FEATURES
 from ..sets import Samples, Values
 from ..spool import gathered
@@ -36,6 +37,12 @@ class FacilityLocation(Filter):
     """Keep the samples that, within each cluster, are most like all the others."""
 
     set_level = True
+    published = (
+        Published(
+            "SDM: submodular too, over sparse concepts", "medium", 0.352, 0.364, "18M",
+            source="ICLR 2026", note="another objective than this one; from a later summary",
+        ),
+    )  # fmt: skip
 
     fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
     clusters: int | None = Field(

@@ -21,6 +21,7 @@ from ...pools.uids import UidArray
 from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View, sql_number
 from ..products import products
+from ..published import Published
 from ..ranking import NO_FEATURES, highest
 from ..sets import Samples, Values
 from ..spool import Spool, gathered
@@ -31,6 +32,7 @@ from .scorer import ClusterScorer
 Order = Literal["hard", "easy", "random"]
 
 _ROWS = 4096
+_WEBSTER = "near duplicates by Webster's descriptors, threshold 0.5"
 
 
 class SemDeDup(Filter):
@@ -41,6 +43,11 @@ class SemDeDup(Filter):
     """
 
     set_level = True
+    published = (
+        Published(_WEBSTER, "medium", 0.227, 0.295, "29.6M", note="appendix K"),
+        Published(f"{_WEBSTER.replace('0.5', '0.1')}, and CLIP score 30 %", "medium", 0.288, 0.337,
+                  note="appendix K"),
+    )  # fmt: skip
 
     epsilon: float = Field(0.05, gt=0, lt=1, description="drop above a cosine of 1 - epsilon")
     fraction: float | None = Field(

@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from datacomp.durable import sha256_file
 from datacomp.errors import DataError, IntegrityError, UsageError
 from datacomp.evaluate import loader
 from datacomp.evaluate.data import find_shards
 from datacomp.evaluate.loader import LANES, SHUFFLE_INITIAL, read_shard, shuffled, training_loader
-from datacomp.evaluate.scales import SCALES, get_scale
+from datacomp.evaluate.objectives import first_weights, slowed
+from datacomp.evaluate.scales import SCALES, get_scale, model_config_path
 from datacomp.evaluate.set_aside import SetAsideLog
 from datacomp.evaluate.training import train
 from datacomp.pools import tar
+from datacomp.pools.clip_model import read_checkpoint
 from datacomp.pools.sources.glyphs import GlyphSource
 from datacomp.progress import Progress
 
@@ -273,6 +277,52 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards,
     (other / "00000005.tar").unlink()
     with pytest.raises(IntegrityError, match="this run was begun on other data"):
         train([other], whole, scale, workers=0, threads=1)
+
+
+def test_only_a_network_to_filter_with_may_begin_with_other_weights(shards, tiny, tmp_path):
+    scale, other = SCALES["demo"], tiny()
+    with pytest.raises(UsageError, match=r"^unknown objective 'dfm' \(did you mean 'dfn'\?\); "):
+        train([shards], tmp_path / "run", scale, objective="dfm")
+    with pytest.raises(UsageError, match=r"^a run that begins with the weights of another cannot "):
+        train([shards], tmp_path / "run", scale, init=other)
+    with pytest.raises(UsageError, match="weights of tiny, scale demo trains datacomp-demo"):
+        train([shards], tmp_path / "run", scale, init=other, objective="dfn")
+    wrong = first_weights(other.checkpoint, scale)
+    with pytest.raises(DataError, match="not a checkpoint of datacomp-demo: tensor "):
+        train([shards], tmp_path / "run", scale, init=wrong, objective="dfn")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match=r"^scale demo learns at 0\.0015; another rate needs the "):
+        slowed(scale, "clip", 1e-5)
+    with pytest.raises(UsageError, match="the learning rate is nan, expected a positive number"):
+        slowed(scale, "dfn", float("nan"))
+    assert slowed(scale, "dfn", 1e-5).learning_rate == 1e-5
+    assert slowed(scale, "clip", None) is scale
+
+
+@pytest.mark.slow
+def test_a_network_to_filter_with_begins_where_another_ended(shards, tmp_path):
+    import open_clip
+    import torch
+
+    scale = get_scale("demo", 640)
+    config = json.loads(model_config_path(scale).read_bytes())
+    torch.manual_seed(7)
+    named = open_clip.CLIP(**config).state_dict()
+    torch.save({"state_dict": named}, tmp_path / "first.pt")
+    run = tmp_path / "run"
+    # At a rate so low the weights stay as they were: one sees what it began with.
+    finish(command(shards, "-o", run, "--scale", "demo", "--samples-seen", 640, "--threads", 1,
+                   "--workers", 0, "--objective", "dfn", "--init", tmp_path / "first.pt",
+                   "--learning-rate", "1e-12"))  # fmt: skip
+    info = json.loads((run / "info.json").read_bytes())
+    assert info["objective"] == "dfn"
+    assert info["init"]["weights_sha256"] == sha256_file(tmp_path / "first.pt")
+    assert info["scale"]["learning_rate"] == 1e-12
+    found = read_checkpoint(run / "checkpoints/epoch_5.pt")
+    assert found.keys() == named.keys()
+    assert all(torch.allclose(named[name], found[name], atol=1e-8) for name in named)
+    with pytest.raises(UsageError, match="this run was begun with objective = 'dfn', now 'clip';"):
+        train([shards], run, replace(scale, learning_rate=1e-12), workers=0, threads=1)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import pyarrow.parquet as pq
 import pytest
 from datacomp.errors import DataError, MissingError, RunError, UsageError
 from datacomp.filters import Decision, Filter, FilterSpec, Scorer, parse, run_filters
-from datacomp.filters import engine as engine_module
+from datacomp.filters.expression import Prepared
+from datacomp.filters.judging import Engine, Frame
 from datacomp.pools import Pool
 from datacomp.pools.uids import to_hex
 from hypothesis import HealthCheck, given, settings
@@ -89,11 +90,11 @@ def _known(monkeypatch):
     """Let specs name the filters of this file."""
     known = {c.__name__: c for c in (Length, Where, Asks, Top, First)}
     monkeypatch.setattr(FilterSpec, "make", lambda spec: known[spec.use](**spec.parameters)
-                        if spec.use in known else engine_module_make(spec))  # fmt: skip
+                        if spec.use in known else original_make(spec))  # fmt: skip
     LengthScorer.seen.clear()
 
 
-engine_module_make = FilterSpec.make
+original_make = FilterSpec.make
 
 
 def kept(pool, *specs, combine="and"):
@@ -316,8 +317,8 @@ def test_the_row_that_a_filter_sees_holds_no_truth(pool):
             seen.append(str(caught.value))
             return []
 
-    engine = engine_module.Engine(pool, "and")
-    engine.judge(FilterSpec("Looks"), Looks())
+    engine = Engine(pool)
+    engine.judge(Prepared(FilterSpec("Looks"), Looks()), Frame("and"))
     engine.relations.clean()
     columns = ", ".join(name for name in pool.columns() if name != "truth")
     assert seen == [
@@ -343,11 +344,11 @@ def test_no_attribute_of_what_a_filter_sees_leads_to_the_pool(pool):
                             if hasattr(value, name)]  # fmt: skip
             return []
 
-    engine = engine_module.Engine(pool, "and")
-    engine.judge(FilterSpec("Looks"), Looks())
+    engine = Engine(pool)
+    engine.judge(Prepared(FilterSpec("Looks"), Looks()), Frame("and"))
     engine.relations.clean()
     assert len(found) > 100
-    assert not {Pool, engine_module.Engine, type(pool.connection)} & set(found)
+    assert not {Pool, Engine, type(pool.connection)} & set(found)
 
 
 def test_what_a_score_took_is_remembered_with_it(pool_of):

@@ -5,8 +5,8 @@ import pytest
 from datacomp.errors import UsageError
 from datacomp.filters import Decision, Filter, FilterSpec, Scorer, parse, run_filters
 from datacomp.filters.captions.wfpp import Wfpp
+from datacomp.filters.expression import parse_all
 from datacomp.filters.plan import FilterPlan, ScorerPlan, explain
-from datacomp.filters.spec import parse_all
 from datacomp.pools.uids import to_hex
 
 
@@ -107,18 +107,18 @@ def funnel(chosen):
 def test_a_negated_filter_keeps_what_it_would_drop(pool):
     for text in ("Wide", "Length", "Widest"):
         plain, negated = (
-            kept(run_filters(pool, parse_all(words))) for words in ([text], ["not", text])
+            kept(run_filters(pool, parse_all(words).filters)) for words in ([text], ["not", text])
         )
         assert sorted(plain + negated) == [0, 1, 2, 3, 4]
-        twice = run_filters(pool, parse_all(["not", "not", text]))
+        twice = run_filters(pool, parse_all(["not", "not", text]).filters)
         assert kept(twice) == plain
-    assert funnel(run_filters(pool, parse_all(["not", "Length:min=4"]))) == [
+    assert funnel(run_filters(pool, parse_all(["not", "Length:min=4"]).filters)) == [
         ("not Length:min=4", 5, 4, {"excluded": 1})
     ]
 
 
 def test_not_is_a_word_of_its_own_or_stands_in_a_label():
-    (spec,) = parse_all(["not Wide:min=3"])
+    (spec,) = parse_all(["not Wide:min=3"]).filters
     assert (spec.use, spec.parameters, spec.negated, spec.label()) == (
         "Wide", {"min": 3}, True, "not Wide:min=3",
     )  # fmt: skip
@@ -142,7 +142,7 @@ def test_minus_takes_away_what_later_filters_keep(pool):
 
 
 def test_a_chain_can_hold_a_negated_filter(pool):
-    chosen = run_filters(pool, parse_all(["not", "Widest", "Widest"]), "then")
+    chosen = run_filters(pool, parse_all(["not", "Widest", "Widest"]).filters, "then")
     assert kept(chosen) == [0]
 
 
@@ -184,7 +184,7 @@ def test_weights_say_how_often_a_sample_is_seen(pool, tmp_path):
         with pytest.raises(
             UsageError, match="filter Often says how often samples are to be seen; "
         ):
-            run_filters(pool, parse_all(words), combine)
+            run_filters(pool, parse_all(words).filters, combine)
 
 
 def test_reasons_and_counts_are_the_same_however_they_are_found(pool, tmp_path):

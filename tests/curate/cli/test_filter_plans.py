@@ -39,6 +39,34 @@ def test_a_plan_is_printed_and_nothing_written(command, pool, tmp_path):
     )  # fmt: skip
 
 
+def test_groups_are_planned_and_run(command, pool, tmp_path):
+    words = ("not", "(", "image_size", "or", "language", ")", "and", "caption_length:min_words=2")
+    code, out, _ = command("filter", "run", pool, *words, "--explain")
+    assert code == 0
+    assert out.startswith(
+        "5 samples; filters in this order, joined by 'and':\n\n1. caption_length:min_words=2\n"
+    )
+    group = "2. not (image_size or language)\n   the following, joined by 'or'\n"
+    assert f"\n\n{group}\n2.1. image_size\n" in out
+    assert out.endswith(
+        "\n\n2.2. language\n"
+        "   score language from columns text: at most 2 samples, 0 scored already; "
+        "not measured yet\n"
+        "   drop as no_caption unless text <> ''\n"
+        "   the rest is decided once the scores are there\n"
+        "\nAll decisions together are one scan of 5 samples.\n"
+    )
+    out_file = tmp_path / "a.npy"
+    code, out, _ = command("filter", "run", pool, *words[1:], "-o", out_file, "--json")
+    report = json.loads(out)
+    assert (code, report["pipeline"]["filters"], report["funnel"][-1]["after"]) == (
+        0, ["(image_size or language)", "caption_length:min_words=2"], 4,
+    )  # fmt: skip
+    assert command("filter", "run", pool, "(", "no_filter", "-o", out_file) == (
+        2, "", "error: '(' opens what no ')' closes\n",
+    )  # fmt: skip
+
+
 def test_filters_are_negated_and_results_compared(command, pool, tmp_path):
     a, b = tmp_path / "a.npy", tmp_path / "b.npy"
     reasons = tmp_path / "a.reasons.parquet"

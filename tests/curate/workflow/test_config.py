@@ -157,7 +157,7 @@ def test_the_repository_s_own_study_is_valid():
         ('{ use = "no_filter" }', '{ usee = "no_filter" }', 10, "dataset.filters.use is missing "
          "(it has 'usee'), expected a filter's name, or file.py:Class"),
         ('filters = [{ use = "no_filter" }]', "", 8, "dataset.filters is missing, expected "
-         'filters, in order, e.g. filters = [{ use = "no_filter" }]'),
+         'filters, or groups of them, in order, e.g. filters = [{ use = "no_filter" }]'),
         ('output = "out"', 'output = "a\\u0000b"', 2, r"study.output is 'a\x00b', expected a path"),
         ("[study]", "home = 'x'\n[study]", 1, "unknown key 'home', expected one of: study, pool, "
          "assets, dataset, shards, train, evaluate"),
@@ -185,6 +185,59 @@ def test_an_error_names_file_line_key_found_and_expected(write, before, after, l
     assert str(error.value).startswith(f"{path}:{line}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+GROUP = """\
+filters = [
+    { combine = "or", not = true, filters = [
+        { use = "caption_length" },
+        { filters = [{ use = "image_size", min_side = 9 }, { use = "min_ink" }] },
+    ] },
+    { use = "random_subset", fraction = 0.5 },
+]"""
+
+
+def test_groups_of_filters_stand_within_each_other(write):
+    study = load_study(write(MINIMAL.replace('filters = [{ use = "no_filter" }]', GROUP)))
+    nodes = study.filters_of(study.dataset[0])
+    assert [node.label() for node in nodes] == [
+        "not (caption_length or (image_size:min_side=9 and min_ink))",
+        "random_subset:fraction=0.5",
+    ]
+    assert [place for place, _ in study.dataset[0].sections()] == [
+        ("filters", 0, "filters", 0), ("filters", 0, "filters", 1, "filters", 0),
+        ("filters", 0, "filters", 1, "filters", 1), ("filters", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"caption_length"', '"caption_lenght"', "unknown filter 'caption_lenght' (did you mean "
+         "'caption_length'?); "),
+        ("min_side = 9", 'min_side = "x"', "filter image_size: parameter min_side is 'x', expected "
+         "a whole number"),
+        ('combine = "or"', 'combine = "nor"', "dataset.filters.combine is 'nor', expected 'and', "
+         "'or', 'then' or 'minus'"),
+        ('combine = "or"', 'join = "or"', "unknown key 'dataset.filters.join', expected one of: "
+         "filters, combine, not"),
+        ('[{ use = "image_size", min_side = 9 }, { use = "min_ink" }]', "[]",
+         "dataset.filters.filters.filters is [], expected at least 1 of them"),
+        ('[{ use = "image_size", min_side = 9 }, { use = "min_ink" }]', '"x"',
+         "dataset.filters.filters.filters is 'x', expected a list"),
+        ('{ use = "min_ink" }', '{ used = "min_ink" }',
+         "dataset.filters.filters.filters.use is missing (it has 'used'), expected a filter's "
+         "name, or file.py:Class"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_group_is_told_like_elsewhere(write, before, after, message):
+    assert before in GROUP
+    group = GROUP.replace(before, after)
+    path = write(MINIMAL.replace('filters = [{ use = "no_filter" }]', group))
+    with pytest.raises(ConfigError) as error:
+        load_study(path)
+    assert str(error.value).startswith(f"{path}:1")
+    assert message in str(error.value)
 
 
 def test_missing_sections_and_files(write, tmp_path):

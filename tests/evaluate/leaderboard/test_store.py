@@ -211,6 +211,10 @@ def test_runs_that_do_not_belong_together_are_told(write_run, subset, tmp_path):
     other = write_run(tmp_path / "c", "medium", seed=1)
     with pytest.raises(UsageError, match="another recipe"):
         make_submission([runs[0], other], [subset()], statement, tmp_path / "s")
+    info = other / "info.json"
+    info.write_text(json.dumps({**json.loads(info.read_text()), "objective": "dfn"}))
+    with pytest.raises(UsageError, match=r"c: was trained to filter with \(objective dfn\), not "):
+        make_submission([other], [subset()], statement, tmp_path / "s")
     path = runs[0] / "eval_results.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(MissingError, match="1 missing: fairness/geode"):
