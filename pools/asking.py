@@ -25,22 +25,28 @@ def query(
     path = Path(path)
     connection = open_pool(path, True, confined=True, memory_limit=memory_limit, threads=threads)
     try:
-        return _run_select(connection, path, statement)
+        _, parsed = only_statement(connection, path, statement)
+        with question_errors(path):
+            return connection.execute(parsed)
     except BaseException:
         connection.close()
         raise
 
 
-def _run_select(
+def only_statement(
     connection: duckdb.DuckDBPyConnection, path: Path, statement: str
-) -> duckdb.DuckDBPyConnection:
+) -> tuple[str, duckdb.Statement]:
+    """Return kind (SELECT or EXPLAIN) and parsed form of the one statement of a stranger.
+
+    Raises UsageError for any other, for none and for several.
+    """
     with question_errors(path):
         statements = connection.extract_statements(statement)
-        kinds = [found.type.name for found in statements]
-        if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
-            found = ", ".join(kinds) if kinds else "nothing"
-            raise UsageError(f"{path}: expected one SELECT, found {found}")
-        return connection.execute(statements[0])
+    kinds = [found.type.name for found in statements]
+    if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
+        found = ", ".join(kinds) if kinds else "nothing"
+        raise UsageError(f"{path}: expected one SELECT, found {found}")
+    return kinds[0], statements[0]
 
 
 @contextlib.contextmanager

@@ -130,6 +130,14 @@ class _Files:
         return data
 
 
+def read_place(
+    pool: Pool, source: int, shard: str | None, offset: int, length: int, sha256: str | None
+) -> bytes | None:
+    """Return the bytes of one image by its place, None where they cannot be read."""
+    with _Files(pool.source_paths()) as files:
+        return files.read(source, shard, offset, length, sha256)
+
+
 def locate(root: Path, shard: str) -> Path:
     """Return the file of a shard below its source's root; a name that leaves it is refused."""
     if root.is_file():

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ...progress import say
+from .browse import browse
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
 from .fetch import echo_effective, fetch
 
@@ -24,6 +25,9 @@ MEMORY = click.option(
 @click.group()
 def pool() -> None:
     """Make, fill, ask and look at pools of candidate samples."""
+
+
+pool.add_command(browse)
 
 
 @pool.command(epilog=examples("datacomp pool create pool.duckdb"))
@@ -253,6 +257,7 @@ def _cell(value: object) -> object:
     epilog=examples(
         "datacomp pool show pool.duckdb -o pool.html",
         'datacomp pool show pool.duckdb --where "width < 64" --limit 100 -o small.html',
+        "datacomp pool show metadata --like 80f3b1c2a5d94e7f80f3b1c2a5d94e7f --features l14_img",
     )
 )
 @POOL
@@ -261,17 +266,22 @@ def _cell(value: object) -> object:
 @click.option("--where", default="true", help="SQL condition on the samples shown.")
 @click.option("--limit", default=200, show_default=True, help="How many samples to show.")
 @click.option("--seed", default=0, show_default=True, help="Another seed shows other samples.")
+@click.option("--like", metavar="UID", help="Show also the samples most like this one.")
+@click.option("--features", metavar="NAME,...",
+              help="By which features they are like it, such as l14_img,l14_txt.")  # fmt: skip
 @MEMORY
 @json_option
 def show(
-    pool: Path, output: Path, where: str, limit: int, seed: int, memory: str | None, as_json: bool
-) -> None:
-    """Write a page with a contact sheet of POOL and its distributions."""
+    pool: Path, output: Path, where: str, limit: int, seed: int, like: str | None,
+    features: str | None, memory: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Write a page with a contact sheet of POOL, its distributions and its outliers."""
     from ...pools.pool import Pool
     from ..report import write_contact_sheet
 
     with Pool.open(pool, read_only=True, confined=True, memory_limit=memory) as opened:
-        shown = write_contact_sheet(opened, output, where, limit, seed)
+        names = tuple(name for name in (features or "").split(",") if name)
+        shown = write_contact_sheet(opened, output, where, limit, seed, like=like, features=names)
     if as_json:
         emit_json({"page": str(output), "samples": shown})
     else:

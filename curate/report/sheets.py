@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,12 +190,16 @@ def _encode(data: bytes | None) -> tuple[str | None, tuple[int, int], tuple[int,
 # -- as HTML ---------------------------------------------------------------------------------
 
 
-def gallery(samples: Iterable[Thumbnail], detailed: bool = False) -> Html:
-    """Return thumbnails with captions; ``detailed`` adds size, source and uid."""
-    return el("ul", [_card(sample, detailed) for sample in samples], class_="gallery")
+def gallery(
+    samples: Sequence[Thumbnail], detailed: bool = False, notes: Sequence[str] = ()
+) -> Html:
+    """Return thumbnails with captions; ``detailed`` adds size, source and uid, ``notes`` a word."""
+    told = notes or [""] * len(samples)
+    cards = [_card(sample, detailed, note) for sample, note in zip(samples, told, strict=True)]
+    return el("ul", cards, class_="gallery")
 
 
-def _card(sample: Thumbnail, detailed: bool) -> Html:
+def _card(sample: Thumbnail, detailed: bool, note: str) -> Html:
     caption: Html = (
         el("span", sample.caption, class_="said", dir="auto")
         if sample.caption.strip()
@@ -212,7 +216,8 @@ def _card(sample: Thumbnail, detailed: bool) -> Html:
     return el(
         "li",
         el("figure", _image(sample),
-           el("figcaption", caption, truth_mark(sample.truth), details),
+           el("figcaption", el("b", note) if note else None, caption, truth_mark(sample.truth),
+              details),
            title=f"uid {sample.uid}"),
     )  # fmt: skip
 

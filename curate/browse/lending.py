@@ -1,0 +1,100 @@
+"""One open pool, lent to requests: read-only, confined, each with a limit of time."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...errors import DatacompError
+from ...pools.pool import Pool
+
+IDLE_SECONDS = 10.0
+"""How long an unused pool stays open: DuckDB lets nobody write to a file that another reads."""
+
+
+class TooSlowError(DatacompError):
+    """A question took longer than questions may."""
+
+
+class Lender:
+    """Lends a pool, each time on a connection of its own, so that requests can run side by side.
+
+    The file is opened when it is needed and closed after ``idle`` seconds without use, so that
+    others can write to it in between; ``mark`` then changes.
+    """
+
+    def __init__(
+        self, path: Path, memory_limit: str | None = None, threads: int | None = None,
+        idle: float = IDLE_SECONDS,
+    ) -> None:  # fmt: skip
+        self.path = path
+        self._memory, self._threads, self._idle = memory_limit, threads, idle
+        self._lock = threading.Lock()
+        self._open: Pool | None = None
+        self._users = 0
+        self._used = 0.0
+        self.mark: tuple[int, ...] = ()
+        """What changes when the pool does: what is remembered of it holds as long as this."""
+
+    @contextlib.contextmanager
+    def pool(self, seconds: float) -> Iterator[Pool]:
+        """Lend the pool for at most so long.
+
+        Raises TooSlowError then, and StorageError while another process writes to it.
+        """
+        with self._lock:
+            if self._open is None:
+                self._open = Pool.open(
+                    self.path, read_only=True, confined=True,
+                    memory_limit=self._memory, threads=self._threads,
+                )  # fmt: skip
+                self.mark = self._stat()
+            cursor = self._open.connection.cursor()
+            self._users += 1
+        over = threading.Event()
+
+        def stop() -> None:
+            over.set()
+            cursor.interrupt()
+
+        timer = threading.Timer(seconds, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield Pool(cursor, self.path)
+        except KeyboardInterrupt:
+            if not over.is_set():
+                raise
+            raise TooSlowError(
+                f"stopped after {seconds:g} seconds; ask for less, or start with a longer --seconds"
+            ) from None
+        finally:
+            timer.cancel()
+            cursor.close()
+            with self._lock:
+                self._users -= 1
+                self._used = time.monotonic()
+            watcher = threading.Timer(self._idle, self._close_if_idle)
+            watcher.daemon = True
+            watcher.start()
+
+    def _stat(self) -> tuple[int, ...]:
+        found = self.path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _close_if_idle(self) -> None:
+        with self._lock:
+            idle = time.monotonic() - self._used >= self._idle * 0.99
+            if self._open is not None and not self._users and idle:
+                self._open.close()
+                self._open = None
+
+    def close(self) -> None:
+        """Close the pool."""
+        with self._lock:
+            if self._open is not None:
+                self._open.close()
+                self._open = None
