@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DatacompError, DataError, MissingError, UsageError, suggest
+from ...errors import MissingError, UsageError, suggest
 from ...pools.clip_model import ClipModel, ModelSpec
 from ...pools.features import Features
 from ...pools.neighbours import Neighbours, find, names_of, vector_of
@@ -65,23 +65,21 @@ class Alike:
             found.sketched,
         )  # fmt: skip
 
-    def to_image(self, pool: Pool, data: bytes) -> Neighbours:
-        """Find the samples whose images are like one. Raises DataError for what is no image."""
+    def of_image(self, data: bytes) -> NDArray[np.float32]:
+        """Return the feature of an image. Raises DataError for what is no image."""
         model = self._loaded()
-        return self._of(pool, model.encode_tensors([model.prepare(data)])[0])
+        return model.encode_tensors([model.prepare(data)])[0]
 
-    def to_text(self, pool: Pool, text: str) -> Neighbours:
-        """Find the samples whose images show what a text says."""
+    def of_text(self, text: str) -> NDArray[np.float32]:
+        """Return the feature of a text: images that show what it says are like it."""
         if not text.strip() or len(text) > MAX_TEXT:
             raise UsageError(f"expected a text of 1 to {MAX_TEXT:,} characters")
-        return self._of(pool, self._loaded().encode_texts([text])[0])
+        return self._loaded().encode_texts([text])[0]
 
-    def _of(self, pool: Pool, vector: NDArray[np.floating[Any]]) -> Neighbours:
+    def to_vector(self, pool: Pool, vector: NDArray[np.floating[Any]]) -> Neighbours:
+        """Find the samples whose images are like a feature that the model gave."""
         assert self.embedder is not None
-        try:
-            return find(pool, self.embedder.features, vector, COUNT)
-        except DataError as error:
-            raise DatacompError(f"the model does not fit: {error}") from None
+        return find(pool, self.embedder.features, vector, COUNT)
 
     def _loaded(self) -> ClipModel:
         if self.embedder is None:

@@ -26,6 +26,8 @@ from .overview import Overview, overview_of, rows, rows_of
 from .searching import Asked, count, search
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
@@ -120,16 +122,16 @@ class Browse:
 
     def like_text(self, text: str) -> tuple[int, str]:
         """Show samples whose images show what a text says."""
-        return self._alike(f"“{text}”", self._features(),
-                           functools.partial(self.alike.to_text, text=text))  # fmt: skip
+        return self._like_vector(f"“{text}”", self.alike.of_text(text))
 
     def like_image(self, data: bytes) -> tuple[int, str]:
         """Show samples whose images are like one."""
-        return self._alike("Like your image", self._features(),
-                           functools.partial(self.alike.to_image, data=data))  # fmt: skip
+        return self._like_vector("Like your image", self.alike.of_image(data))
 
-    def _features(self) -> str:
-        return self.alike.embedder.features if self.alike.embedder else ""
+    def _like_vector(self, title: str, vector: NDArray[np.float32]) -> tuple[int, str]:
+        assert self.alike.embedder is not None
+        return self._alike(title, self.alike.embedder.features,
+                           lambda pool: self.alike.to_vector(pool, vector))  # fmt: skip
 
     def _alike(
         self, title: str, features: str, find: Callable[[Pool], Neighbours], uid: str = ""

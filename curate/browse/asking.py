@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import duckdb
+
 from ...errors import UsageError
 from ...pools.asking import only_statement, question_errors
 from ...pools.pool import Pool
@@ -39,24 +41,14 @@ def ask(pool: Pool, statement: str) -> Answer:
     """
     if len(statement) > MAX_STATEMENT:
         raise UsageError(f"SQL of more than {MAX_STATEMENT:,} characters")
-    kind, parsed = only_statement(pool.connection, pool.path, statement)
-    text = parsed.query.rstrip("; \t\r\n")
-    if kind == "EXPLAIN":
-        described = [("explained", "VARCHAR"), ("plan", "VARCHAR")]
-        bounded = text
-    else:
-        with question_errors(pool.path):
-            described = [
-                (str(row[0]), str(row[1]))
-                for row in pool.connection.execute(f"DESCRIBE (\n{text}\n)").fetchall()
-            ]
+    _, parsed = only_statement(pool.connection, pool.path, statement)
+    with question_errors(pool.path):
+        relation = pool.connection.sql(_without_end(parsed.query))
+        described = list(zip(relation.columns, map(str, relation.types), strict=True))
         if len(described) > COLUMNS:
             raise UsageError(f"{len(described):,} columns; at most {COLUMNS} can be shown")
-        places = [f"c{number}" for number in range(len(described))]
-        shown = ", ".join(map(_bounded, places, *zip(*described, strict=True)))
-        bounded = f"SELECT {shown} FROM (\n{text}\n) AS t({', '.join(places)}) LIMIT {ROWS + 1}"
-    with question_errors(pool.path):
-        found = pool.connection.execute(bounded).fetchmany(ROWS + 1)
+        shown = [_bounded(f"#{place}", *one) for place, one in enumerate(described, 1)]
+        found = relation.project(", ".join(shown)).limit(ROWS + 1).fetchall()
     return Answer(
         [name for name, _ in described],
         [[_cell(value) for value in row] for row in found[:ROWS]],
@@ -64,6 +56,17 @@ def ask(pool: Pool, statement: str) -> Answer:
         [_is_uid(name, kind) for name, kind in described],
         len(found) > ROWS,
     )
+
+
+def _without_end(statement: str) -> str:
+    """Cut a statement before the semicolons that end it: what is cut holds comments besides."""
+    text = statement.encode()
+    for offset, _ in reversed(duckdb.tokenize(statement)):  # in bytes
+        if text[offset : offset + 1] == b";":
+            text = text[:offset]
+        elif not text[offset:].startswith((b"--", b"/*")):
+            break
+    return text.decode()
 
 
 def _bounded(place: str, name: str, kind: str) -> str:

@@ -152,7 +152,7 @@ def server(start_browse, browsed, tiny):
     spec = tiny(0)
     return start_browse(
         browsed, "--model", "tiny", "--checkpoint", spec.checkpoint, "--model-config",
-        spec.model_config, "--features", "tiny_img", "--device", "cpu", "--seconds", "5",
+        spec.model_config, "--features", "tiny_img", "--device", "cpu", "--seconds", "4",
     )  # fmt: skip
 
 

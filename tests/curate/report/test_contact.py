@@ -167,3 +167,59 @@ def test_edges():
     assert wide[-1] > 1000
     assert all(edge.is_integer() for edge in wide)
     assert _edges(2.0, 2.0, False)[0] < 2 < _edges(2.0, 2.0, False)[-1]
+
+
+def test_outliers_are_shown_where_not_all_samples_are(write, pool, page, parse):
+    write(page, limit=5)
+    section = parse(page.read_text("utf-8")).one("section", id="outliers")
+    sheets = {sheet.one("h3").text: sheet for sheet in section.all("div", "sheet")}
+    most = sheets["the most pixels"].all("figcaption")
+    values = [int(caption.one("b").text.replace(",", "")) for caption in most]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == pool.scalar("SELECT max(width * height) FROM samples")
+    write(page)
+    assert parse(page.read_text("utf-8")).all("section", id="outliers") == []
+
+
+def test_what_is_like_a_sample_is_shown(tmp_path, commonpool, page, parse):
+    folder = commonpool(tmp_path / "m", rows=20)
+    uid = f"{7:032x}"
+    with Pool.open(folder, read_only=True, confined=True) as pool:
+        write_contact_sheet(pool, page, limit=3, like=uid, features=("l14_img", "b32_img"))
+        tree = parse(page.read_text("utf-8"))
+        sheets = tree.one("section", id="alike").all("div", "sheet")
+        assert [sheet.one("h3").text for sheet in sheets] == ["by l14_img", "by b32_img"]
+        assert len(sheets[0].all("figure")) == 24
+        assert sheets[0].one("p", "note").text == "Cosine, of 40 samples, all of them."
+        names = [f.one("strong").text for f in tree.all("figure", "chart")]
+        assert {"language", "host", "clip_l14_similarity_score"} <= set(names)
+        for like, features, message in (
+            ("7", ("l14_img",), "like is '7', expected a uid: 32 hex digits"),
+            (uid, (), "give a sample and the features by which others are like it, or neither"),
+            (None, ("l14_img",), "give a sample and the features by which others are like it, "
+                                 "or neither"),
+        ):  # fmt: skip
+            with pytest.raises(UsageError) as caught:
+                write_contact_sheet(pool, page, like=like, features=features)
+            assert str(caught.value) == message
+
+
+def test_languages_and_hosts_of_captions_and_urls(pool_of, page, parse):
+    pool = pool_of(
+        text=["a photo of a red house", "ein Foto von einem roten Haus", "a dog in the garden"],
+        url=["https://user@A.example:80/x", "http://a.example?q", "glyph://b"],
+    )
+    pool.close()
+    with Pool.open(pool.path, read_only=True, confined=True) as confined:
+        write_contact_sheet(confined, page)
+    charts = {f.one("strong").text: f for f in parse(page.read_text("utf-8")).all("figure")
+              if f.all("strong")}  # fmt: skip
+    counted = {
+        name: [(li.one("span", "name").text, li.one("span", "count").text.split()[0])
+               for li in charts[name].all("li")]
+        for name in ("language", "host")
+    }  # fmt: skip
+    assert counted == {
+        "language": [("en", "2"), ("de", "1")],
+        "host": [("a.example", "2"), ("not known", "1")],
+    }
