@@ -12,9 +12,11 @@ from typing import Any
 from ..durable import digest
 from ..errors import DataError
 from ..filters import Node, Selection, run_filters
+from ..filters.partitioned import run_partitions
+from ..pools.engine import Engine
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
-from .subset import sidecar_path, write_subset
+from .subset import sidecar_path, write_sidecar, write_subset
 
 _MAX_FOOTER = 256 << 20
 
@@ -39,16 +41,27 @@ def select(
     path: Path | str,
     combine: str = "and",
     reasons: Path | None = None,
+    engine: Engine | None = None,
 ) -> Selected:
     """Run filters over a pool; write ``path`` (.npy), its sidecar and, if asked, the ``reasons``.
+
+    With an ``engine`` its workers judge the files that the pool links to, each by itself; the
+    bytes are the same.
 
     Raises what ``run_filters`` raises, and DataError when nothing is kept: nothing is written
     then but the reasons.
     """
     path = Path(path)
     sidecar_path(path)  # a wrong name is told before the work
-    chosen = run_filters(pool, filters, combine, reasons)
+    apart = None
+    if engine is None:
+        chosen = run_filters(pool, filters, combine, reasons)
+    else:
+        apart = run_partitions(pool, filters, path, engine, combine, reasons)
+        chosen = apart.selection
     if not len(chosen.uids):
+        if apart is not None:
+            path.unlink()
         drops = ", ".join(
             f"{n:,} {why}" for step in chosen.steps for why, n in step.reasons.items()
         )
@@ -59,7 +72,11 @@ def select(
         "pipeline": {"filters": labels, "combine": combine, "scores": chosen.scores},
         "funnel": chosen.funnel(),
     }
-    return Selected(path, chosen, write_subset(path, chosen.uids, provenance))
+    if apart is None:
+        sidecar = write_subset(path, chosen.uids, provenance)
+    else:
+        sidecar = write_sidecar(path, apart.merged.count, apart.merged.digest, provenance)
+    return Selected(path, chosen, sidecar)
 
 
 def name_of(pool: Pool) -> dict[str, str]:

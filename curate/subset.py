@@ -231,17 +231,30 @@ def write_subset(path: Path | str, uids: UidArray, provenance: dict[str, Any]) -
     ``provenance`` may have ``pool`` ({digest, samples}), ``pipeline``, ``funnel`` and
     ``inputs``; what is left out is null there.
     """
+    _check_provenance(provenance)
+    sidecar_path(path)
+    ordered = sort_uids(uids)
+    save_subset(path, ordered)
+    return write_sidecar(path, len(ordered), digest_of_uids(ordered), provenance)
+
+
+def _check_provenance(provenance: dict[str, Any]) -> None:
     unknown = sorted(set(provenance) - set(PROVENANCE))
     if unknown:
         raise UsageError(f"provenance has unknown keys {unknown}; known: {', '.join(PROVENANCE)}")
+
+
+def write_sidecar(
+    path: Path | str, count: int, digest: str, provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the sidecar of a subset of so many uids that is there; return what it says."""
+    _check_provenance(provenance)
     beside = sidecar_path(path)
-    ordered = sort_uids(uids)
-    save_subset(path, ordered)
     sidecar = {
         "format": FORMAT,
         "version": VERSION,
-        "count": len(ordered),
-        "digest": digest_of_uids(ordered),
+        "count": count,
+        "digest": digest,
         **{key: provenance.get(key) for key in PROVENANCE},
         "datacomp": __version__,
     }

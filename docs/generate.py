@@ -237,8 +237,14 @@ class _AnyPool:
     def scalar(self, query: str) -> Any:
         return 100
 
-    def count(self) -> int:
+    def count(self, where: str = "true") -> int:
         return 100
+
+    def nth(self, value: str, place: int, **_: Any) -> int:
+        return 100
+
+    def kind(self, column: str) -> str:
+        return "FLOAT"
 
 
 def sources_part() -> str:

@@ -106,7 +106,7 @@ class ClipScore(Filter):
         if self.threshold is not None:
             return [_at_least(score, self.threshold)]
         fraction = 0.3 if self.fraction is None else self.fraction
-        known = view.scalar(f"SELECT count({score}) FROM {view.relation}")
+        known = view.count(f"{score} IS NOT NULL")
         if known == 0:
             where = self.checkpoint or self.column or f"clip_{self.arch}_similarity_score"
             raise DataError(f"clip_score: no sample has a score: all of {where} are empty or NaN")
@@ -131,11 +131,8 @@ class ClipScore(Filter):
             return []
         threshold = _ranked(view, score, keep - 1)
         limit = f"{sql_number(threshold)}::FLOAT"
-        above = view.scalar(f"SELECT count(*) FROM {view.relation} WHERE {score} > {limit}")
-        last = view.scalar(
-            f"SELECT uid FROM {view.relation} WHERE {score} = {limit} ORDER BY uid "
-            f"LIMIT 1 OFFSET {keep - above - 1}"
-        )
+        above = view.count(f"{score} > {limit}")
+        last = view.nth("uid", keep - above - 1, where=f"{score} = {limit}")
         among = f"{score} > {limit} OR ({score} = {limit} AND uid <= {last}::UHUGEINT)"
         return [Decision("low_clip_score", among)]
 
@@ -165,12 +162,9 @@ def model_of(
 def _stored(view: View, column: str, hint: str) -> str:
     """Return a score column of the pool; text in it must be numbers."""
     found = view.require(column, hint)
-    kind = view.scalar(f"SELECT typeof({found}) FROM {view.relation} LIMIT 1")
-    if isinstance(kind, str) and not _NUMBER.fullmatch(kind):
-        other = view.scalar(
-            f"SELECT {found}::VARCHAR FROM {view.relation} "
-            f"WHERE {found} IS NOT NULL AND TRY_CAST({found}::VARCHAR AS FLOAT) IS NULL LIMIT 1"
-        )
+    if not _NUMBER.fullmatch(view.kind(column)):
+        odd = f"{found} IS NOT NULL AND TRY_CAST({found}::VARCHAR AS FLOAT) IS NULL"
+        other = view.nth(f"{found}::VARCHAR", 0, where=odd)
         if other is not None:
             raise UsageError(
                 f"clip_score: column {column!r} is no score: it has {other[:_SHOWN]!r}, "
@@ -189,12 +183,7 @@ def _ranked(view: View, score: str, place: int) -> float:
     Scores that are stored in half precision have few values: these are counted, not sorted one
     by one.
     """
-    return view.scalar(
-        "SELECT score FROM (SELECT score, sum(n) OVER (ORDER BY score DESC) AS reached FROM "
-        f"(SELECT {score} AS score, count(*) AS n FROM {view.relation} "
-        f"WHERE {score} IS NOT NULL GROUP BY ALL)) WHERE reached > {place} "
-        "ORDER BY score DESC LIMIT 1"
-    )
+    return view.nth(score, place, descending=True, repeated=True)
 
 
 class ClipScorer(Scorer):

@@ -123,11 +123,27 @@ class View(Protocol):
         ...
 
     def scalar(self, query: str) -> Any:
-        """Run a query and return its single value, for thresholds over all candidates."""
+        """Run a query and return its single value, where ``count`` and ``nth`` do not serve."""
         ...
 
-    def count(self) -> int:
-        """Return the number of candidates."""
+    def count(self, where: str = "true") -> int:
+        """Return the number of candidates for which an SQL predicate holds."""
+        ...
+
+    def nth(
+        self, value: str, place: int, *, where: str = "true", descending: bool = False,
+        repeated: bool = False,
+    ) -> Any:  # fmt: skip
+        """Return the value of an SQL expression at a place, from 0, of the order of all candidates.
+
+        Only candidates count for which ``where`` holds and whose value is not NULL; None where
+        there are not so many. ``repeated`` is a hint that there are few different values. Unlike
+        ``scalar`` it is answered by a pool in partitions too.
+        """
+        ...
+
+    def kind(self, column: str) -> str:
+        """Return the SQL type of a column."""
         ...
 
 

@@ -101,7 +101,9 @@ def run_filters(
     try:
         verdicts = [engine.judge(one, frame) for one in prepared]
         outcome = Decider(engine.relations, verdicts, combine).decide(total, reasons)
-        steps = _steps(total, verdicts, outcome.dropped, len(outcome.uids))
+        steps = steps_of(total, [rules_of(verdict) for verdict in verdicts], outcome.dropped)
+        if any(verdict.weight is not None for verdict in verdicts):
+            steps[-1].seen = len(outcome.uids)
         selection = Selection(outcome.uids, total, steps, combine)
         selection.unreadable = engine.scoring.unreadable()
     finally:
@@ -113,19 +115,24 @@ def run_filters(
     return selection
 
 
-def _steps(
-    total: int, verdicts: list[Verdict], dropped: list[list[int]], seen: int
-) -> list[Step]:  # fmt: skip
-    """Return the counts of the funnel."""
+Rules = tuple[str, list[str]]
+"""The label of a filter, and the reasons of its decisions."""
+
+
+def rules_of(verdict: Verdict) -> Rules:
+    """Return what the funnel says of a verdict."""
+    return verdict.node.label(), [rule.reason for rule in verdict.rules]
+
+
+def steps_of(total: int, rules: Sequence[Rules], dropped: list[list[int]]) -> list[Step]:
+    """Return the counts of the funnel; ``dropped[filter][decision]`` are those that drop."""
     left, steps = total, []
-    for verdict, counts in zip(verdicts, dropped, strict=True):
+    for (label, names), counts in zip(rules, dropped, strict=True):
         reasons: dict[str, int] = {}
-        for rule, count in zip(verdict.rules, counts, strict=True):
+        for reason, count in zip(names, counts, strict=True):
             if count:
-                reasons[rule.reason] = reasons.get(rule.reason, 0) + count
+                reasons[reason] = reasons.get(reason, 0) + count
         after = left - sum(reasons.values())
-        steps.append(Step(verdict.node.label(), left, after, reasons))
+        steps.append(Step(label, left, after, reasons))
         left = after
-    if any(verdict.weight is not None for verdict in verdicts):
-        steps[-1].seen = seen
     return steps

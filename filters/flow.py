@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DatacompError, DataError
+from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, quote
 from ..pools.reading import iterate
 from ..pools.uids import UidArray, from_halves
@@ -20,7 +21,6 @@ from .blaming import blaming_scorer
 from .contract import Batch, Scorer
 from .relations import record_batches
 from .spec import FilterSpec
-from .vectors import open_features
 
 _NO_COLUMNS = pa.table({})
 _WRITTEN_ROWS, _WRITTEN_SECONDS = 1 << 16, 5.0
@@ -95,15 +95,18 @@ def _hex_or(column: str) -> str:
     return "printf('%032x', c.uid)" if column == "uid" else f"c.{quote(column)}"
 
 
-def read_batches(pool: Pool, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
-    """Yield the images or features that a scorer asks for of the samples to score."""
-    if not scorer.features:
-        for part in iterate(pool, "to_score", scorer.columns, True, scorer.batch_size):
-            if seen := [n for n, image in enumerate(part.images) if image is not None]:
-                images = [image for image in part.images if image is not None]
-                yield part.uids[seen], Batch(part.columns.take(seen), images)
-        return
-    readers = open_features(pool, scorer.features, scorer.name)
+def read_images(pool: Pool, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
+    """Yield the images and columns that a scorer asks for of the samples to score."""
+    for part in iterate(pool, "to_score", scorer.columns, True, scorer.batch_size):
+        if seen := [n for n, image in enumerate(part.images) if image is not None]:
+            images = [image for image in part.images if image is not None]
+            yield part.uids[seen], Batch(part.columns.take(seen), images)
+
+
+def read_features(
+    pool: Pool, scorer: Scorer, readers: Mapping[str, Features]
+) -> Iterator[tuple[UidArray, Batch]]:
+    """Yield the features that a scorer asks for of the samples to score."""
     found = (reader.batches("to_score", scorer.batch_size) for reader in readers.values())
     for parts in itertools.zip_longest(*found):
         if any(part is None or not np.array_equal(part[0], parts[0][0]) for part in parts):

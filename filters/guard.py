@@ -35,6 +35,12 @@ def check_predicate(pool: Pool, predicate: str, relation: str) -> bool:
     return any(item.get("class") == "WINDOW" for item in _walk(node))
 
 
+def looks_beyond(pool: Pool, predicate: str) -> bool:
+    """Tell whether a predicate looks at other rows: by a window, or by a query of its own."""
+    node = _parse(pool, f"SELECT ({predicate})")
+    return any(item.get("class") in ("WINDOW", "SUBQUERY") for item in _walk(node))
+
+
 def check_query(pool: Pool, query: str, relation: str) -> None:
     """Raise UsageError unless ``query`` is one SELECT that reads nothing but ``relation``."""
     _check(pool, _parse(pool, query), relation)

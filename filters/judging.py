@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from ..errors import UsageError
 from ..pools.pool import Pool
+from .answers import Answers, AsWholeError, Whole
 from .blaming import all_of, blaming, blaming_decision
 from .contract import Decision, Filter, Scorer, View
 from .expression import FilterGroup, Prepared
-from .guard import check_predicate
+from .guard import check_predicate, looks_beyond
 from .predicates import all_true, matching, true
 from .relations import CANDIDATES, Relations
 from .scoring import Scoring
@@ -53,11 +54,11 @@ class Frame:
 class Engine:
     """Judges filters and groups of them over a pool."""
 
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+    def __init__(self, pool: Pool, answers: Answers | None = None) -> None:
+        self.pool, self.answers = pool, answers or Whole()
         self.relations = Relations(pool)
         self.relations.show_candidates()
-        self.scoring = Scoring(self.relations)
+        self.scoring = Scoring(self.relations, self.answers)
         self._numbers = itertools.count(1)
         self._weighted: str | None = None
 
@@ -93,7 +94,7 @@ class Engine:
 
     def view(self, spec: FilterSpec, scope: str) -> View:
         """Return the pool as a filter sees it."""
-        return view_of(self.relations, self.scoring.column, spec, scope)
+        return view_of(self.relations, self.scoring.column, spec, scope, self.answers)
 
     def check(self, spec: FilterSpec, decisions: list[Decision], relation: str) -> list[bool]:
         """Bind every predicate before anything runs; tell which ones look at other rows too."""
@@ -101,6 +102,8 @@ class Engine:
         for decision in decisions:
             with blaming_decision(spec, decision.reason):
                 windowed.append(check_predicate(self.pool, decision.predicate, relation))
+                if not self.answers.whole and looks_beyond(self.pool, decision.predicate):
+                    raise AsWholeError(f"{spec.use} compares samples with each other")
                 self.pool.sql(f"SELECT {true(decision.predicate)} FROM {relation} LIMIT 0")
         return windowed
 

@@ -52,21 +52,13 @@ def highest(view: View, score: str, fraction: float) -> str:
 
     n counts those with a score; one stays in any case. Raises DataError where there is none.
     """
-    known = view.scalar(f"SELECT count({score}) FROM {view.relation}")
+    known = view.count(f"{score} IS NOT NULL")
     if known == 0:
         raise DataError("no sample has a score")
     keep = max(1, int(known * fraction))
     if keep == known:
         return f"{score} IS NOT NULL"
-    limit = sql_number(
-        view.scalar(
-            f"SELECT {score} FROM {view.relation} WHERE {score} IS NOT NULL "
-            f"ORDER BY {score} DESC LIMIT 1 OFFSET {keep - 1}"
-        )
-    )
-    above = view.scalar(f"SELECT count(*) FROM {view.relation} WHERE {score} > {limit}")
-    last = view.scalar(
-        f"SELECT uid FROM {view.relation} WHERE {score} = {limit} ORDER BY uid "
-        f"LIMIT 1 OFFSET {keep - above - 1}"
-    )
+    limit = sql_number(view.nth(score, keep - 1, descending=True))
+    above = view.count(f"{score} > {limit}")
+    last = view.nth("uid", keep - above - 1, where=f"{score} = {limit}")
     return f"{score} > {limit} OR ({score} = {limit} AND uid <= {last}::UHUGEINT)"

@@ -35,7 +35,5 @@ class RandomSubset(Filter):
         if keep == 0:
             return [Decision("not_drawn", "false")]
         draw = f"md5(printf('%032x', uid) || '/{self.seed}')"
-        limit = view.scalar(
-            f"SELECT {draw} AS draw FROM {view.relation} ORDER BY draw LIMIT 1 OFFSET {keep - 1}"
-        )
+        limit = view.nth(draw, keep - 1)
         return [Decision("not_drawn", f"{draw} <= '{limit}'")]

@@ -14,9 +14,10 @@ from ..errors import DatacompError, MissingError, RunError, UsageError
 from ..pools.pool import quote
 from ..pools.uids import UidArray
 from ..progress import Progress
+from .answers import Answers, AsWholeError
 from .blaming import blaming_scorer
 from .contract import Batch, Scorer
-from .flow import ScoreWriter, read_batches, stream_columns
+from .flow import ScoreWriter, read_features, read_images, stream_columns
 from .predicates import all_true
 from .registry import defined_at
 from .relations import Relations
@@ -50,8 +51,8 @@ class Scoring:
     images could not be read.
     """
 
-    def __init__(self, relations: Relations) -> None:
-        self.pool, self.relations = relations.pool, relations
+    def __init__(self, relations: Relations, answers: Answers) -> None:
+        self.pool, self.relations, self._answers = relations.pool, relations, answers
         self.used: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.seconds_now = 0.0
@@ -69,14 +70,17 @@ class Scoring:
     def ensure(self, spec: FilterSpec, scorer: Scorer, scope: str, alive: list[str]) -> None:
         """Compute and store the scores that are missing in ``scope`` where ``alive`` is true."""
         if isinstance(scorer, SetScorer):
+            if not self._answers.whole:
+                raise AsWholeError(f"{spec.use} scores the set as a whole")
             self._ensure_set(spec, scorer, scope, alive)
             return
         digest = scorer.digest()
         table = self._table(spec, scorer, digest)
+        self._answers.recall(self.pool, table, digest)
         missing = f"FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {all_true(alive)}"
         if scorer.images or scorer.features:
             self.relations.create("TABLE", "to_score", f"SELECT uid {missing}")
-            batches = read_batches(self.pool, scorer)
+            batches = self._batches(scorer)
             total = self.pool.scalar("SELECT count(*) FROM to_score")
         else:
             scored = self.pool.scalar(f"SELECT count(*) FROM {table}")
@@ -87,9 +91,17 @@ class Scoring:
         with blaming_scorer(spec, scorer):
             scorer.expect(total)
         self._compute(spec, scorer, table, batches, total)
+        self._answers.remember(self.pool, table, digest)
         if scorer.images:
             self._note_missed(scorer, table, scope, total)
         self._use(scorer, digest, table)
+
+    def _batches(self, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
+        """Return the images or features of the samples to score."""
+        if not scorer.features:
+            return read_images(self.pool, scorer)
+        readers = self._answers.features(self.pool, scorer)
+        return iter(()) if readers is None else read_features(self.pool, scorer, readers)
 
     def _table(self, spec: FilterSpec, scorer: Scorer, digest: str) -> str:
         with blaming_scorer(spec, scorer):

@@ -30,7 +30,12 @@ def open_features(pool: Pool, names: Sequence[str], scorer: str) -> dict[str, Fe
     try:
         return {name: Features(pool, name) for name in names}
     except MissingError as error:
-        raise MissingError(f"{error}; {scorer} needs {', '.join(names)}; {_ORIGIN}") from None
+        raise need_features(str(error), names, scorer) from None
+
+
+def need_features(trouble: str, names: Sequence[str], scorer: str) -> MissingError:
+    """Return the error of features that are not there; it says what brings them."""
+    return MissingError(f"{trouble}; {scorer} needs {', '.join(names)}; {_ORIGIN}")
 
 
 def unit(rows: NDArray[np.floating[Any]]) -> tuple[Floats, NDArray[np.bool_]]:

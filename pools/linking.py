@@ -110,7 +110,7 @@ def _link(
     connection.execute(
         f"DROP {'VIEW' if is_linked(connection) else 'TABLE'} IF EXISTS samples;"
         "CREATE VIEW samples AS "
-        + " UNION ALL BY NAME ".join(_samples_of(connection, known) for known, _ in rows)
+        + " UNION ALL BY NAME ".join(samples_of(connection, known) for known, _ in rows)
     )
     connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
     put_aside_of(connection, number, aside)
@@ -129,7 +129,7 @@ def _link(
     return report
 
 
-def _samples_of(connection: duckdb.DuckDBPyConnection, number: int) -> str:
+def samples_of(connection: duckdb.DuckDBPyConnection, number: int) -> str:
     """Return the SQL of the samples of one linked source.
 
     Parquet files note a column's smallest and largest number, but not that it has NaN, and

@@ -50,6 +50,27 @@ def engine_option(function: F) -> F:
     return _engine_option(command)  # pyright: ignore[reportReturnType]
 
 
+def choice_options(function: F) -> F:
+    """Add ``--workers`` and ``--engine``; the command gets ``engine``, None unless one was chosen.
+
+    Without one the command does its work in one process.
+    """
+
+    @functools.wraps(function)
+    def command(*args: Any, engine: str | None, workers: int | None, **options: Any) -> Any:
+        from ..engine import EngineChoice, open_engine
+
+        choice = EngineChoice.parse(engine, workers)
+        opened = None
+        if choice.kind != "local" or workers is not None:
+            opened = click.get_current_context().with_resource(open_engine(choice))
+        return function(*args, engine=opened, **options)
+
+    workers = click.option("--workers", type=click.IntRange(min=1),
+                           help="Work in partitions, so many at a time.")  # fmt: skip
+    return workers(_engine_option(command))  # pyright: ignore[reportReturnType]
+
+
 _engine_option = click.option(
     "--engine", metavar="ENGINE",
     help="Who works: local, ray (the cluster of this machine), ray:HOST:PORT or ray:local "

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
+from .engines import choice_options
 
 if TYPE_CHECKING:
     from ...filters import FilterGroup
     from ...filters.plan import FilterPlan
     from ...filters.published import Published
+    from ...pools.engine import Engine
     from ..comparison import Comparison
     from ..selection import Selected
 
@@ -181,6 +183,7 @@ def assets(name: str | None, output: Path | None, only: str | None, as_json: boo
               help="Where an asset lies that filters need; 'filter show' names them.")  # fmt: skip
 @click.option("--reasons", type=click.Path(path_type=Path),
               help="Write uid, filter and reason of every dropped sample (parquet).")  # fmt: skip
+@choice_options
 @click.option("--explain", is_flag=True, help="Print plan and cost; score and write nothing.")
 @json_option
 def run(
@@ -190,6 +193,7 @@ def run(
     combine: str | None,
     assets: tuple[str, ...],
     reasons: Path | None,
+    engine: Engine | None,
     explain: bool,
     as_json: bool,
 ) -> None:
@@ -200,8 +204,9 @@ def run(
     drop. The words 'and', 'or', 'minus' and 'then' between filters say how they join (or --combine
     does for all), '(' and ')' make a group: with 'and' and 'or' each judges the whole pool, with
     'minus' what a later one keeps goes away, with 'then' each sees what the one before it left.
-    Samples whose images cannot be read
-    drop out under the reason 'unreadable' and are read again next time; the exit code is then 3.
+    Samples whose images cannot be read drop out under the reason 'unreadable' and are read again
+    next time; the exit code is then 3. With --workers or --engine each file of a folder is judged
+    by itself, which gives the same bytes.
     """
     from ...errors import UsageError
     from ...filters.assets import parse_assets, with_assets
@@ -217,7 +222,7 @@ def run(
     if output is None:
         raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
     with Pool.open(pool) as opened:
-        selected = select(opened, group.filters, output, group.combine, reasons)
+        selected = select(opened, group.filters, output, group.combine, reasons, engine)
     chosen = selected.selection
     if as_json:
         seconds = round(chosen.seconds, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Callable
@@ -22,11 +23,13 @@ class Job:
     function: Callable[[Any], Any]
     version: str
     memory: int
+    folder: str
+    """The working directory of the driver, which relative paths are relative to."""
 
     @classmethod
     def of(cls, function: Callable[[Any], Any], memory: int) -> Job:
         """Return the job of a function, for workers that take at most ``memory`` bytes each."""
-        return cls(function, __version__, memory)
+        return cls(function, __version__, memory, os.getcwd())
 
 
 @dataclass
@@ -54,6 +57,8 @@ def work(job: Job, partition: Any) -> Done:
         if kind == "warning":
             done.warnings.append(value)
 
+    with contextlib.suppress(OSError):  # a machine that has no such folder is told by reach()
+        os.chdir(job.folder)
     os.environ[MEMORY_VARIABLE] = f"{job.memory // 1000}KB"
     tell_through(tell)
     name_attempt(f"{zlib.crc32(os.uname().nodename.encode()):08x}-{os.getpid()}")

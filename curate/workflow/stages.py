@@ -13,6 +13,7 @@ from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
 from ...pools.connection import MEMORY_VARIABLE
 from ...pools.engine import Engine
+from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
 from ...pools.uids import UidArray, to_hex
@@ -90,8 +91,11 @@ def select(study: Study, name: str) -> dict[str, Any]:
     dataset = study.get_dataset(name)
     path = study.subset_path(name)
     reasons = path.with_suffix(".reasons.parquet")
-    with Pool.open(study.pool_path, **limits(study)) as pool:
-        found = select_dataset(pool, study.filters_of(dataset), path, dataset.combine, reasons)
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
+        engine = _cluster(study, stack) if is_linked(pool.connection) else None
+        filters = study.filters_of(dataset)
+        found = select_dataset(pool, filters, path, dataset.combine, reasons, engine)
         chosen = found.selection
         if chosen.unreadable is not None:
             warn(f"{chosen.unreadable}; the next run tries again")
@@ -227,18 +231,22 @@ def evaluate(study: Study, name: str, seed: int, keys: list[str]) -> dict[str, A
     run = load_run(study.run_dir(name, seed))
     known = load_tasks()
     with contextlib.ExitStack() as stack:
-        choice, engine = study.engine.choice(), None
-        if choice.kind != "local":  # whose runs are evaluated side by side
-            engine = stack.enter_context(open_engine(choice))
         found = evaluate_model(
             run.spec, study.eval_data, [known[key] for key in keys], run.results,
-            device=study.train.device, workers=study.train.threads, engine=engine,
+            device=study.train.device, workers=study.train.threads,
+            engine=_cluster(study, stack),
         )  # fmt: skip
     if found.failed:
         key, reason = next(iter(found.failed.items()))
         more = f" (and {len(found.failed) - 1} more tasks)" if len(found.failed) > 1 else ""
         raise RunError(f"{key} failed: {reason}{more}")
     return {"values": {result.key: result.value for result in found.results}}
+
+
+def _cluster(study: Study, stack: contextlib.ExitStack) -> Engine | None:
+    """Return the study's cluster, to be left with the stack; None where there is none."""
+    choice = study.engine.choice()
+    return None if choice.kind == "local" else stack.enter_context(open_engine(choice))
 
 
 def _remove(study: Study, folder: Path) -> None:

@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 import pytest
 from datacomp.curate.release import create_release
+from datacomp.curate.selection import select
 from datacomp.curate.shards import build_shards, check_shards, index_shards
 from datacomp.distribution.release import Plan, SigningKey, verify_releases
 from datacomp.errors import DataError, MissingError, RunError
 from datacomp.evaluate.harness import evaluate
+from datacomp.filters.expression import parse_all
 from datacomp.pools import Pool
 from datacomp.pools.engine import Local
 from datacomp.pools.sources import open_source
@@ -42,6 +44,22 @@ def test_build_from_shards_and_from_a_pool(tmp_path, write_shards, subset, clust
             shutil.rmtree(tmp_path / name)
         assert made[0] == made[1] == made[2]
         assert len(made[0]) == 4 + 4 + 4  # tars, stats, and what is not a shard
+
+
+def test_filter(tmp_path, commonpool, cluster, files_of):
+    folder = commonpool(tmp_path / "metadata", files=3, rows=40)
+    words = ["caption_length", "clip_score:arch=l14,fraction=0.3,exact=false"]
+    filters = parse_all(words).filters
+    made = []
+    for name, engine in (("ray", cluster), ("local", Local(1)), ("whole", None)):
+        (tmp_path / name).mkdir()
+        out = tmp_path / name / "subset.npy"
+        with Pool.open(folder) as pool:
+            found = select(pool, filters, out, "then", out.with_suffix(".parquet"), engine)
+        assert found.selection.kept == 36
+        made.append(files_of(tmp_path / name))
+    assert made[0] == made[1] == made[2]
+    assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
 
 
 def test_check(tmp_path, write_shards, cluster):

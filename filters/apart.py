@@ -1,0 +1,154 @@
+"""One partition judged: what it drops, what it keeps, or what it must ask the others. In a worker.
+
+A partition is judged from the beginning in every round, with more answers known each time. Scores
+are files by then, so only the first round computes them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..durable import atomic_path, digest, write_json
+from ..pools.partitions import Partition, open_partition
+from ..pools.pool import Pool
+from ..pools.uids import save_subset
+from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, share_of
+from .engine import Rules, rules_of, run_filters
+from .expression import Node, prepare
+from .judging import Engine, Frame
+from .verdicts import Decider
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is to do with a partition, or with the ``whole`` pool where there is none.
+
+    ``known`` are the answers so far; ``bounds`` and ``most`` are for its share of the next one.
+    """
+
+    partition: Partition | None
+    pool: Path
+    columns: dict[str, str]
+    filters: tuple[Node, ...]
+    combine: str
+    work: Path
+    reasons: bool
+    known: tuple[tuple[Question, Any], ...] = ()
+    bounds: Bounds = field(default_factory=Bounds)
+    most: int = 0
+
+    def path(self, kind: str, suffix: str) -> Path:
+        """Return where the partition's outcome of a kind goes."""
+        number = "whole" if self.partition is None else f"{self.partition.number:06d}"
+        return self.work / kind / f"{number}{suffix}"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The partition cannot go on without an answer; this is its share of it."""
+
+    question: Question
+    share: Any
+
+
+@dataclass(frozen=True)
+class NotApart:
+    """The filters cannot be judged in partitions, and why."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The partition is done: what was counted. Its uids and reasons are files of the task."""
+
+    samples: int
+    rules: list[Rules]
+    dropped: list[list[int]]
+    seen: int
+    weighted: bool
+    scores: list[dict[str, Any]]
+    scoring: dict[str, float]
+    scoring_now: float
+
+
+def judge(task: Task) -> Asked | NotApart | Judged:
+    """Judge a partition as far as the answers go."""
+    assert task.partition is not None
+    mark = digest([[repr(question), repr(answer)] for question, answer in task.known])
+    done = _done(task, mark)
+    if done is not None:
+        return done
+    scores = task.work / "scores" / f"{task.partition.number:06d}"
+    with open_partition(task.partition, task.columns, threads=1) as pool:
+        engine, frame = Engine(pool, Share(dict(task.known), scores)), Frame(task.combine)
+        try:
+            prepared = prepare(task.filters, task.combine)
+            verdicts = [engine.judge(one, frame) for one in prepared]
+        except AsWholeError as error:
+            return NotApart(str(error))
+        except UnansweredError as error:
+            question = error.question
+            return Asked(question, share_of(pool, question, task.bounds, task.most))
+        samples = pool.count()
+        reasons = task.path("reasons", ".parquet") if task.reasons else None
+        if reasons is not None:
+            reasons.parent.mkdir(parents=True, exist_ok=True)
+        outcome = Decider(engine.relations, verdicts, task.combine).decide(samples, reasons)
+        scoring = engine.scoring
+        found = Judged(
+            samples, [rules_of(verdict) for verdict in verdicts], outcome.dropped,
+            len(outcome.uids), any(verdict.weight is not None for verdict in verdicts),
+            scoring.used, scoring.seconds, scoring.seconds_now,
+        )  # fmt: skip
+    save_subset(task.path("uids", ".npy"), outcome.uids)
+    write_json(task.path("judged", ".json"), {"mark": mark, **asdict(found)})
+    return found
+
+
+def judge_whole(task: Task) -> Judged:
+    """Judge the pool as a whole, on one machine, for filters that cannot be judged apart."""
+    reasons = task.path("reasons", ".parquet") if task.reasons else None
+    with Pool.open(task.pool, threads=1) as pool:
+        found = run_filters(pool, task.filters, task.combine, reasons)
+    save_subset(task.path("uids", ".npy"), found.uids)
+    names = [list(step.reasons) for step in found.steps]
+    return Judged(
+        found.total,
+        [(step.filter, reasons) for step, reasons in zip(found.steps, names, strict=True)],
+        [list(step.reasons.values()) for step in found.steps],
+        len(found.uids), found.steps[-1].seen is not None,
+        found.scores, found.scoring, found.scoring_now,
+    )  # fmt: skip
+
+
+def merge_reasons(files_and_out: tuple[list[Path], Path]) -> None:
+    """Write the reasons of all partitions into one file, by uid, in a worker."""
+    from ..pools.connection import connect
+    from ..pools.pool import literal
+
+    files, out = files_and_out
+    listed = ", ".join(literal(str(file)) for file in files)
+    # DuckDB knows nothing of what TRY gives; else it may note that a column has no NULL.
+    columns = ", ".join(f"TRY({name}) AS {name}" for name in ("uid", "filter", "reason"))
+    with connect(None, threads=1) as connection, atomic_path(out) as partial:
+        connection.execute(
+            f"COPY (SELECT {columns} FROM read_parquet([{listed}]) ORDER BY uid) "
+            f"TO {literal(str(partial))} (FORMAT parquet)"
+        )
+
+
+def _done(task: Task, mark: str) -> Judged | None:
+    """Return what an earlier run found with the same answers."""
+    file = task.path("judged", ".json")
+    try:
+        said = json.loads(file.read_bytes())
+        if said.pop("mark") != mark:
+            return None
+        said["rules"] = [(label, names) for label, names in said["rules"]]
+        return Judged(**said)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,165 @@
+"""Run a funnel of filters over the partitions of a pool, with the outcome of ``run_filters``.
+
+Every partition is judged by a worker of the engine. Where a filter needs to know something of all
+candidates, such as the score from which on a third of them is kept, the partitions tell their
+shares and are judged again with the answer (see ``answers`` and ``narrowing``). The driver never
+holds more than that and the uids that it is merging.
+
+Filters that compare samples with each other (duplicates, clusters, quotas) cannot be judged apart:
+these run on one worker, over all files, as ``run_filters`` does it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..durable import digest, read_json, write_json
+from ..errors import DataError
+from ..pools.engine import Engine
+from ..pools.merging import Merged, merge_subsets
+from ..pools.partitions import partitions_of
+from ..pools.pool import Pool
+from ..pools.uids import UID_DTYPE, UidArray
+from ..progress import Progress, say
+from .answers import Bounds, Question
+from .apart import Asked, Judged, NotApart, Task, judge, judge_whole, merge_reasons
+from .engine import Selection, steps_of
+from .expression import Node, prepare
+from .narrowing import most_told, settle
+
+_ROUNDS = 1000
+_MARK, _MAX_MARK = "work.json", 1 << 20
+
+
+@dataclass(frozen=True)
+class Partitioned:
+    """What a funnel kept, and the subset it wrote; the selection's uids are mapped from it."""
+
+    selection: Selection
+    merged: Merged
+
+
+def run_partitions(
+    pool: Pool,
+    filters: Sequence[Node],
+    out: Path,
+    engine: Engine,
+    combine: str = "and",
+    reasons: Path | None = None,
+) -> Partitioned:
+    """Run filters over the files that a pool links to, and write the subset they keep to ``out``.
+
+    What the workers do meanwhile stands in a folder beside ``out``, which all of them must see;
+    the same call after an interruption goes on at the partitions that are not done. It is
+    removed in the end. Raises as ``run_filters``.
+    """
+    started = time.monotonic()
+    prepare(filters, combine)  # what is wrong is told before the work
+    partitions = partitions_of(pool)
+    files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
+    asked = [[repr(node) for node in filters], combine, reasons is not None]
+    work = out.absolute().with_name(f".{out.name}.partitions")
+    _claim(work, digest([__version__, [list(file) for file in files], asked]))
+    engine.reach(work, *sorted({partition.file.parent for partition in partitions}))
+    task = Task(
+        None, pool.path.absolute(), pool.columns(), tuple(filters), combine, work,
+        reasons is not None, most=most_told(len(partitions)),
+    )  # fmt: skip
+    tasks = [replace(task, partition=partition) for partition in partitions]
+    found = _rounds(tasks, engine)
+    if isinstance(found, NotApart):
+        say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
+        (whole,) = engine.map(judge_whole, [task], count=1)
+        tasks, found = [task], [whole]
+    total = sum(one.samples for one in found)
+    if total == 0:
+        raise DataError(f"{pool.path}: the pool is empty; add samples with 'datacomp pool add'")
+    if reasons is not None:
+        written = [one.path("reasons", ".parquet") for one in tasks]
+        list(engine.map(merge_reasons, [(written, reasons.absolute())], count=1))
+    merged = merge_subsets([one.path("uids", ".npy") for one in tasks], out, work, engine)
+    selection = _selection(found, total, combine, out)
+    selection.seconds = time.monotonic() - started
+    shutil.rmtree(work, ignore_errors=True)
+    return Partitioned(selection, merged)
+
+
+def _claim(work: Path, identity: str) -> None:
+    """Go on with the work that an interrupted run left, if it was this."""
+    mark = work / _MARK
+    if not mark.is_file() or read_json(mark, _MAX_MARK) != identity:
+        shutil.rmtree(work, ignore_errors=True)
+        write_json(mark, identity)
+
+
+def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:
+    """Judge all partitions, round after round, until nothing is left to ask."""
+    known: list[tuple[Question, Any]] = []
+    bounds = Bounds()
+    for _ in range(_ROUNDS):
+        now = [replace(task, known=tuple(known), bounds=bounds) for task in tasks]
+        judged: list[Judged] = []
+        shares: list[Any] = []
+        questions: set[Question] = set()
+        label = "judging" if not known else f"judging, {len(known)} answers known"
+        with Progress(label, len(now), "partitions") as progress:
+            for reply in engine.map(judge, now, count=len(now)):
+                progress.advance()
+                if isinstance(reply, NotApart):
+                    return reply
+                if isinstance(reply, Asked):
+                    questions.add(reply.question)
+                    shares.append(reply.share)
+                else:
+                    judged.append(reply)
+        if not questions:
+            return judged
+        if judged or len(questions) > 1:
+            raise DataError(
+                "a filter asks other things of one partition than of another; run it without "
+                "--engine and --workers"
+            )
+        (question,) = questions
+        settled, found = settle(question, shares, bounds)
+        if settled:
+            known.append((question, found))
+            bounds = Bounds()
+        else:
+            bounds = found
+    raise DataError(f"{len(known)} questions and no end; run the filters without --engine")
+
+
+def _selection(found: list[Judged], total: int, combine: str, out: Path) -> Selection:
+    """Put together what the partitions counted."""
+    first = found[0]
+    dropped = [
+        [sum(counts) for counts in zip(*(one.dropped[n] for one in found), strict=True)]
+        for n in range(len(first.rules))
+    ]
+    steps = steps_of(total, first.rules, dropped)
+    if first.weighted:
+        steps[-1].seen = sum(one.seen for one in found)
+    selection = Selection(_mapped(out), total, steps, combine, first.scores)
+    for one in found:
+        for name, seconds in one.scoring.items():
+            selection.scoring[name] = selection.scoring.get(name, 0.0) + seconds
+        selection.scoring_now += one.scoring_now
+    return selection
+
+
+def _mapped(subset: Path) -> UidArray:
+    """Return the uids of a subset without reading them."""
+    uids = np.load(subset, mmap_mode="r", allow_pickle=False) if _any(subset) else None
+    return np.empty(0, UID_DTYPE) if uids is None else uids
+
+
+def _any(subset: Path) -> bool:
+    return subset.stat().st_size > 128

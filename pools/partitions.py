@@ -1,0 +1,99 @@
+"""The partitions of a linked pool: one for each file of metadata, opened as if it were the pool.
+
+A partition has the columns of the whole pool, under the same types: what its file lacks is NULL
+there, as it is in the pool.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from ..errors import UsageError
+from .columns import quote
+from .connection import connect, pool_errors
+from .linking import is_linked, samples_of
+from .pool import Pool
+from .schema import create
+from .sources import source_class
+from .sources.commonpool import CommonPoolSource
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One file of metadata: its number among all of the pool, and where the pool is."""
+
+    number: int
+    pool: Path
+    root: Path
+    source: int
+    file: Path
+
+
+def partitions_of(pool: Pool) -> list[Partition]:
+    """Return the partitions of a pool, in the order of its sources and their files.
+
+    Raises UsageError for a pool that holds its samples: it is one file, and one machine's.
+    """
+    if not is_linked(pool.connection):
+        raise UsageError(
+            f"{pool.path}: holds its samples, so it cannot be worked on in partitions; give a "
+            "folder of metadata, or a pool that links to one ('datacomp pool add ... --link')"
+        )
+    found: list[Partition] = []
+    rows = pool.sql("SELECT id, kind, path, options FROM sources ORDER BY id").fetchall()
+    for number, kind, path, options in rows:
+        source = source_class(kind).with_options(pool.path.parent / path, json.loads(options))
+        assert isinstance(source, CommonPoolSource)
+        aside = {
+            item
+            for (item,) in pool.sql(
+                "SELECT item FROM set_aside WHERE source = ?", [number]
+            ).fetchall()
+        }
+        for file in source.listed()[0]:
+            if str(file.relative_to(source.root)) not in aside:
+                place = len(found)
+                found.append(Partition(place, pool.path, source.path, number, file))
+    return found
+
+
+def open_partition(
+    partition: Partition, columns: dict[str, str], threads: int | None = None
+) -> Pool:
+    """Open a partition in memory as a pool that has these columns and types."""
+    connection = connect(None, threads=threads)
+    try:
+        with pool_errors(partition.pool):
+            create(connection)
+            _link(connection, partition, columns)
+    except BaseException:
+        connection.close()
+        raise
+    return Pool(connection, partition.pool)
+
+
+def _link(
+    connection: duckdb.DuckDBPyConnection, partition: Partition, columns: dict[str, str]
+) -> None:
+    source = CommonPoolSource(partition.root, link=True)
+    scan = source.scan(connection, [partition.file])
+    number = partition.source
+    connection.execute(
+        "INSERT INTO sources VALUES (?, ?, ?, '{}', now(), ?, 0, 0)",
+        [number, source.kind, str(source.path.absolute()), scan.rows],
+    )
+    connection.execute(f"CREATE VIEW linked_{number} AS {scan.every()}")
+    own = connection.execute(f"DESCRIBE linked_{number}").fetchall()
+    there = {row[0] for row in own} | {"source"}
+    values = ", ".join(
+        f"{quote(name) if name in there else 'NULL'}::{kind} AS {quote(name)}"
+        for name, kind in columns.items()
+    )
+    connection.execute(
+        "DROP TABLE samples; CREATE VIEW samples AS "
+        f"SELECT {values} FROM ({samples_of(connection, number)})"
+    )

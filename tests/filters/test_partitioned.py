@@ -1,0 +1,258 @@
+"""A pool judged file by file gives what it gives as a whole, to the byte."""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from datacomp.curate.selection import select
+from datacomp.errors import DataError, MissingError, RunError, UsageError
+from datacomp.filters import apart, partitioned
+from datacomp.filters.answers import Bounds, Question, Steps, share_of
+from datacomp.filters.expression import parse_all
+from datacomp.filters.narrowing import most_told, settle
+from datacomp.pools import Pool
+from datacomp.pools.engine import Local
+from datacomp.pools.partitions import open_partition, partitions_of
+from datacomp.pools.sources import open_source
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CASES = {
+    "fraction": ("and", "clip_score:arch=l14,fraction=0.3"),
+    "exactly": ("and", "clip_score:arch=b32,fraction=0.4,exact=false"),
+    "threshold": ("and", "clip_score:arch=l14,threshold=0.28"),
+    "random": ("and", "random_subset:fraction=0.37,seed=3"),
+    "basic": ("and", "basic_filter"),
+    "everything": ("and", "no_filter"),
+    "or": ("or", "language", "clip_score:arch=b32,fraction=0.2"),
+    "minus": ("minus", "no_filter", "clip_score:arch=b32,fraction=0.2"),
+    "not": ("and", "not", "caption_length"),
+    "then": ("then", "basic_filter", "clip_score:arch=b32,fraction=0.5"),
+    "groups": (
+        None,
+        *["basic_filter", "or", "(", "language", "then", "clip_score:arch=b32,fraction=0.3", ")"],
+    ),
+    "duplicates": ("and", "exact_dedup:by=caption"),
+    "clusters": ("and", "semdedup:clusters=4,epsilon=0.3"),
+}
+
+
+@pytest.fixture
+def judge(metadata, tmp_path):
+    """Run filters over a folder; return what was written, and the selection."""
+
+    def judge(engine, combine, *filters, folder=metadata):
+        out, reasons = tmp_path / "out.npy", tmp_path / "reasons.parquet"
+        with Pool.open(folder) as pool:
+            group = parse_all(filters, combine)
+            selected = select(pool, group.filters, out, group.combine, reasons, engine)
+        assert sorted(p.name for p in tmp_path.glob("*out*")) == ["out.json", "out.npy"]
+        chosen = selected.selection
+        written = [p.read_bytes() for p in (out, out.with_suffix(".json"), reasons)]
+        return written, chosen.funnel(), np.array(chosen.uids).tolist(), chosen.scores
+
+    return judge
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_partitions_give_what_the_whole_gives(judge, case):
+    whole = judge(None, *CASES[case])
+    assert judge(Local(1), *CASES[case]) == whole
+    assert len(whole[2]) > 20
+
+
+def test_processes_give_the_same(judge):
+    assert judge(Local(2), *CASES["fraction"]) == judge(None, *CASES["fraction"])
+
+
+def test_image_features_are_read_beside_each_file(judge, metadata, baseline_assets, tmp_path):
+    names = ("pool_centroids", "target_embeddings")
+    spec = "image_based_intersect_clip_score:" + ",".join(
+        f"{name}={baseline_assets[name]}" for name in names
+    )
+    whole = judge(None, "and", spec)
+    # A file without features: its samples have no score, in the whole and apart.
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    min(folder.glob("*.npz")).unlink()
+    lacking = judge(None, "and", spec, folder=folder)
+    assert lacking[2] != whole[2]
+    assert judge(Local(1), "and", spec, folder=folder) == lacking
+    for file in folder.glob("*.npz"):
+        file.unlink()
+    told = []
+    for engine in (None, Local(1)):
+        with pytest.raises(MissingError) as caught:
+            judge(engine, "and", spec, folder=folder)
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+def test_files_of_other_columns_are_as_in_the_pool(judge, metadata, tmp_path):
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    first = min(folder.glob("*.parquet"))
+    table = pq.read_table(first)
+    pq.write_table(table.drop_columns(["clip_l14_similarity_score"]), first)
+    for case in ("fraction", "basic"):
+        assert judge(Local(1), *CASES[case], folder=folder) == judge(
+            None, *CASES[case], folder=folder
+        )
+
+
+def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_not(
+    metadata, tmp_path
+):  # fmt: skip
+    found = []
+    for link in (True, False):
+        path = tmp_path / f"{link}.duckdb"
+        with Pool.create(path) as pool:
+            pool.add(open_source("commonpool", metadata, link=link))
+            assert pool.count() == 900
+            for name, engine in (("whole", None), ("apart", Local(1))):
+                out = tmp_path / f"{link}-{name}.npy"
+                spec = parse_all(["clip_score:arch=l14,fraction=0.3"]).filters
+                if not link and engine:
+                    with pytest.raises(UsageError, match="holds its samples, so it cannot be"):
+                        select(pool, spec, out, engine=engine)
+                    continue
+                select(pool, spec, out, engine=engine)
+                found.append(out.read_bytes())
+    assert found[0] == found[1] == found[2]
+
+
+def test_nothing_kept_is_an_error_and_leaves_nothing(judge, tmp_path):
+    for engine in (None, Local(1)):
+        with pytest.raises(DataError, match=r"^the filters keep no sample \(900 "):
+            judge(engine, "and", "clip_score:arch=l14,threshold=9")
+        assert not list(tmp_path.glob("*out.npy*"))
+
+
+def test_a_missing_column_is_told_as_by_the_whole(judge):
+    told = []
+    for engine in (None, Local(1)):
+        with pytest.raises(MissingError) as caught:
+            judge(engine, "and", "clip_score:column=aesthetic,fraction=0.5")
+        told.append(str(caught.value))
+    assert told[0] == told[1]
+
+
+# -- going on --------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_at_the_partition(judge, metadata, tmp_path, monkeypatch):
+    whole = judge(None, "and", "language", "clip_score:arch=l14,fraction=0.5")
+    scored, finished = [], []
+    original = apart.Decider.decide
+
+    def decide(self, *arguments):
+        if len(finished) == 2:
+            raise RunError("the machine went away")
+        finished.append(1)
+        return original(self, *arguments)
+
+    from datacomp.filters.language import LanguageScorer
+
+    score = LanguageScorer.score
+    monkeypatch.setattr(apart.Decider, "decide", decide)
+    monkeypatch.setattr(LanguageScorer, "score", lambda s, b: scored.append(1) or score(s, b))
+    run = (Local(1), "and", "language", "clip_score:arch=l14,fraction=0.5")
+    with pytest.raises(RunError, match="the machine went away"):
+        judge(*run)
+    assert len(scored) == 3  # each file once, in the first round
+    work = tmp_path / ".out.npy.partitions"
+    assert len(list((work / "judged").iterdir())) == 2
+    (work / "judged" / ".000007.json.partial").write_text("{")  # of a worker that was killed
+    monkeypatch.setattr(apart.Decider, "decide", original)
+    assert judge(*run) == whole
+    assert len(scored) == 3
+    assert not work.exists()
+
+
+def test_work_of_other_filters_is_not_gone_on_with(judge, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RunError("no")
+
+    monkeypatch.setattr(partitioned, "merge_subsets", fail)
+    with pytest.raises(RunError):
+        judge(Local(1), "and", "clip_score:arch=l14,fraction=0.5")
+    monkeypatch.undo()
+    case = CASES["fraction"]
+    assert judge(Local(1), *case) == judge(None, *case)
+
+
+# -- the value at a place --------------------------------------------------------------------
+
+numbers = st.floats(-4, 4, width=16) | st.just(0.0)
+parts = st.lists(st.lists(numbers, max_size=40), min_size=1, max_size=5)
+
+
+def steps_of(values, bounds, most):
+    """Tell what a partition tells of its values, as ``share_of`` has it in SQL."""
+    under = [v for v in values if bounds.low is not None and v <= bounds.low]
+    between = sorted(
+        v for v in values
+        if (bounds.low is None or v > bounds.low) and (bounds.high is None or v <= bounds.high)
+    )  # fmt: skip
+    different = sorted(set(between))
+    told = different
+    if len(different) > most:
+        groups = [place * most // len(different) for place in range(len(different))]
+        told = [
+            v for place, v in enumerate(different)
+            if place + 1 == len(different) or groups[place] != groups[place + 1]
+        ]  # fmt: skip
+    reached = [(v, sum(other <= v for other in between)) for v in told]
+    return Steps(len(under), reached, len(different) <= most)
+
+
+@settings(max_examples=300, deadline=None)
+@given(parts, st.integers(0, 60), st.booleans(), st.integers(2, 6))
+def test_the_value_at_a_place_is_found_exactly(parts, place, descending, most):
+    question = Question("nth", "candidates", "x", place=place, descending=descending)
+    every = sorted((v for part in parts for v in part), reverse=descending)
+    bounds, rounds = Bounds(), 0
+    while True:
+        shares = [steps_of(part, bounds, most) for part in parts]
+        assert all(len(share.values) <= most for share in shares)
+        settled, found = settle(question, shares, bounds)
+        if settled:
+            break
+        bounds, rounds = found, rounds + 1
+        assert rounds < 60
+    assert found == (every[place] if place < len(every) else None)
+
+
+@pytest.mark.parametrize("value", ["x", "-x", "md5(uid::VARCHAR)", "uid", "NULL"])
+def test_the_database_tells_its_share(pool_of, value):
+    pool = pool_of(x=[float(i * 7 % 30) for i in range(60)])
+    question = Question("nth", "samples", f"({value})", place=17)
+    found = [row[0] for row in pool.sql(f"SELECT {value} FROM samples").fetchall()]
+    values = sorted(v for v in found if v is not None)
+    tried = [Bounds()] + ([Bounds(values[5], values[40])] if values else [])
+    for bounds in tried:
+        for most in (4, 100):
+            assert share_of(pool, question, bounds, most) == steps_of(values, bounds, most)
+
+
+def test_what_partitions_tell_is_bounded():
+    assert most_told(1) == 1 << 20
+    assert most_told(100_000) * 100_000 < 1 << 21
+
+
+# -- partitions ------------------------------------------------------------------------------
+
+
+def test_a_partition_has_the_rows_of_its_file(metadata):
+    with Pool.open(metadata) as pool:
+        partitions, columns = partitions_of(pool), pool.columns()
+        names = "uid, text, metadata_file, metadata_row, source, width"
+        whole = pool.sql(f"SELECT {names} FROM samples ORDER BY uid").fetchall()
+    rows = []
+    for number, partition in enumerate(partitions):
+        assert partition.number == number
+        with open_partition(partition, columns) as part:
+            assert part.columns() == columns
+            rows += part.sql(f"SELECT {names} FROM samples").fetchall()
+    assert sorted(rows) == whole
