@@ -36,7 +36,7 @@ def picture(number):
     return buffer.getvalue()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_shards():
     """Return a writer of four tars of five samples, numbered 0 to 19, with a given pad."""
 
@@ -59,13 +59,22 @@ def write_shards():
     return write
 
 
+@pytest.fixture(scope="session")
+def write_subset():
+    """Return a writer of a subset of numbered samples."""
+
+    def write(path, numbers):
+        uids.save_subset(path, uids.from_hex([uid_of(number) for number in numbers]))
+        return path
+
+    return write
+
+
 @pytest.fixture
-def subset(tmp_path):
+def subset(tmp_path, write_subset):
     """A subset of eleven of the samples, one of them twice."""
     numbers = [0, 3, 4, 4, 7, 9, 11, 12, 13, 16, 19]
-    path = tmp_path / "subset.npy"
-    uids.save_subset(path, uids.from_hex([uid_of(number) for number in numbers]))
-    return path
+    return write_subset(tmp_path / "subset.npy", numbers)
 
 
 @pytest.fixture
