@@ -10,8 +10,10 @@ import click
 
 from ...progress import duration
 from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
+from .engines import engine_option
 
 if TYPE_CHECKING:
+    from ...pools.engine import Engine
     from ...pools.fetches import EffectivePool
 
 
@@ -61,9 +63,7 @@ if TYPE_CHECKING:
               help="Downloads at a time in each process.")  # fmt: skip
 @click.option("--per-host", default=16, show_default=True, type=click.IntRange(1),
               help="Downloads at a time from one host, of all processes together.")  # fmt: skip
-@click.option("--distributor", type=click.Choice(["local", "multiprocessing", "ray"]),
-              default="local", show_default=True,
-              help="Who spreads the work: datacomp, or img2dataset's own ways.")  # fmt: skip
+@engine_option
 @json_option
 def fetch(
     *,
@@ -75,7 +75,7 @@ def fetch(
     shard_size: int,
     ignore_opt_out: bool,
     max_mb: int,
-    distributor: str,
+    engine: Engine | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -96,7 +96,7 @@ def fetch(
         max_bytes=max_mb << 20,
         **given,
     )
-    report = fetch_pool(pool, out, options, distributor)
+    report = fetch_pool(pool, out, options, engine or "local")
     if as_json:
         emit_json(report.to_dict())
     else:

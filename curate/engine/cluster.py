@@ -77,9 +77,9 @@ class RayEngine(Engine):
                 say("starting Ray on this machine", level=1)
                 count = workers or default_workers()
                 room = {} if memory is None else {"_memory": memory * count}
-                ray.init(
-                    num_cpus=count, include_dashboard=False, object_store_memory=STORE,
-                    **room, **quiet,
+                ray.init(  # "local": even where another cluster runs
+                    address="local", num_cpus=count, include_dashboard=False,
+                    object_store_memory=STORE, **room, **quiet,
                 )  # fmt: skip
             else:
                 if address != AUTO:

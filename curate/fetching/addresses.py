@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections import Counter
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from .reasons import FetchFailed
 
-MOST_ADDRESSES = 4
-"""How many addresses of a host are tried."""
+MOST_ADDRESSES = 2
+"""How many IPv4 and how many IPv6 addresses of a host are tried."""
 
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 
@@ -40,7 +41,7 @@ def _inside(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
 
 
 def resolve(host: str, port: int, allow_private: bool) -> list[tuple[int, Any]]:
-    """Return family and socket address of what may be reached, at most MOST_ADDRESSES.
+    """Return family and socket address of what may be reached, MOST_ADDRESSES of a kind.
 
     Raises FetchFailed: ``dns``, ``bad_url``, or ``private_address`` if no address is public.
     """
@@ -54,7 +55,13 @@ def resolve(host: str, port: int, allow_private: bool) -> list[tuple[int, Any]]:
     public = [one for one in found if allow_private or is_public(str(one[1][0]))]
     if not public:
         raise FetchFailed("private_address", f"{host} is {found[0][1][0] if found else 'nowhere'}")
-    return public[:MOST_ADDRESSES]
+    tried: Counter[int] = Counter()
+    chosen: list[tuple[int, Any]] = []
+    for family, place in public:
+        tried[family] += 1
+        if tried[family] <= MOST_ADDRESSES:
+            chosen.append((family, place))
+    return chosen
 
 
 def dial(host: str, port: int, timeout: float, allow_private: bool) -> socket.socket:

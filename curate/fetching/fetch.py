@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...durable import read_json, storage_errors, write_json
-from ...errors import DataError, MissingError, RunError, StorageError, UsageError
+from ...errors import MissingError, RunError, StorageError, UsageError
 from ...pools import fetches
-from ...pools.parallel import default_workers, map_ordered
+from ...pools.engine import Engine
+from ...pools.parallel import default_workers
 from ...pools.pool import Pool
 from ...progress import Progress, say, warn
-from ..shards.index import index_shards
-from .job import FetchOptions, Job, Reporting, Row, be_quiet
+from ..shards.index import ensure_index
+from .folder import bind, locked
+from .job import FetchOptions, Job, Row, be_quiet
 from .lists import Lists, Request, list_columns
 from .reasons import retry_pattern
+from .spread import Distributor, distributor_of
 
-STATE = "fetch.json"
-FORMAT, VERSION = "datacomp-fetch", 1
-FOLDER_KEY = "fetch_folder"
-"""Key in the pool's table ``pool``: where its images are fetched to."""
 HELD_SECONDS = 600.0
 """How long what was fetched waits for a pool that another process holds."""
-_LOCK = ".lock"
 _POLL_SECONDS = 0.5
-
-Distributor = Callable[[Job, Iterable[Row], int], Generator[int, None, None]]
-"""Runs a job over lists with so many processes; yields the numbers of shards as they are whole."""
 
 
 @dataclass
@@ -61,14 +51,15 @@ class FetchReport:
 
 def fetch_pool(
     pool: Path | str, out: Path | str, options: FetchOptions | None = None,
-    distributor: str | Distributor = "local",
+    distributor: str | Engine | Distributor = "local",
 ) -> FetchReport:  # fmt: skip
     """Fetch what is pending of a pool into shards in the folder ``out``, and index them.
 
     With ``options.retry`` only those are fetched that failed for these reasons. What an
-    interrupted fetch left is done first. ``distributor`` is ``local``, ``multiprocessing`` or
-    ``ray`` (the latter two img2dataset's own), or a function. The pool is open only while states
-    are read or written, so that it can be asked meanwhile.
+    interrupted fetch left is done first. ``distributor`` is an engine, ``local``,
+    ``multiprocessing`` or ``ray`` (the latter two img2dataset's own), or a function; on a Ray
+    engine it is img2dataset's. The pool is open only while states are read or written, so that it
+    can be asked meanwhile.
 
     Raises UsageError for a folder or a pool that belongs to another fetch, StorageError if
     something cannot be written or another process fetches, RunError for shards that failed.
@@ -82,17 +73,21 @@ def fetch_pool(
         )
     if not pool.is_file():
         raise MissingError(f"{pool}: no such pool; make one with 'datacomp pool add {pool} ...'")
-    run = _distributor(distributor)
-    with _locked(out):
-        return _Fetch(pool, out, options, run).run()
+    run = distributor_of(distributor)
+    workers = getattr(distributor, "workers", None)
+    with locked(out):
+        if isinstance(distributor, Engine):
+            distributor.reach(out)
+        return _Fetch(pool, out, options, run, options.processes or workers).run()
 
 
 class _Fetch:
     def __init__(
-        self, pool: Path, out: Path, options: FetchOptions, distributor: Distributor
-    ) -> None:
+        self, pool: Path, out: Path, options: FetchOptions, distributor: Distributor,
+        processes: int | None,
+    ) -> None:  # fmt: skip
         self.pool, self.out, self.options, self.distribute = pool, out, options, distributor
-        self.processes = options.processes or default_workers()
+        self.processes = processes or default_workers()
         self.lists = Lists(out)
         self.report = FetchReport(str(out))
         self._failed: Counter[str] = Counter()
@@ -102,7 +97,7 @@ class _Fetch:
         started = time.monotonic()
         request = Request.of(self.options)
         with Pool.open(self.pool) as pool:
-            _bind(pool, self.out, self.options)
+            bind(pool, self.out, self.options)
         left, asked = self.lists.rows(), self.lists.request()
         if left:
             say(f"going on with what an interrupted fetch left: {len(left):,} shards")
@@ -114,7 +109,7 @@ class _Fetch:
             if planned:
                 self._work()
         if any(self.out.glob("*.tar")):
-            index_shards(self.out)
+            ensure_index(self.out)
         with Pool.open(self.pool, read_only=True) as pool:
             self.report.samples = pool.count()
             self.report.available = fetches.available_count(pool)
@@ -218,125 +213,3 @@ class _Watch:
                 progress.advance(max(done - progress.done, 0))
                 if ended:
                     return
-
-
-# -- whose folder it is ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder for one fetch at a time; make it if need be."""
-    made = not out.exists()
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            raise StorageError(
-                f"{out}: process {holder or '?'} is fetching there; wait for it or stop it"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
-        if made and os.listdir(out) == [_LOCK]:
-            (out / _LOCK).unlink()
-            out.rmdir()
-
-
-def _bind(pool: Pool, out: Path, options: FetchOptions) -> None:
-    """Make sure that this folder is where this pool is fetched to, with these settings."""
-    before = pool.scalar("SELECT value FROM pool WHERE key = ?", [FOLDER_KEY])
-    state = out / STATE
-    identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
-    if not state.exists():
-        others = sorted(name for name in os.listdir(out) if not name.startswith("."))
-        if others:
-            raise UsageError(
-                f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
-                "choose another folder"
-            )
-        if before is not None and (pool.path.parent / before / STATE).exists():
-            raise UsageError(
-                f"{pool.path}: its images are in {pool.path.parent / before} already; fetch there"
-            )
-    else:
-        found = read_json(state, 1 << 20)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise DataError(f"{state}: damaged; choose another folder")
-        if before is None or found.get("pool") != _name(pool):
-            raise UsageError(f"{out}: holds the images of another pool; choose another folder")
-        for name, value in options.lasting().items():
-            kept = (found.get("settings") or {}).get(name)
-            if kept != value:
-                raise UsageError(
-                    f"{out}: was fetched with {name} {kept}, not {value}; keep it, or choose "
-                    "another folder and another pool"
-                )
-    place = os.path.relpath(out.resolve(), pool.path.parent.resolve())
-    if before != place:
-        if before is None:
-            name = pool.scalar(
-                "SELECT printf('%032x-%d', coalesce(bit_xor(uid), 0), count(*)) FROM samples"
-            )
-            pool.sql("INSERT INTO pool VALUES ('fetch_name', ?)", [name])
-        pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
-        pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
-    if not state.exists():
-        write_json(state, {**identity, "pool": _name(pool)})
-
-
-def _name(pool: Pool) -> str | None:
-    """Return what names the pool to its folder: its uids when it was first fetched."""
-    return pool.scalar("SELECT value FROM pool WHERE key = 'fetch_name'")
-
-
-# -- how the work is spread --------------------------------------------------------------------
-
-
-def _distributor(given: str | Distributor) -> Distributor:
-    if callable(given):
-        return given
-    known = {"local": _local, "multiprocessing": _theirs("multiprocessing"), "ray": _theirs("ray")}
-    if given not in known:
-        raise UsageError(f"distributor {given!r}: expected one of {', '.join(known)}")
-    _need_img2dataset()
-    return known[given]
-
-
-def _need_img2dataset() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("img2dataset") is None:
-        raise MissingError("fetching needs img2dataset: pip install 'datacomp[download]'")
-
-
-def _local(job: Job, rows: Iterable[Row], processes: int) -> Generator[int, None, None]:
-    """Spread over processes of this machine; they end when this one is killed."""
-    preload = f"{__package__}.worker"
-    lists = Lists(job.out)
-    yield from map_ordered(job, rows, processes, apart=True, preload=preload, give_up=lists.stop)
-
-
-def _theirs(name: str) -> Distributor:
-    """Spread with a distributor of img2dataset."""
-
-    def distribute(job: Job, rows: Iterable[Row], processes: int) -> Generator[int, None, None]:
-        from . import worker  # noqa: F401  first, since it keeps img2dataset's imports quiet
-
-        if name == "ray":
-            from importlib.util import find_spec
-
-            if find_spec("ray") is None:
-                raise MissingError("the distributor ray needs Ray: pip install ray")
-        from img2dataset import distributor
-
-        run = getattr(distributor, f"{name}_distributor")
-        run(processes, Reporting(job), list(rows), 1000, 1)
-        yield from (number for number, _ in rows)
-
-    return distribute

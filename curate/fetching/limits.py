@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +42,7 @@ class Deadlines:
         self._stop = stop
         self._watched: dict[int, Watched] = {}
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self.stopped = False
+        self._over, self._stopped = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._look, name="deadlines", daemon=True)
 
     def __enter__(self) -> Deadlines:
@@ -54,9 +53,18 @@ class Deadlines:
         self._over.set()
         self._thread.join()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing new may begin."""
+        return self._stopped.is_set()
+
     def stop(self) -> None:
         """Let nothing new begin, and cut what goes on."""
-        self.stopped = True
+        self._stopped.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until stopped."""
+        self._stopped.wait(seconds)
 
     @contextlib.contextmanager
     def watch(self, seconds: float) -> Iterator[Watched]:
@@ -74,7 +82,8 @@ class Deadlines:
 
     def _look(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            self.stopped = self.stopped or (self._stop is not None and self._stop.exists())
+            if self._stop is not None and self._stop.exists():
+                self.stop()
             now = time.monotonic()
             with self._lock:
                 late = [w for w in self._watched.values() if self.stopped or w.until < now]
@@ -92,12 +101,14 @@ class Hosts:
     A request that would have to wait longer than ``patience`` seconds for that is given up.
     """
 
-    def __init__(self, at_once: int, patience: float) -> None:
+    def __init__(
+        self, at_once: int, patience: float, pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._turns: defaultdict[str, threading.Semaphore] = defaultdict(
             lambda: threading.Semaphore(at_once)
         )
         self._quiet_until: dict[str, float] = {}
-        self._patience = patience
+        self._patience, self._pause = patience, pause
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -110,7 +121,7 @@ class Hosts:
             if wait > self._patience:
                 raise FetchFailed("host_busy", f"{host} wants {wait:.0f} s of quiet")
             if wait > 0:
-                time.sleep(wait)
+                self._pause(wait)
             yield
 
     def leave_alone(self, host: str, retry_after: str | None) -> None:

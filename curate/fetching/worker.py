@@ -111,7 +111,7 @@ def _fetch(job: Job, number: int, listed: Path, scratch: Path) -> None:
         opener = Opener(
             Rules(options.max_bytes, options.allow_private, options.honour_opt_out),
             deadlines,
-            Hosts(max(1, options.per_host // job.shared), options.timeout),
+            Hosts(max(1, options.per_host // job.shared), options.timeout, deadlines.pause),
             room,
         )
         writer = ShardWriter(scratch, count_file, "jpg", room, deadlines.stop)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from datacomp.curate.fetching import fetch as fetching
+from datacomp.curate.fetching import spread
 from datacomp.pools import Pool
 from datacomp.pools.uids import UID_DTYPE, digest_of_uids, load_subset
 
@@ -14,7 +14,7 @@ def _in_this_process(monkeypatch):
     def local(job, rows, processes):
         yield from map(job, rows)
 
-    monkeypatch.setattr(fetching, "_local", local)
+    monkeypatch.setattr(spread, "_local", local)
 
 
 @pytest.mark.usefixtures("_in_this_process")
@@ -57,7 +57,7 @@ def test_fetch_and_info(command, web, urls_pool, tmp_path):
         (["--retry", "tiemout"], 2, "--retry 'tiemout': no such reason (did you mean 'timeout'?)"),
         (["--subset", "none.npy"], 1, "none.npy: no such subset file"),
         (["--verify", "md5"], 2, "'md5' is not 'sha256'"),
-        (["--distributor", "pyspark"], 2, "'pyspark' is not one of"),
+        (["--engine", "spark"], 2, "engine 'spark' is not known"),
     ],
 )
 def test_wrong_use(command, urls_pool, tmp_path, options, code, message):

@@ -16,6 +16,7 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.fetching import FetchOptions
 from datacomp.curate.shards.index import load_index
 from datacomp.curate.subset import write_subset
@@ -25,6 +26,9 @@ from datacomp.pools.fetches import available_uids, effective_pool
 from datacomp.pools.sources import open_source
 from datacomp.pools.uids import digest_of_uids, to_hex
 from PIL import Image
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # else Ray makes a token in the home
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 def members(path):
@@ -485,24 +489,12 @@ def test_a_shard_that_fails_is_named(web, urls_pool, fetch, tmp_path):
     assert fetch(pool, tmp_path / "out", per_shard=2).fetched == 4
 
 
-def test_img2datasets_own_distributor(web, urls_pool, fetch, made, tmp_path):
+def test_on_ray_with_img2datasets_own_distributor(web, urls_pool, fetch, made, tmp_path):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
     fetch(urls_pool(urls(web, 6), "a"), tmp_path / "a", per_shard=3)
-    body = textwrap.dedent("""
-        import sys
-        from datacomp.curate.cli import main
-        if __name__ == "__main__":
-            main()
-    """)
-    (tmp_path / "run.py").write_text(body)
-    pool = urls_pool(urls(web, 6), "b")
-    done = subprocess.run(
-        [sys.executable, tmp_path / "run.py", "pool", "fetch", pool, tmp_path / "b", "--json",
-         "--allow-private", "--shard-size", "3", "--processes", "1", "--distributor",
-         "multiprocessing"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["fetched"] == 6
+    with open_engine(EngineChoice("ray", "local", 2)) as engine:
+        report = fetch(urls_pool(urls(web, 6), "b"), tmp_path / "b", engine, per_shard=3)
+    assert (report.fetched, report.shards) == (6, 2)
     assert made(tmp_path / "b") == made(tmp_path / "a")
 
 

@@ -1,0 +1,92 @@
+"""Whose folder it is: one fetch at a time, of one pool, with settings that stay."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...durable import read_json, storage_errors, write_json
+from ...errors import DataError, StorageError, UsageError
+from ...pools.pool import Pool
+from .job import FetchOptions
+
+STATE = "fetch.json"
+FORMAT, VERSION = "datacomp-fetch", 1
+FOLDER_KEY = "fetch_folder"
+"""Key in the pool's table ``pool``: where its images are fetched to."""
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder for one fetch at a time; make it if need be."""
+    made = not out.exists()
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            raise StorageError(
+                f"{out}: process {holder or '?'} is fetching there; wait for it or stop it"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+        if made and os.listdir(out) == [_LOCK]:
+            (out / _LOCK).unlink()
+            out.rmdir()
+
+
+def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
+    """Make sure that this folder is where this pool is fetched to, with these settings."""
+    before = pool.scalar("SELECT value FROM pool WHERE key = ?", [FOLDER_KEY])
+    state = out / STATE
+    identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
+    if not state.exists():
+        others = sorted(name for name in os.listdir(out) if not name.startswith("."))
+        if others:
+            raise UsageError(
+                f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
+                "choose another folder"
+            )
+        if before is not None and (pool.path.parent / before / STATE).exists():
+            raise UsageError(
+                f"{pool.path}: its images are in {pool.path.parent / before} already; fetch there"
+            )
+    else:
+        found = read_json(state, 1 << 20)
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise DataError(f"{state}: damaged; choose another folder")
+        if before is None or found.get("pool") != _name(pool):
+            raise UsageError(f"{out}: holds the images of another pool; choose another folder")
+        for name, value in options.lasting().items():
+            kept = (found.get("settings") or {}).get(name)
+            if kept != value:
+                raise UsageError(
+                    f"{out}: was fetched with {name} {kept}, not {value}; keep it, or choose "
+                    "another folder and another pool"
+                )
+    place = os.path.relpath(out.resolve(), pool.path.parent.resolve())
+    if before != place:
+        if before is None:
+            name = pool.scalar(
+                "SELECT printf('%032x-%d', coalesce(bit_xor(uid), 0), count(*)) FROM samples"
+            )
+            pool.sql("INSERT INTO pool VALUES ('fetch_name', ?)", [name])
+        pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
+        pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
+    if not state.exists():
+        write_json(state, {**identity, "pool": _name(pool)})
+
+
+def _name(pool: Pool) -> str | None:
+    """Return what names the pool to its folder: its uids when it was first fetched."""
+    return pool.scalar("SELECT value FROM pool WHERE key = 'fetch_name'")
