@@ -76,13 +76,14 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
                 )
     place = os.path.relpath(out.resolve(), pool.path.parent.resolve())
     if before != place:
-        if before is None:
-            name = pool.scalar(
-                "SELECT printf('%032x-%d', coalesce(bit_xor(uid), 0), count(*)) FROM samples"
-            )
-            pool.sql("INSERT INTO pool VALUES ('fetch_name', ?)", [name])
-        pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
-        pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
+        with pool.transaction():
+            if _name(pool) is None:
+                pool.sql(
+                    "INSERT INTO pool SELECT 'fetch_name', "
+                    "printf('%032x-%d', coalesce(bit_xor(uid), 0), count(*)) FROM samples"
+                )
+            pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
+            pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
     if not state.exists():
         write_json(state, {**identity, "pool": _name(pool)})
 

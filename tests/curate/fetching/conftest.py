@@ -66,12 +66,16 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(address="127.0.0.1"):
+def serving(address="127.0.0.1", context=None):
     handler = type("Own", (Handler,), {
         "routes": {}, "asked": [], "sent": 0, "open_now": 0, "most_open": 0,
         "over": threading.Event(),
     })  # fmt: skip
     with Server((address, 0), handler) as server:
+        if context is not None:
+            server.socket = context.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         handler.url = f"http://{address}:{server.server_address[1]}"

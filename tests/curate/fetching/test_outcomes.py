@@ -1,14 +1,21 @@
 """What becomes of every kind of URL: good ones, dead ones, and servers that mean harm."""
 
+import datetime
 import importlib
 import io
 import socket
+import ssl
 import struct
 import time
 import zlib
 
 import pyarrow.parquet as pq
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from datacomp.curate.fetching import REASONS, addresses
 from datacomp.curate.fetching.addresses import is_public
 from datacomp.curate.fetching.reasons import reason_of, retry_pattern
@@ -329,6 +336,46 @@ def test_memory_for_large_bodies_is_bounded(web, urls_pool, fetch, tmp_path, mon
     assert report.fetched == 12
     assert len(held) == 12
     assert max(held) <= 7 << 20
+
+
+def test_over_tls(urls_pool, fetch, states, serve, tmp_path, monkeypatch):
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (tmp_path / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with serve(context=context) as web:
+        web.routes["/never.jpg"] = slowly
+        port = web.url.rsplit(":", 1)[1]
+        urls = [f"https://localhost:{port}/img/1.jpg", f"https://127.0.0.1:{port}/img/1.jpg",
+                f"https://localhost:{port}/never.jpg"]  # fmt: skip
+        pool = urls_pool(urls)
+        fetch(pool, tmp_path / "out")  # a certificate that nobody trusts
+        assert [reason for _, reason, _ in states(pool).values()] == ["tls", "tls", "tls"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        fetch(pool, tmp_path / "out", retry=("tls",), timeout=0.5)
+        # The second URL has another name than the certificate.
+        assert [reason for _, reason, _ in states(pool).values()] == [None, "tls", "timeout"]
+
+
+def test_through_a_proxy(web, urls_pool, fetch, states, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", web.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    web.routes["http://images.invalid/1.jpg"] = tells(200, PICTURE)
+    pool = urls_pool(["http://images.invalid/1.jpg", "http://10.1.2.3/1.jpg"])
+    fetch(pool, tmp_path / "out", allow_private=False)
+    assert [reason for _, reason, _ in states(pool).values()] == [None, "private_address"]
+    assert web.asked == ["http://images.invalid/1.jpg"]
 
 
 @pytest.mark.parametrize(
