@@ -22,10 +22,12 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from ..errors import DataError, MissingError, UsageError
-from ..pools.clip_model import ClipModel, ModelSpec, model_of_run
+from ..pools.clip_model import ClipModel, ModelSpec
+from ..pools.clip_model import model_of as model_in
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 from .published import Published
+from .stored import EmbeddedScore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,8 +46,9 @@ _SHOWN = 40
 class ClipScore(Filter):
     """Keep the samples with the highest CLIP similarity of image and caption.
 
-    The score comes from ``column``, from CommonPool's column of ``arch``, or is computed with
-    ``checkpoint``: a weights file together with ``model``, or the folder of a run.
+    The score comes from ``column``, from CommonPool's column of ``arch``, from the ``features``
+    that 'datacomp pool embed' computed, or is computed with ``checkpoint``: a weights file
+    together with ``model``, or the folder of a run.
     """
 
     set_level = True
@@ -68,6 +71,7 @@ class ClipScore(Filter):
     )
     arch: Literal["b32", "l14"] | None = Field(None, description="CommonPool's stored score")
     column: str | None = Field(None, description="any score column of the pool")
+    features: str | None = Field(None, description="name of features that pool embed computed")
     checkpoint: str | None = Field(None, description="weights file, or folder of a run")
     model: str | None = Field(None, description="open_clip architecture of the weights file")
     model_config_file: str | None = Field(None, description="JSON of an architecture of one's own")
@@ -78,19 +82,27 @@ class ClipScore(Filter):
     def _consistent(self) -> Self:
         if self.fraction is not None and self.threshold is not None:
             raise ValueError("give fraction or threshold, not both")
-        if sum(value is not None for value in (self.arch, self.column, self.checkpoint)) != 1:
-            raise ValueError("give one of arch, column or checkpoint: where the score comes from")
+        origins = (self.arch, self.column, self.features, self.checkpoint)
+        if sum(value is not None for value in origins) != 1:
+            raise ValueError(
+                "give one of arch, column, features or checkpoint: where the score comes from"
+            )
         return self
 
-    _made: ClipScorer | None = PrivateAttr(None)
+    _made: Scorer | None = PrivateAttr(None)
+
+    @property
+    def _computed(self) -> bool:
+        """Whether what has no score could not be seen, and so is no candidate."""
+        return self.checkpoint is not None or self.features is not None
 
     def scorers(self) -> list[Scorer]:
-        """Score with the checkpoint, if one is given."""
-        return [] if self.checkpoint is None else [self._scorer()]
+        """Score with the checkpoint, or take what it scored before."""
+        return [self._scorer()] if self._computed else []
 
     def decide(self, view: View) -> list[Decision]:
         """Find the threshold over all candidates, then compare."""
-        if self.checkpoint is not None:
+        if self._computed:
             column = view.score(self._scorer())
         elif self.arch is not None:
             hint = "DataComp's metadata has it ('datacomp pool add POOL METADATA_DIR'); else "
@@ -108,12 +120,17 @@ class ClipScore(Filter):
         fraction = 0.3 if self.fraction is None else self.fraction
         known = view.count(f"{score} IS NOT NULL")
         if known == 0:
-            where = self.checkpoint or self.column or f"clip_{self.arch}_similarity_score"
+            where = (
+                self.checkpoint
+                or self.column
+                or self.features
+                or f"clip_{self.arch}_similarity_score"
+            )
             raise DataError(f"clip_score: no sample has a score: all of {where} are empty or NaN")
         if not self.exact:
             return self._exactly(view, score, known, max(1, int(known * fraction)))
         # Of scores computed here, what could not be scored is no candidate.
-        total = view.count() if self.checkpoint is None else known
+        total = known if self._computed else view.count()
         place = int(total * fraction)
         # DataComp's own tool fails at fraction 1.0; keeping all is what it means.
         if place == total:
@@ -136,9 +153,11 @@ class ClipScore(Filter):
         among = f"{score} > {limit} OR ({score} = {limit} AND uid <= {last}::UHUGEINT)"
         return [Decision("low_clip_score", among)]
 
-    def _scorer(self) -> ClipScorer:
+    def _scorer(self) -> Scorer:
         """Return the scorer, made once: its identity is the digest of the weights."""
-        if self._made is None:
+        if self._made is None and self.features is not None:
+            self._made = EmbeddedScore(self.features)
+        elif self._made is None:
             assert self.checkpoint is not None
             model = model_of("clip_score", self.checkpoint, self.model, self.model_config_file)
             self._made = ClipScorer(model, self.device)
@@ -150,12 +169,10 @@ def model_of(
 ) -> ModelSpec:
     """Return the model of a weights file or of a run's folder, for the filter ``use``."""
     path = Path(checkpoint)
-    if path.is_dir():
-        return model_of_run(path)
+    if architecture is None or path.is_dir():
+        return model_in(path, use=use)
     if not path.is_file():
         raise MissingError(f"{use}: no checkpoint at {path}")
-    if architecture is None:
-        raise UsageError(f"{use}: a checkpoint file needs model=ARCHITECTURE beside it")
     return ModelSpec(architecture, path, None if config_file is None else Path(config_file))
 
 

@@ -24,6 +24,7 @@ from .. import __version__
 from ..durable import digest, read_json, write_json
 from ..errors import DataError
 from ..pools.engine import Engine
+from ..pools.feature_places import computed_names
 from ..pools.merging import Merged, merge_subsets
 from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
@@ -74,7 +75,13 @@ def run_partitions(
         reasons is not None, most=most_told(len(partitions)),
     )  # fmt: skip
     tasks = [replace(task, partition=partition) for partition in partitions]
-    found = _rounds(tasks, engine)
+    # What was computed on the pool is known to the pool alone.
+    computed = computed_names(pool)
+    found = (
+        NotApart(f"features {computed[0]} lie with the pool")
+        if computed
+        else _rounds(tasks, engine)
+    )
     if isinstance(found, NotApart):
         say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
         (whole,) = engine.map(judge_whole, [task], count=1)

@@ -18,6 +18,7 @@ from .judging import Engine, Frame
 from .predicates import all_true
 from .relations import CANDIDATES
 from .sets import SetScorer
+from .stored import EmbeddedScore
 from .verdicts import Rule, Verdict
 
 
@@ -139,6 +140,8 @@ def _scorer(pool: Pool, scorer: Scorer, alive: list[str]) -> ScorerPlan:
     if isinstance(scorer, SetScorer):
         reads += ", as a whole"
     digest = scorer.digest()
+    if isinstance(scorer, EmbeddedScore):
+        reads, (digest, _, _) = "what pool embed wrote", scorer.find(pool)
     table = pool.scalar("SELECT values_table FROM scores WHERE digest = ?", [digest])
     samples = pool.scalar(f"SELECT count(*) FROM {CANDIDATES} WHERE {where}")
     if table is None:

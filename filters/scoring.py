@@ -23,6 +23,7 @@ from .registry import defined_at
 from .relations import Relations
 from .sets import SetScorer, set_digest, write_set_scores
 from .spec import FilterSpec
+from .stored import EmbeddedScore
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Scoring:
                 raise AsWholeError(f"{spec.use} scores the set as a whole")
             self._ensure_set(spec, scorer, scope, alive)
             return
+        if isinstance(scorer, EmbeddedScore):
+            if not self._answers.whole:
+                raise AsWholeError(f"{spec.use} takes what 'pool embed' wrote to the pool")
+            self._use_embedded(scorer)
+            return
         digest = scorer.digest()
         table = self._table(spec, scorer, digest)
         self._answers.recall(self.pool, table, digest)
@@ -102,6 +108,13 @@ class Scoring:
             return read_images(self.pool, scorer)
         readers = self._answers.features(self.pool, scorer)
         return iter(()) if readers is None else read_features(self.pool, scorer, readers)
+
+    def _use_embedded(self, scorer: EmbeddedScore) -> None:
+        """Let the candidates have what ``pool embed`` wrote."""
+        digest, table, provenance = scorer.find(self.pool)
+        self._of_sets[scorer.digest()] = digest
+        self.relations.join(score_name(scorer.name, digest), table)
+        self.used.append({"name": scorer.name, "digest": digest, **provenance})
 
     def _table(self, spec: FilterSpec, scorer: Scorer, digest: str) -> str:
         with blaming_scorer(spec, scorer):

@@ -20,8 +20,8 @@ _ROWS = 4096
 
 
 _ORIGIN = (
-    "features come with DataComp's metadata: 'hf download mlfoundations/datacomp_small "
-    '--repo-type dataset --include "*.npz" --local-dir METADATA_DIR\''
+    "features come with DataComp's metadata ('datacomp pool download small DIR --features'), or "
+    "are computed by 'datacomp pool embed'"
 )
 
 

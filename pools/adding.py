@@ -255,9 +255,10 @@ class _Merge:
         self.report.unchanged = known - self.report.changed
 
     def _forget_scores(self) -> None:
-        """Drop the scores of samples whose caption or image is another one now."""
+        """Drop scores and features of samples whose caption or image is another one now."""
         if self.pool.scalar("SELECT count(*) FROM incoming_changed WHERE _other"):
-            for (table,) in self.pool.sql("SELECT values_table FROM scores").fetchall():
+            tables = "SELECT values_table FROM scores UNION SELECT rows_table FROM features"
+            for (table,) in self.pool.sql(tables).fetchall():
                 self.pool.sql(
                     f"DELETE FROM {quote(table)} WHERE uid IN "
                     "(SELECT uid FROM incoming_changed WHERE _other)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, MissingError
+from .feature_places import Computed
 from .features import feature_names, open_features
 from .linking import is_linked
 from .pool import Pool
@@ -52,6 +53,7 @@ def check_pool(pool: Pool) -> CheckReport:
     for source in sources:
         for file in source.files()[0]:
             _features(file, counts, report.examples)
+    _computed(pool, counts, report.examples)
     report.problems = dict(sorted(counts.items()))
     return report
 
@@ -91,6 +93,25 @@ def _duplicates(pool: Pool, usable: str, counts: Counter[str], examples: list[Se
         f"HAVING count(*) > 1 ORDER BY uid LIMIT {MOST}"
     ).fetchall()
     examples += [SetAside(uid, "duplicate_uid", f"{count:,} rows") for uid, count in twice]
+
+
+def _computed(pool: Pool, counts: Counter[str], examples: list[SetAside]) -> None:
+    """Look whether the features that ``pool embed`` wrote are there, as many as the pool knows."""
+    for name, folder, rows in pool.sql(
+        "SELECT name, file, rows_table FROM features ORDER BY name"
+    ).fetchall():
+        places = Computed(pool.path.parent / folder, rows)
+        for file, known in pool.sql(
+            f"SELECT file, max(row) + 1 FROM ({places.listing}) GROUP BY file ORDER BY file"
+        ).fetchall():
+            try:
+                with open_features(places.locate(0, file), name) as array:
+                    if array.rows < known:
+                        raise DataError(f"{array.rows:,} rows, but the pool knows {known:,}")
+            except (DataError, MissingError) as error:
+                counts["features_broken"] += 1
+                if counts["features_broken"] <= MOST:
+                    examples.append(SetAside(f"{folder}/{file}", "features_broken", str(error)))
 
 
 def _features(metadata: Path, counts: Counter[str], examples: list[SetAside]) -> None:

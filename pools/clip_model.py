@@ -32,6 +32,8 @@ from ..errors import (
     suggest,
 )
 from . import images as image_files
+from .clip_settings import FILE as OWN_CONFIG
+from .clip_settings import WEIGHTS, check_architecture, own_settings, preparation_digest
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +54,9 @@ _HUB = re.compile(r"(hf[-_]hub|local[-_]dir|https?):")
 @dataclass(frozen=True)
 class ClipModel:
     """A loaded model. ``identity`` says which: model, config digest, weights, precision, size.
+
+    Where a checkpoint says itself how images are to be prepared, that counts, and ``identity``
+    has its digest under ``preprocessing``.
 
     ``preprocess`` turns an RGB image into a float32 tensor (3, size, size), ``tokenizer`` a
     list of texts into an int64 tensor (n, context length).
@@ -94,9 +99,30 @@ class ClipModel:
         with _as_data_error(model):
             tokenizer = open_clip.get_tokenizer(name)
         settings = dict(getattr(network.visual, "preprocess_cfg", {}))
-        preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         size = _side(settings.get("size", 224))
+        own = own_settings(checkpoint)
+        if own is not None:
+            settings |= own.preparation
+            if _side(settings["size"]) != size:
+                raise DataError(
+                    f"{checkpoint}: takes images of {_side(settings['size'])} px, as "
+                    f"{own.file.name} says, but {model} of {size} px"
+                )
+            open_clip.model.set_model_preprocess_cfg(network, settings)
+        preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         return cls(network, preprocess, tokenizer, device, precision, size, identity)
+
+    def preparation(self) -> dict[str, Any]:
+        """Return how images and captions are made ready: what ``preprocess`` and tokenizer do."""
+        settings = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dict(getattr(self.model.visual, "preprocess_cfg", {})).items()
+        }
+        return {
+            **settings,
+            "tokenizer": type(self.tokenizer).__name__,
+            "context_length": getattr(self.tokenizer, "context_length", None),
+        }
 
     def prepare(self, image: Image | bytes) -> torch.Tensor:
         """Decode and preprocess one image to a tensor (3, size, size); safe to call in threads.
@@ -193,6 +219,33 @@ def model_of_run(path: Path) -> ModelSpec:
     )
 
 
+def model_of(checkpoint: Path, model: str | None = None, use: str = "") -> ModelSpec:
+    """Return the model of a weights file, of a folder of the Hub's, or of a run's folder.
+
+    ``model`` is open_clip's name or a configuration file (.json); it need not be given for a run,
+    nor where the weights' own configuration lies beside them. ``use`` begins what errors say.
+    """
+    said = f"{use}: " if use else ""
+    if checkpoint.is_dir():
+        inside = next((file for file in map(checkpoint.joinpath, WEIGHTS) if file.is_file()), None)
+        if inside is None:
+            return model_of_run(checkpoint)
+        checkpoint = inside
+    if not checkpoint.is_file():
+        raise MissingError(f"{said}no checkpoint at {checkpoint}")
+    if model is None:
+        own = checkpoint.parent / OWN_CONFIG
+        if not own.is_file():
+            raise UsageError(
+                f"{said}the architecture of {checkpoint} is not known: name its model (no "
+                f"{OWN_CONFIG} lies beside it)"
+            )
+        return ModelSpec(checkpoint.resolve().parent.name, checkpoint, own)
+    if model.endswith(".json"):
+        return ModelSpec(Path(model).stem, checkpoint, Path(model))
+    return ModelSpec(model, checkpoint)
+
+
 def read_run(path: Path) -> dict[str, Any]:
     """Return what the ``info.json`` in the folder of a run says; nothing of it is checked.
 
@@ -236,7 +289,8 @@ def model_identity(
 ) -> dict[str, Any]:
     """Return what names a model for good: model, config, weights_sha256, precision, image_size.
 
-    Costs one read of the checkpoint's bytes; nothing of it is interpreted.
+    Costs one read of the checkpoint's bytes; nothing of it is interpreted. Raises DataError where
+    the configuration beside it (see ``clip_settings``) says that it is of another architecture.
     """
     if precision not in PRECISIONS:
         raise UsageError(
@@ -246,12 +300,17 @@ def model_identity(
     config = read_config(model_config) if model_config else _builtin_config(model)
     if not checkpoint.is_file():
         raise MissingError(f"no checkpoint at {checkpoint}; train the model or give another path")
+    own = own_settings(checkpoint)
+    if own is not None:
+        check_architecture(checkpoint, own, model, config, import_open_clip())
+    prepared = preparation_digest(own)
     return {
         "model": model,
         "config": digest(config),
         "weights_sha256": sha256_file(checkpoint),
         "precision": precision,
         "image_size": _side(config["vision_cfg"].get("image_size", 224)),
+        **({} if prepared is None else {"preprocessing": prepared}),
     }
 
 
@@ -277,6 +336,8 @@ def read_config(path: Path) -> dict[str, Any]:
     config = read_json(path, MAX_CONFIG_BYTES)
     if not isinstance(config, dict):
         raise DataError(f"{path}: not an open_clip model configuration (expected an object)")
+    if isinstance(config.get("model_cfg"), dict):  # as the Hub has it
+        config = config["model_cfg"]
     for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
         if not isinstance(config.get(key), kind):
             raise DataError(f"{path}: not an open_clip model configuration (no usable {key!r})")

@@ -7,6 +7,8 @@ as a stream. Only the rows that are asked for are ever in memory, and nothing is
     features = Features(pool, "l14_img")
     for uids, vectors in features.batches("SELECT uid FROM samples WHERE width > 500"):
         ...  # uids (n,), vectors (n, 768) of float16
+
+Those that ``pool embed`` computed are read the same way: it writes its parts in this layout.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DatacompError, DataError, MissingError
+from .feature_places import places_of
 from .pool import HALVES, Pool
 from .reading import locate
 from .sources.base import SetAside
-from .sources.commonpool import FILE, ROW
 from .uids import UidArray, from_halves, npy_header
 
 _CHUNK = 1 << 20
@@ -200,19 +202,13 @@ class Features:
         self.pool, self.name = pool, name
         self.left_out: list[SetAside] = []
         self.without = 0
-        columns = pool.columns()
-        if FILE not in columns or ROW not in columns:
-            raise MissingError(
-                f"{pool.path}: the pool does not know where its samples' features are; add "
-                "DataComp's metadata with --kind commonpool"
-            )
-        self._roots = pool.source_paths()
+        self._places = places_of(pool, name)
         self.dimension, self.dtype = self._look()
 
     def _look(self) -> tuple[int, np.dtype]:
         """Return dimension and dtype of the first file that can be used."""
         files = self.pool.sql(
-            f"SELECT source, {FILE} FROM samples WHERE {FILE} IS NOT NULL GROUP BY ALL ORDER BY ALL"
+            f"SELECT source, file FROM ({self._places.listing}) GROUP BY ALL ORDER BY ALL"
         ).fetchall()
         first: DatacompError | None = None
         for source, file in files:
@@ -224,7 +220,7 @@ class Features:
         raise first or MissingError(f"{self.pool.path}: no sample comes with features")
 
     def _array(self, source: int, file: str) -> FeatureArray:
-        return open_features(locate(self._roots[source], file), self.name)
+        return open_features(self._places.locate(source, file), self.name)
 
     def batches(
         self, relation: str = "samples", batch_size: int = 4096
@@ -238,8 +234,8 @@ class Features:
         wanted = f"SELECT uid FROM {relation}" if relation.isidentifier() else relation
         some = "" if relation == "samples" else f"SEMI JOIN ({wanted}) r USING (uid)"
         self.pool.sql(
-            f"CREATE TEMP TABLE {listed} AS SELECT s.uid, s.source, s.{FILE}, s.{ROW} "
-            f"FROM samples s {some} WHERE s.{FILE} IS NOT NULL ORDER BY s.source, s.{FILE}, s.{ROW}"
+            f"CREATE TEMP TABLE {listed} AS SELECT p.* FROM ({self._places.listing}) p {some} "
+            "ORDER BY p.source, p.file, p.row"
         )
         try:
             yield from self._read(listed, batch_size)
@@ -251,7 +247,7 @@ class Features:
         self, listed: str, batch_size: int
     ) -> Iterator[tuple[UidArray, NDArray[np.floating[Any]]]]:
         files = self.pool.sql(
-            f"SELECT source, {FILE}, min(rowid), max(rowid) + 1 FROM {listed} "
+            f"SELECT source, file, min(rowid), max(rowid) + 1 FROM {listed} "
             "GROUP BY ALL ORDER BY min(rowid)"
         ).fetchall()
         for source, file, first, end in files:
@@ -287,7 +283,7 @@ class Features:
     ) -> Iterator[tuple[UidArray, NDArray[np.int64]]]:
         for start in range(first, end, _CHUNK):
             part = self.pool.table(
-                f"SELECT {HALVES}, {ROW} AS row FROM {listed} "
+                f"SELECT {HALVES}, row FROM {listed} "
                 f"WHERE rowid >= {start} AND rowid < {min(start + _CHUNK, end)} ORDER BY rowid"
             )
             uids = from_halves(part["high"].to_numpy(), part["low"].to_numpy())

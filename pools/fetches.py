@@ -20,6 +20,8 @@ from .uids import UID_DTYPE, UidArray, from_halves
 if TYPE_CHECKING:
     from .pool import Pool
 
+FOLDER_KEY = "fetch_folder"
+"""Key, in the table ``pool``, of the folder that images are fetched to, relative to the pool."""
 PENDING, OK, FAILED = "pending", "ok", "failed"
 AT_HAND = "(samples.shard IS NOT NULL OR coalesce(fetches.state = 'ok', false))"
 WITH_FETCHES = "samples LEFT JOIN fetches USING (uid)"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TRIES = 4
 REDIRECTS = 5
 TIMEOUT = 60.0
+_CREDENTIALS = ("authorization", "cookie")
 IDLE = 16
 """Connections to a server kept for the next request."""
 
@@ -81,6 +82,8 @@ def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse
         if response.status not in (301, 302, 303, 307, 308) or moved is None:
             return response, data, url
         url = urljoin(url, moved)
+        if urlsplit(url).netloc != parts.netloc:  # another server need not know who asks
+            headers = {n: v for n, v in headers.items() if n.lower() not in _CREDENTIALS}
     raise DataError(f"{url}: more than {REDIRECTS} redirects")
 
 

@@ -183,7 +183,7 @@ class Pool:
         return {number: self.path.parent / path for number, path in rows}
 
     def info(self) -> dict[str, Any]:
-        """Return counts, columns, sources, scores and what was set aside, as plain values."""
+        """Return counts, columns, sources, scores, features and what was set aside."""
         return {
             "path": str(self.path),
             "schema_version": schema.VERSION,
@@ -200,6 +200,10 @@ class Pool:
             ),
             "scores": self._rows(
                 "SELECT name, parameters, digest FROM scores ORDER BY name, digest"
+            ),
+            "features": self._rows(
+                'SELECT name, model, weights, "precision", dimension, dtype, file FROM features '
+                "ORDER BY name"
             ),
         }
 

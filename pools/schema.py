@@ -3,7 +3,9 @@
 ``samples`` holds what is known of each candidate. An image that is at hand lies at bytes
 [``offset``, ``offset + length``) of the file ``shard``; what a source knows besides becomes
 columns of its own. ``scores`` catalogues immutable score columns, each with the digest of
-what produced it; their values stand in tables of their own (``score_values_N``).
+what produced it; their values stand in tables of their own (``score_values_N``). ``features``
+catalogues what ``pool embed`` computed, in files of the folder ``file``; which row of which file
+is a sample's stands in tables of their own (``feature_rows_N``).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ..errors import DataError
 if TYPE_CHECKING:
     import duckdb
 
-VERSION = 2
+VERSION = 3
 TRUTH = "truth"
 """A column of this name holds planted defects; no filter can read it."""
 
@@ -40,14 +42,20 @@ CREATE TABLE sources (id INTEGER, kind VARCHAR, path VARCHAR, options JSON, adde
     samples BIGINT, duplicates BIGINT, set_aside BIGINT);
 CREATE TABLE set_aside (source INTEGER, item VARCHAR, reason VARCHAR, detail VARCHAR);
 CREATE TABLE features (name VARCHAR, model VARCHAR, weights VARCHAR, preprocessing VARCHAR,
-    dimension INTEGER, dtype VARCHAR, file VARCHAR);
+    dimension INTEGER, dtype VARCHAR, file VARCHAR, "precision" VARCHAR, parameters JSON,
+    rows_table VARCHAR);
 CREATE TABLE scores (name VARCHAR, parameters JSON, digest VARCHAR, values_table VARCHAR,
     created TIMESTAMP);
 CREATE TABLE fetches (uid UHUGEINT, state VARCHAR, reason VARCHAR, attempts INTEGER,
     updated TIMESTAMP);
 """
 
-MIGRATIONS = {1: "DROP TABLE IF EXISTS runs"}
+MIGRATIONS = {
+    1: "DROP TABLE IF EXISTS runs",
+    2: 'ALTER TABLE features ADD COLUMN IF NOT EXISTS "precision" VARCHAR;'
+    "ALTER TABLE features ADD COLUMN IF NOT EXISTS parameters JSON;"
+    "ALTER TABLE features ADD COLUMN IF NOT EXISTS rows_table VARCHAR",
+}
 """``MIGRATIONS[n]`` is the SQL that takes a pool of version n to version n + 1."""
 
 

@@ -148,13 +148,26 @@ def tiny_run(tiny):
 @pytest.fixture(scope="session")
 def write_run():
     """Return the writer of finished runs with results that stands in ``scored_runs.py``."""
-    path = Path(__file__).with_name("scored_runs.py")
-    spec = importlib.util.spec_from_file_location("_scored_runs", path)
+    return beside("scored_runs").write_run
+
+
+def beside(name):
+    """Import a module that lies beside this file."""
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.write_run
+    return module
+
+
+@pytest.fixture
+def dataset_hub(monkeypatch):
+    """A server that speaks the Hub's protocol; see ``hub_server.py``."""
+    with beside("hub_server").serving(monkeypatch) as handler:
+        yield handler
+    http_client.close_connections()
 
 
 @pytest.fixture

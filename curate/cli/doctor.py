@@ -27,6 +27,7 @@ _PACKAGES = {
     "timm": ("timm", "pretrain, finetune, evaluate with a probe", "train"),
     "sklearn": ("scikit-learn", "demo suite's handwritten digits", "train"),
     "img2dataset": ("img2dataset", "downloading images", "download"),
+    "huggingface_hub": ("huggingface_hub", "pool download, evalsets download", "download"),
     "libtorrent": ("libtorrent", "BitTorrent", "p2p"),
     "cryptography": ("cryptography", "releases", "base"),
     "starlette": ("starlette", "serve, leaderboard serve", "serve"),

@@ -9,6 +9,7 @@ import click
 
 from ...errors import MissingError, UsageError
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+from .download import evalsets_download
 from .engines import engine_option
 
 if TYPE_CHECKING:
@@ -234,3 +235,6 @@ def demo(folder: Path, as_json: bool) -> None:
         return
     for key, path in built.items():
         click.echo(f"{key}: {path}")
+
+
+evalsets.add_command(evalsets_download, "download")

@@ -12,6 +12,8 @@ import click
 from ...progress import say
 from .browse import browse
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
+from .download import pool_download
+from .embed import embed
 from .fetch import echo_effective, fetch
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
@@ -126,7 +128,7 @@ def add(
 def info(
     pool: Path, subsets: tuple[Path, ...], at_hand: Path | None, memory: str | None, as_json: bool
 ) -> None:
-    """Show what is in POOL: counts, columns, sources, scores, what was set aside.
+    """Show what is in POOL: counts, columns, sources, scores, features, what was set aside.
 
     Once images were fetched, or for a --subset, also the effective pool: how many samples are at
     hand, why others are not, and the digest that names those that are.
@@ -149,10 +151,10 @@ def info(
     click.echo(f"digest {found['digest']}\n")
     columns = found["columns"]
     emit_table(list(columns.items()), ["column", "type"])
-    for key, title in (("sources", "sources"), ("set_aside", "set aside"), ("scores", "scores")):
+    for key in ("sources", "set_aside", "scores", "features"):
         rows = found[key]
         if rows:
-            click.echo(f"\n{title}")
+            click.echo(f"\n{key.replace('_', ' ')}")
             emit_table([list(row.values()) for row in rows], list(rows[0]))
     if effective:
         echo_effective(effective)
@@ -289,3 +291,5 @@ def show(
 
 
 pool.add_command(fetch)
+pool.add_command(embed)
+pool.add_command(pool_download, "download")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,9 @@ class NegClipLoss(Ranked):
 
     published = (Published("L/14, 30 %", "medium", 0.288, 0.344, "33M", source="arXiv 2405.19547"),)
 
-    arch: Literal["b32", "l14"] = Field("l14", description="CLIP features of image and caption")
+    arch: str = Field(
+        "l14", description="features of image and caption: b32, l14, or a name of pool embed's"
+    )
     temperature: float = Field(
         0.01, gt=0, le=1, description="that of the model: 0.01 is OpenAI's CLIP"
     )

@@ -169,7 +169,7 @@ def test_centroids_of_other_features_are_refused(pool, baseline_assets, tmp_path
     )
     with pytest.raises(
         MissingError,
-        match=r"no features 'b32_img'; there are: l14_img; .* needs b32_img; .*'hf download ",
+        match=r"no features 'b32_img'; there are: l14_img; .* needs b32_img; .*'datacomp pool ",
     ):
         run(pool, "image_based:features=b32_img", baseline_assets)
 

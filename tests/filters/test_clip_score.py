@@ -280,7 +280,10 @@ def test_a_missing_or_nameless_checkpoint_is_one_clear_line(pool_of, photos, tmp
     (tmp_path / "a.pt").write_bytes(os.urandom(50))
     with pytest.raises(UsageError) as caught:
         kept(pool, parse(f"clip_score:checkpoint={tmp_path / 'a.pt'}"))
-    assert str(caught.value) == "clip_score: a checkpoint file needs model=ARCHITECTURE beside it"
+    assert str(caught.value) == (
+        f"clip_score: the architecture of {tmp_path / 'a.pt'} is not known: name its model (no "
+        "open_clip_config.json lies beside it)"
+    )
     with pytest.raises(DataError) as caught:
         kept(photos, parse(f"clip_score:checkpoint={tmp_path / 'a.pt'},model=ViT-B-32"))
     assert "clip_score" in str(caught.value) or str(caught.value).startswith(str(tmp_path))

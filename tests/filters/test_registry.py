@@ -93,7 +93,7 @@ def test_a_class_in_a_file_is_a_filter(write):
         ("no_filter", {"a": 1}, "filter no_filter: unknown parameter 'a'; it takes none"),
         ("exact_dedup", {"by": "hash"}, "filter exact_dedup: parameter by is 'hash', expected "
          "'image', 'caption' or 'both'"),
-        ("clip_score", {}, "filter clip_score: give one of arch, column or checkpoint: "
+        ("clip_score", {}, "filter clip_score: give one of arch, column, features or checkpoint: "
          "where the score comes from"),
         ("clip_score", {"arch": "l14", "fraction": 0.1, "threshold": 0.2},
          "filter clip_score: give fraction or threshold, not both"),

@@ -183,7 +183,7 @@ def test_a_pool_without_features_says_so(tmp_path, commonpool, empty, given, rec
         Features(empty, "l14_img")
     assert str(caught.value) == (
         f"{empty.path}: the pool does not know where its samples' features are; add DataComp's "
-        "metadata with --kind commonpool"
+        "metadata with --kind commonpool, or compute features with 'datacomp pool embed'"
     )
     folder = commonpool(tmp_path / "m", features=())
     with Pool.open(folder) as pool, pytest.raises(MissingError) as caught:

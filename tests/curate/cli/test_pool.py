@@ -95,7 +95,7 @@ def test_add_says_in_one_line_what_is_wrong(tmp_path, command, arguments, code, 
 def test_info_tells_what_is_there(path, photos, command):
     code, out, _ = command("pool", "info", path)
     assert code == 0
-    assert out.startswith(f"{path}: 3 samples, schema 2\ndigest ")
+    assert out.startswith(f"{path}: 3 samples, schema 3\ndigest ")
     assert "folder" in out
     code, out, _ = command("pool", "info", path, "--json")
     found = json.loads(out)
@@ -292,7 +292,7 @@ def test_a_folder_of_metadata_is_given_as_a_pool(tmp_path, commonpool, command):
     )
     assert (code, out.splitlines()[-1]) == (0, f"{subset}: 4 of 10 samples (40.0%)")
     code, out, _ = command("pool", "info", folder)
-    assert (code, out.splitlines()[0]) == (0, f"{folder}: 10 samples, schema 2")
+    assert (code, out.splitlines()[0]) == (0, f"{folder}: 10 samples, schema 3")
     assert command("pool", "query", folder, "SELECT max(width) AS w FROM samples", "--csv") == (
         0, "w\n309\n", "",
     )  # fmt: skip
