@@ -22,7 +22,7 @@ import numpy as np
 
 from .. import __version__
 from ..durable import digest, read_json, write_json
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..pools.engine import Engine
 from ..pools.feature_places import computed_names
 from ..pools.merging import Merged, merge_subsets
@@ -64,6 +64,11 @@ def run_partitions(
     """
     started = time.monotonic()
     prepare(filters, combine)  # what is wrong is told before the work
+    if computed := computed_names(pool):
+        raise UsageError(
+            f"{pool.path}: its features {computed[0]} lie with the pool, not with the files of its "
+            "metadata; run it without --engine and --workers"
+        )
     partitions = partitions_of(pool)
     files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
     asked = [[repr(node) for node in filters], combine, reasons is not None]
@@ -75,13 +80,7 @@ def run_partitions(
         reasons is not None, most=most_told(len(partitions)),
     )  # fmt: skip
     tasks = [replace(task, partition=partition) for partition in partitions]
-    # What was computed on the pool is known to the pool alone.
-    computed = computed_names(pool)
-    found = (
-        NotApart(f"features {computed[0]} lie with the pool")
-        if computed
-        else _rounds(tasks, engine)
-    )
+    found = _rounds(tasks, engine)
     if isinstance(found, NotApart):
         say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
         (whole,) = engine.map(judge_whole, [task], count=1)

@@ -105,6 +105,22 @@ def test_filters_read_what_was_embedded(pictures, recipe, tiny, tmp_path):
     )
 
 
+def test_computed_features_are_not_for_partitions(recipe, commonpool, tmp_path, write_tar, command):
+    folder = commonpool(tmp_path / "m", files=2, rows=4)
+    write_tar(tmp_path / "t" / "0.tar", range(8))
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("commonpool", folder, link=True))
+        embed_pool(pool, recipe, "b", shards=tmp_path / "t", device="cpu")
+    words = ["filter", "run", tmp_path / "pool.duckdb", "clip_score:features=b,fraction=0.5"]
+    words += ["-o", tmp_path / "kept.npy"]
+    assert command(*words)[0] == 0
+    code, _, err = command(*words, "--workers", "2")
+    assert (code, err) == (
+        2, f"error: {tmp_path / 'pool.duckdb'}: its features b_img lie with the pool, not with the "
+        "files of its metadata; run it without --engine and --workers\n",
+    )  # fmt: skip
+
+
 def test_what_clip_score_computed_is_not_doubled(pictures, recipe, tiny):
     pool = pictures(6)
     model = {"checkpoint": str(tiny(0).checkpoint), "model": "tiny",
