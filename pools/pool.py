@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..durable import fsync_directory, storage_errors
-from ..errors import DatacompError, UsageError
+from ..errors import DatacompError, StorageError, UsageError
 from . import schema
 from .adding import AddReport, add_source
 from .asking import query
@@ -294,6 +294,10 @@ def _lay_out(path: Path, memory_limit: str | None, threads: int | None) -> bool:
     """Put an empty pool at ``path``; return False, and change nothing, if something is there."""
     if path.exists():
         return False
+    log = path.with_name(path.name + ".wal")
+    if log.exists() and not path.exists():
+        # DuckDB would take it for the new pool's.
+        raise StorageError(f"{log}: left of a pool that is no longer there; remove it first")
     with pool_errors(path), storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _sweep_partials(path)

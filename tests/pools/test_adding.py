@@ -1,3 +1,6 @@
+import contextlib
+import os
+import random
 import resource
 import signal
 import subprocess
@@ -313,13 +316,32 @@ with Pool.open_or_create(sys.argv[1]) as opened:
     print(opened.add(open_source(sys.argv[3], sys.argv[2])))
 """
 
+# Starts each 'pool add' as a process of its own, without importing everything anew.
+ADD_AGAIN = """
+import os, sys
+import pyarrow.parquet
+from datacomp.pools import Pool, staging
+from datacomp.pools.sources import open_source
+staging.BATCH = 20
+for line in sys.stdin:
+    pool, place, kind = line.split()
+    child = os.fork()
+    if not child:
+        with Pool.open_or_create(pool) as opened:
+            opened.add(open_source(kind, place))
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+POINTS = 20
+
 
 @pytest.fixture
 def photos(tmp_path, picture):
     folder = tmp_path / "photos"
     folder.mkdir()
-    for i in range(400):
-        (folder / f"{i:04d}.png").write_bytes(picture(i % 390, width=8, height=8))
+    for i in range(160):
+        (folder / f"{i:04d}.png").write_bytes(picture(i % 150, width=8, height=8))
         (folder / f"{i:04d}.txt").write_text("x" if i % 10 else "\0" * 2_000_000 * (i == 0))
     (folder / "broken.png").write_bytes(b"x")
     return folder
@@ -334,46 +356,97 @@ def state(path):
 
 @pytest.fixture
 def metadata(tmp_path, commonpool):
-    return commonpool(tmp_path / "metadata", files=3, rows=20_000, features=())
+    return commonpool(tmp_path / "metadata", files=3, rows=10_000, features=())
+
+
+@pytest.fixture
+def started():
+    """Return a way to start 'pool add' in a process of its own: its id, and its exit code."""
+    with subprocess.Popen(
+        [sys.executable, "-c", ADD_AGAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+
+        def started(pool, place, kind, wait=None):
+            print(pool, place, kind, file=starter.stdin, flush=True)
+            process = int(starter.stdout.readline())
+            if wait is not None:
+                time.sleep(wait)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            return int(starter.stdout.readline())
+
+        yield started
+        starter.stdin.close()
 
 
 @pytest.mark.parametrize(
-    ("kind", "files", "count"), [("folder", "photos", 390), ("commonpool", "metadata", 60_000)]
+    ("kind", "files", "count"), [("folder", "photos", 150), ("commonpool", "metadata", 30_000)]
 )
-def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, request, kind, files, count):
+def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, request, kind, files, count, started):
     place = request.getfixturevalue(files)
-
-    def start(path):
-        process = subprocess.Popen(
-            [sys.executable, "-c", ADD, str(path), str(place), kind],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        process.stdout.readline()
-        return process, time.monotonic()
-
-    whole, began = start(tmp_path / "whole.duckdb")
-    _, err = whole.communicate(timeout=60)
-    assert whole.returncode == 0, err
+    whole, killed = tmp_path / "whole.duckdb", tmp_path / "killed.duckdb"
+    assert started(tmp_path / "first.duckdb", place, kind) == 0  # warms the caches
+    began = time.monotonic()
+    assert started(whole, place, kind) == 0
     took = time.monotonic() - began
-    killed = tmp_path / "killed.duckdb"
-    interrupted = 0
-    for part in (0.5, 0.7, 0.9):
-        process, _ = start(killed)
-        time.sleep(took * part)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        interrupted += process.returncode == -signal.SIGKILL
+    chance = random.Random(0)
+    died = 0
+    for _ in range(POINTS):
+        code = started(killed, place, kind, wait=chance.uniform(0.02, 0.95) * took)
+        assert code in (0, -signal.SIGKILL)
+        died += code != 0
         if killed.exists():
             with Pool.open(killed, read_only=True) as opened:
-                assert opened.count() in (0, count)  # it opens, with all or nothing
-    assert interrupted >= 1
-    process, _ = start(killed)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
-    assert state(killed) == state(tmp_path / "whole.duckdb")
+                found = opened.count()
+            assert found in (0, count)  # it opens, with all or nothing
+            if found:
+                killed.unlink()
+                killed.with_name("killed.duckdb.wal").unlink(missing_ok=True)
+    assert died >= POINTS // 2
+    assert started(killed, place, kind) == 0
+    assert state(killed) == state(whole)
+    left = {path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"}
+    assert left == set()
 
 
-def test_a_full_disk_is_one_line_and_the_pool_still_opens(tmp_path, photos):
+@pytest.mark.parametrize(
+    ("kind", "files", "count"), [("folder", "photos", 150), ("commonpool", "metadata", 30_000)]
+)
+def test_two_processes_that_add_at_once_end_with_the_samples_of_both_or_are_told(
+    tmp_path, request, kind, files, count
+):
+    place = request.getfixturevalue(files)
+    path = tmp_path / "pool.duckdb"
+    body = ADD.replace('print("ready", flush=True)', 'print("ready", flush=True)\ninput()')
+    pair = [
+        subprocess.Popen([sys.executable, "-c", body, str(path), str(place), kind],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    for one in pair:
+        assert one.stdout.readline() == "ready\n"
+    for one in pair:
+        one.stdin.write("\n")
+        one.stdin.flush()
+    told = [one.communicate(timeout=60) for one in pair]
+    failed = [(one, err) for one, (_, err) in zip(pair, told, strict=True) if one.returncode]
+    assert len(failed) <= 1
+    for one, err in failed:
+        (other,) = (process.pid for process in pair if process is not one)
+        last = err.strip().splitlines()[-1]
+        assert last == (
+            f"datacomp.errors.StorageError: {path}: held by process {other}; wait for it or stop it"
+        )
+    with Pool.open(path) as opened:
+        assert opened.count() == count
+
+
+@pytest.mark.parametrize(
+    ("kind", "files", "count"), [("folder", "photos", 150), ("commonpool", "metadata", 30_000)]
+)
+def test_a_full_disk_is_one_line_and_the_pool_still_opens(tmp_path, request, kind, files, count):
+    place = request.getfixturevalue(files)
     path = tmp_path / "pool.duckdb"
     Pool.create(path).close()
     limit = 20_000
@@ -383,7 +456,7 @@ def test_a_full_disk_is_one_line_and_the_pool_still_opens(tmp_path, photos):
         + "except StorageError as error:\n    print(error)\n    sys.exit(7)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", body, str(path), str(photos), "folder"],
+        [sys.executable, "-c", body, str(path), str(place), kind],
         capture_output=True, text=True, timeout=60,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
@@ -393,4 +466,4 @@ def test_a_full_disk_is_one_line_and_the_pool_still_opens(tmp_path, photos):
     assert done.returncode == 7
     with Pool.open(path) as opened:
         assert opened.count() == 0
-        assert opened.add(open_source("folder", photos)).added == 390
+        assert opened.add(open_source(kind, place)).added == count

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from datacomp.errors import DataError, MissingError, UsageError
+from datacomp.errors import DataError, MissingError, StorageError, UsageError
 from datacomp.pools import Pool, pool
 from datacomp.pools.uids import UID_DTYPE, digest_of_uids, from_hex, is_sorted
 
@@ -190,3 +190,18 @@ def test_a_confined_pool_reaches_nothing_else(empty):
                 opened.sql(sql)
         with pytest.raises(DataError, match="locked"):
             opened.sql("SET enable_external_access = true")
+
+
+def test_what_is_left_of_a_removed_pool_is_not_taken_for_a_new_ones(tmp_path):
+    path = tmp_path / "pool.duckdb"
+    log = tmp_path / "pool.duckdb.wal"
+    log.write_bytes(b"x")
+    for make in (Pool.create, Pool.open_or_create):
+        with pytest.raises(StorageError) as caught:
+            make(path)
+        assert (
+            str(caught.value) == f"{log}: left of a pool that is no longer there; remove it first"
+        )
+    assert not path.exists()
+    log.unlink()
+    Pool.create(path).close()

@@ -218,3 +218,18 @@ def test_a_linked_row_without_a_uid_is_named_when_it_is_read(tmp_path, commonpoo
             pool.uids()
     assert "a uid that is not 32 hex digits: 00ab.parquet: row 5" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_caption_that_is_not_utf8_costs_its_file_and_no_other(tmp_path, empty, commonpool, aside):
+    folder = commonpool(tmp_path / "m", files=2)
+    offsets, data = np.arange(0, 24, 4, dtype=np.int32), b"good" * 2 + b"b\xff\xfed" + b"good" * 2
+    texts = pa.StringArray.from_buffers(5, pa.py_buffer(offsets), pa.py_buffer(data))
+    path = folder / "00ab.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("text")
+    pq.write_table(table.set_column(place, "text", texts), path)
+    report = empty.add(source(folder))
+    assert (report.added, report.set_aside) == (5, {"file_broken": 1})
+    ((item, reason, detail),) = aside(empty, "item, reason, detail")
+    assert (item, reason) == ("00ab.parquet", "file_broken")
+    assert "is not valid UTF8" in detail
