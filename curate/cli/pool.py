@@ -52,11 +52,12 @@ def create(pool: Path, as_json: bool) -> None:
         "datacomp pool add pool.duckdb metadata --kind commonpool --link",
         "datacomp pool add pool.duckdb shards --kind webdataset --option verify=false",
         "datacomp pool add pool.duckdb urls.csv --kind csv --option url_column=link",
+        "datacomp pool add pool.duckdb s3://bucket/metadata",
         "datacomp pool add pool.duckdb glyphs --kind glyphs --option samples=5000",
     )
 )
 @POOL
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path")
 @click.option("--kind",
               help="Kind of source: folder, webdataset, commonpool, parquet, csv, jsonl, coco, "
                    "huggingface, glyphs, visualatom, rcdb, fractaldb or exfractaldb. Else it "
@@ -69,7 +70,7 @@ def create(pool: Path, as_json: bool) -> None:
 @json_option
 def add(
     pool: Path,
-    path: Path,
+    path: str,
     kind: str | None,
     link: bool,
     options: tuple[str, ...],
@@ -78,18 +79,23 @@ def add(
 ) -> None:
     """Add the samples at PATH to POOL (made if it is not there).
 
+    PATH is a file or folder, or a URL (https://..., s3://..., whatever fsspec knows): its files
+    are copied to POOL.sources first, and only what has changed the next time.
     Adding a source again brings in what is new and takes over what has changed; what has
     vanished is kept. A sample that cannot be used is set aside under a reason; the exit code is
     then 3. The table set_aside lists these, the duplicates and the vanished.
     """
+    from ...pools.copying import copied
     from ...pools.pool import Pool
+    from ...pools.ranges import is_remote
     from ...pools.sources import open_source
     from ...pools.sources.guessing import guess_kind
 
+    here = copied(path, pool) if is_remote(path) else Path(path)
     if kind is None:
-        kind, telling = guess_kind(path)
+        kind, telling = guess_kind(here)
         say(f"kind {kind}, judging by {telling}")
-    source = open_source(kind, path, **parse_options(options), **({"link": True} if link else {}))
+    source = open_source(kind, here, **parse_options(options), **({"link": True} if link else {}))
     with Pool.open_or_create(pool, memory_limit=memory) as opened:
         try:
             report = opened.add(source)
