@@ -70,13 +70,14 @@ class Browse:
     def samples(self, asked: Asked) -> tuple[int, str]:
         """Answer a search."""
         began = time.monotonic()
-        with self.lender.pool(self.seconds) as pool:
-            orders = _orders(pool)
-            try:
+        orders: list[str] = []
+        try:
+            with self.lender.pool(self.seconds) as pool:
+                orders = _orders(pool)
                 found = search(pool, asked)
-            except (UsageError, TooSlowError) as error:
-                return 400, self._samples(asked, None, orders, str(error))
-            self.images.remember(found.rows, self.lender.mark)
+                self.images.remember(found.rows, self.lender.mark)
+        except (UsageError, TooSlowError) as error:
+            return 400, self._samples(asked, None, orders, str(error))
         return 200, self._samples(asked, found, orders, None, time.monotonic() - began)
 
     def _samples(self, asked: Asked, found: Any, orders: list[str], *more: Any) -> str:
