@@ -209,7 +209,6 @@ class ContourGenerator(Generator):
         import numpy as np
 
         from .contour_kernels import draw_exact, pass_exact
-        from .lines import RECIPROCALS
         from .mersenne import MersenneStream
         from .perlin import GRADIENTS
 
@@ -233,7 +232,7 @@ class ContourGenerator(Generator):
                     x, y, shift = x + drawn.x, y + drawn.y, (0.0, 0.0)
                 draw_exact(
                     pixels, draws.state, shape, x, y, *shift, drawn.noise, self.gain,
-                    drawn.drift, drawn.orbits, self.grays, GRADIENTS, RECIPROCALS,
+                    drawn.drift, drawn.orbits, self.grays, GRADIENTS,
                 )  # fmt: skip
                 yield Picture(instance, pixels, dict(values), self.background)
             values = self.draw_instance(draws)
@@ -243,7 +242,6 @@ class ContourGenerator(Generator):
 
         from .contour_kernels import draw_fast
         from .draws import stream
-        from .lines import RECIPROCALS
         from .perlin import table
 
         pixels = np.empty((self.size, self.size), np.uint8)
@@ -259,7 +257,7 @@ class ContourGenerator(Generator):
             key = np.uint64(stream(self.seed, record.class_id, instance, _NOISE))
             draw_fast(
                 pixels, key, shape, x, y, self.size / self.side, drawn.noise, self.gain,
-                drawn.drift, drawn.orbits, self.grays, table(), RECIPROCALS,
+                drawn.drift, drawn.orbits, self.grays, table(),
             )  # fmt: skip
             yield Picture(instance, pixels, dict(values), self.background)
 

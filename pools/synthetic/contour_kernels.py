@@ -17,7 +17,7 @@ import numpy as np
 
 from .draws import bits
 from .jit import kernel
-from .lines import polygon
+from .lines import WORK, polygon
 from .mersenne import randint, skip, words
 from .perlin import SPAN, noise
 
@@ -46,7 +46,6 @@ def _moves(raw: Any, out: Any, c: float, gain: float, gradients: Any, count: int
 def draw_exact(
     pixels: Any, mt: Any, shape: Any, x: Any, y: Any, shift_x: float, shift_y: float,
     c: float, gain: float, drift: float, orbits: int, grays: int, gradients: Any,
-    reciprocals: Any,
 ) -> None:  # fmt: skip
     """Draw one image from a Mersenne Twister's stream, bit for bit as the authors' code.
 
@@ -57,6 +56,7 @@ def draw_exact(
     raw = np.empty(2 * q, np.uint32)
     move = np.empty(q)
     xs, ys = np.empty(q, np.int32), np.empty(q, np.int32)
+    work = np.empty((WORK, q), np.int64)
     for _ in range(orbits):
         gray = np.uint8(min(randint(mt, 0, grays), 255))
         words(mt, raw, 2 * q)
@@ -69,7 +69,7 @@ def draw_exact(
             y[v] -= shape[1, v] * (move[v] - shape[2, v] - shape[3, v] - drift)
         _to_pixels(x, shift_x, xs, q)
         _to_pixels(y, shift_y, ys, q)
-        polygon(pixels, xs, ys, q, gray, reciprocals)
+        polygon(pixels, xs, ys, gray, work)
 
 
 @kernel
@@ -110,7 +110,7 @@ def fill_shape(shape: Any, size1: float, n1: int, size2: float, n2: int) -> None
 @kernel
 def draw_fast(
     pixels: Any, key: Any, shape: Any, x: Any, y: Any, scale: float, c: float, gain: float,
-    drift: float, orbits: int, grays: int, table: Any, reciprocals: Any,
+    drift: float, orbits: int, grays: int, table: Any,
 ) -> None:  # fmt: skip
     """Draw one image from a named stream; parameters as for ``draw_exact``.
 
@@ -118,6 +118,7 @@ def draw_fast(
     """
     q = shape.shape[1]
     xs, ys = np.empty(q, np.int32), np.empty(q, np.int32)
+    work = np.empty((WORK, q), np.int64)
     steady = np.empty(q)
     for v in range(q):
         steady[v] = c + shape[2, v] + shape[3, v] + drift
@@ -136,4 +137,4 @@ def draw_fast(
             y[v] += shape[1, v] * (steady[v] - c * np.float64(table[places[2 * v + 1]]))
             xs[v] = np.int32(x[v] * scale)
             ys[v] = np.int32(y[v] * scale)
-        polygon(pixels, xs, ys, q, gray, reciprocals)
+        polygon(pixels, xs, ys, gray, work)

@@ -5,9 +5,10 @@ that: zlib's bytes change with its builds, ISA-L's even from one call to the nex
 are used here, so whoever draws the same pixels packs the same bytes.
 
 Pictures of lines and points are long runs of background between short stretches that seldom
-repeat. Runs are found a word at a time, anything else through a table that remembers one place
-for each hash of eight bytes; shorter repetitions are cheaper as literals, and hunting them costs
-twice the time. Every block has Huffman codes of its own.
+repeat. Runs are found five places at a time, anything else through a table that remembers one
+place for each hash of eight bytes, and is asked the less the less it has found; shorter
+repetitions are cheaper as literals, and hunting them costs twice the time. Every block has
+Huffman codes of its own, and those of literals are short enough to be written four at a time.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ _WINDOW = 1 << 15
 _LONGEST = 258
 _LITERALS, _DISTANCES = 286, 30
 _END = 256
-_PATIENCE = 4
-_EACH_BYTE = 0x01010101
+_PATIENCE = 5
+_STEP = 5
+_LOWS, _HIGHS = 0x01_01_01_01_01, 0x80_80_80_80_80  # of each of ``_STEP`` bytes
+_SHORT, _LONG = 12, 15  # bits of the longest code: of literals and lengths, and of distances
 
 # RFC 1951, 3.2.5 and 3.2.7
 _EXTRA = np.array([0] * 8 + [n for n in range(1, 6) for _ in range(4)] + [0])
@@ -76,36 +79,54 @@ def _cut(
     """Cut a block of bytes into sequences and count their symbols; return its end and how many.
 
     A sequence is how many bytes stand for themselves, then how many are repeated, if any, and
-    from how far back.
+    from how far back. Literals are counted while they are looked at: a loop of their own would
+    end where the processor does not expect it, once for each sequence. There are two counts,
+    since one that has just changed is slow to change again.
     """
     stop, count = min(begin + _BLOCK, len(data)), 0
+    even, odd = np.zeros(256, np.int32), np.zeros(256, np.int32)
     at, look, misses = begin, begin, 0
     while at < stop and count < _SEQUENCES:
         start, distance = at, 0
-        at = max(at, 1)
+        if at == 0:
+            even[data[0]] += 1
+            at = 1
         while at + 8 <= stop:
-            octet = octets[at]
-            if (octet ^ octets[at - 1]) & 0xFFFFFFFF == 0:
-                distance = 1
+            octet = octets[np.uintp(at)]
+            fresh = _no_run(octet ^ octets[np.uintp(at - 1)])
+            if fresh < _STEP:
+                even[np.uintp(octet & 255)] += np.int32(fresh > 0)
+                odd[np.uintp(octet >> 8 & 255)] += np.int32(fresh > 1)
+                even[np.uintp(octet >> 16 & 255)] += np.int32(fresh > 2)
+                odd[np.uintp(octet >> 24 & 255)] += np.int32(fresh > 3)
+                at, distance = at + fresh, 1
                 break
             if at >= look:  # less and less often where nothing is found
-                place = (octet * _SCATTER) >> (64 - _HASH_BITS) & _PLACES - 1
+                place = np.uintp((octet * _SCATTER) >> (64 - _HASH_BITS) & _PLACES - 1)
                 found = np.int64(table[place])
                 table[place] = at
                 misses += 1
                 look = at + 1 + (misses >> _PATIENCE)
-                if (
-                    at - found <= _WINDOW
-                    and octets[found] == octet
-                    and octet & 0xFFFFFFFF != data[at] * _EACH_BYTE
-                ):
-                    distance, misses, look = at - found, 0, at + 1
+                if at - found <= _WINDOW and octets[np.uintp(found)] == octet:
+                    distance = at - found
+                    while at > max(start, distance) and data[at - 1] == data[at - 1 - distance]:
+                        at -= 1
+                        even[data[at]] -= 1
                     break
-            at += 1
+                if look - at < _STEP:
+                    even[np.uintp(octet & 255)] += 1
+                    at += 1
+                    continue
+            even[np.uintp(octet & 255)] += 1
+            odd[np.uintp(octet >> 8 & 255)] += 1
+            even[np.uintp(octet >> 16 & 255)] += 1
+            odd[np.uintp(octet >> 24 & 255)] += 1
+            even[np.uintp(octet >> 32 & 255)] += 1
+            at += _STEP
         if not distance:
+            for i in range(at, stop):
+                even[data[i]] += 1
             at = stop
-        for i in range(start, at):
-            literals[data[i]] += 1
         sequences[count, 0] = at - start
         sequences[count, 1] = 0
         if distance:
@@ -114,9 +135,26 @@ def _cut(
             sequences[count, 2] = distance
             literals[_END + 1 + _CODE[end - at]] += 1
             distances[_FAR_CODE[distance]] += 1
+            if distance > 1:  # as many bytes saved are worth as many misses
+                misses = max(0, misses - (end - at))
             at = end
+            look = max(look, at)
         count += 1
+    for i in range(256):
+        literals[i] += even[i] + odd[i]
     return at, count
+
+
+@kernel
+def _no_run(unlike: Any) -> Any:
+    """Return after how many bytes, up to ``_STEP``, four zero bytes follow one another."""
+    unlike |= unlike >> 8
+    unlike |= unlike >> 16  # each byte is zero if it was, and the next three
+    zeros = (unlike - _LOWS) & ~unlike & _HIGHS  # the lowest bit is that of the first zero byte
+    if zeros == 0:
+        return _STEP
+    below = ((zeros & -zeros) - 1) & _LOWS  # a bit of each byte up to that one
+    return (below * _LOWS >> 32 & 7) - 1
 
 
 @kernel
@@ -142,32 +180,34 @@ def _write_block(
 ) -> None:
     """Write one block with Huffman codes made for it (RFC 1951, 3.2.7)."""
     sizes = np.zeros(_LITERALS + _DISTANCES, np.int64)
-    _code_sizes(literals, 15, sizes[:_LITERALS])
-    _code_sizes(distances, 15, sizes[_LITERALS:])
+    _code_sizes(literals, _SHORT, sizes[:_LITERALS])
+    _code_sizes(distances, _LONG, sizes[_LITERALS:])
     _put(out, state, (np.int64(last) | 2 << 1) << 4 | 3)
     _put(out, state, ((_LITERALS - 257) | (_DISTANCES - 1) << 5 | 15 << 10) << 4 | 14)
     _write_sizes(out, state, sizes)
     codes, far_codes = _codes(sizes[:_LITERALS]), _codes(sizes[_LITERALS:])
     bits, held, at = state[0], state[1], state[2]
-    where = 0
+    where, final = 0, len(data) - 1
     for i in range(len(sequences)):
         stop = where + sequences[i, 0]
-        while where + 3 <= stop:
-            one, two, three = codes[data[where]], codes[data[where + 1]], codes[data[where + 2]]
-            bits |= (one >> 4) << held
-            held += one & 15
-            bits |= ((two >> 4) | (three >> 4) << (two & 15)) << held
-            held += (two & 15) + (three & 15)
+        while where + 4 <= stop:
+            one, size = _joined(codes[data[where]], codes[data[where + 1]])
+            two, more = _joined(codes[data[where + 2]], codes[data[where + 3]])
+            bits |= (one | two << size) << held
+            held += size + more
             out[at] = bits
             at, bits, held = at + (held >> 3), bits >> (held & 56), held & 7
-            where += 3
-        while where < stop:
-            entry = codes[data[where]]
-            bits |= (entry >> 4) << held
-            held += entry & 15
-            where += 1
-        out[at] = bits
-        at, bits, held = at + (held >> 3), bits >> (held & 56), held & 7
+            where += 4
+        left = stop - where
+        if left:  # up to three, without a loop whose end would be a surprise
+            second = codes[data[min(where + 1, final)]] if left > 1 else 0
+            third = codes[data[min(where + 2, final)]] if left > 2 else 0
+            one, size = _joined(codes[data[where]], second)
+            bits |= (one | (third >> 4) << size) << held
+            held += size + (third & 15)
+            out[at] = bits
+            at, bits, held = at + (held >> 3), bits >> (held & 56), held & 7
+            where = stop
         length, distance = np.int64(sequences[i, 1]), np.int64(sequences[i, 2])
         if length:
             symbol = np.int64(_CODE[length])
@@ -183,6 +223,12 @@ def _write_block(
             where += length
     state[0], state[1], state[2] = bits, held, at
     _put(out, state, codes[_END])
+
+
+@kernel
+def _joined(one: Any, two: Any) -> tuple[Any, Any]:
+    """Return the bits of two codes, one after the other, and how many they are."""
+    return one >> 4 | (two >> 4) << (one & 15), (one & 15) + (two & 15)
 
 
 @kernel

@@ -22,50 +22,40 @@ _GRAY, _COLOUR, _PALETTE = 0, 2, 3
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _ZLIB = b"\x78\x01"
 
-PACKER = "deflate 1"
+PACKER = "deflate 2"
 """Counts up whenever the same pixels become other bytes."""
 
 
 def encode(picture: Picture) -> bytes:
     """Return a picture as PNG."""
+    import numpy as np
+
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     palette, depth = b"", 8
     if pixels.ndim == 3:
-        kind, rows = _COLOUR, _rows(pixels.reshape(height, -1))
+        kind, values = _COLOUR, pixels.reshape(height, -1)
     elif picture.levels is not None:
-        kind, depth, rows = _PALETTE, 1, _bits(pixels, picture.levels[0])
+        kind, depth = _PALETTE, 1
+        values = np.packbits(pixels != picture.levels[0], axis=1)  # 0 for the background
         palette = _chunk(b"PLTE", b"".join(bytes([level] * 3) for level in picture.levels))
     else:
-        kind, rows = _GRAY, _rows(pixels)
+        kind, values = _GRAY, pixels
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    data = _zlib(rows.reshape(-1))
+    data = _zlib(values)
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), palette, _chunk(b"IDAT", data), _END))
 
 
-def _rows(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put the filter's number, none, before each row of (h, n) bytes."""
+def _zlib(values: NDArray[np.uint8]) -> bytes:
+    """Return (h, n) bytes as unfiltered rows in a zlib stream (RFC 1950)."""
     import numpy as np
+
+    from .deflate import deflate
+    from .rows import fill_rows
 
     rows = np.empty((values.shape[0], values.shape[1] + 1), np.uint8)
-    rows[:, 0] = 0
-    rows[:, 1:] = values
-    return rows
-
-
-def _bits(pixels: NDArray[np.uint8], background: int) -> NDArray[np.uint8]:
-    """Pack (h, w) pixels of two levels into rows of bits, 0 for the background."""
-    import numpy as np
-
-    return _rows(np.packbits(pixels != background, axis=1))
-
-
-def _zlib(data: NDArray[np.uint8]) -> bytes:
-    """Return (n,) bytes as a zlib stream (RFC 1950)."""
-    from .deflate import deflate
-
-    check = struct.pack(">I", zlib.adler32(data.data))
-    return b"".join((_ZLIB, deflate(data).data, check))
+    check = struct.pack(">I", fill_rows(values, rows))
+    return b"".join((_ZLIB, deflate(rows.reshape(-1)).data, check))
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

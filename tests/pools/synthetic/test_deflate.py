@@ -63,5 +63,5 @@ def test_bytes_never_change():
     assert len(set(packed)) == 1
     assert (
         hashlib.sha256(packed[0]).hexdigest()
-        == "824649ce99fa8b0139d49ad958342fdd1b0f09b9135d285f93ae747d560118ea"
+        == "458eeac75814cc835e80b9132a3519fbf2d88be256e19d4173b2371a6d269b85"
     )

@@ -1,7 +1,7 @@
 """Polygons have the pixels that Pillow gives them."""
 
 import numpy as np
-from datacomp.pools.synthetic.lines import RECIPROCALS, polygon
+from datacomp.pools.synthetic.lines import WORK, polygon
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -20,7 +20,8 @@ def pillow(points, side):
 def ours(points, side):
     pixels = np.zeros((side, side), np.uint8)
     xs, ys = (np.array(values, np.int32) for values in zip(*points, strict=True))
-    polygon(pixels, xs, ys, len(points), np.uint8(200), RECIPROCALS)
+    work = np.empty((WORK, len(points)), np.int64)
+    polygon(pixels, xs, ys, np.uint8(200), work)
     return pixels
 
 
