@@ -7,8 +7,7 @@ rest of a short command.
 from __future__ import annotations
 
 import binascii
-import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,33 +63,46 @@ def damaged(where: str) -> DataError:
     return DataError(f"{where}: its index is damaged; index again")
 
 
-def integer_column(values: list[int]) -> pa.Array:
+def integer_column(values: Sequence[int] | NDArray[np.int64]) -> pa.Array:
     """Return integers of 64 bits as a column."""
     import pyarrow as pa
 
-    data = pa.py_buffer(np.array(values, np.int64))
+    data = pa.py_buffer(np.ascontiguousarray(values, np.int64))
     return pa.Array.from_buffers(pa.int64(), len(values), [None, data])
 
 
 def text_column(values: list[str]) -> pa.Array:
     """Return texts as a column."""
+    encoded = [value.encode() for value in values]
+    return split_column(b"".join(encoded), [len(one) for one in encoded])
+
+
+def split_column(data: bytes, lengths: Sequence[int] | NDArray[np.int64]) -> pa.Array:
+    """Return texts that stand one behind the other, in UTF-8, as a column."""
     import pyarrow as pa
 
+    return pa.StringArray.from_buffers(len(lengths), _offsets(lengths), pa.py_buffer(data))
+
+
+def repeated_column(values: Sequence[str], times: int) -> pa.Array:
+    """Return texts, over and over, as a column."""
     encoded = [value.encode() for value in values]
-    data = pa.py_buffer(b"".join(encoded))
-    return pa.StringArray.from_buffers(len(values), _offsets(map(len, encoded)), data)
+    return split_column(b"".join(encoded) * times, np.tile([len(one) for one in encoded], times))
 
 
-def list_column(lengths: list[int], values: pa.Array, kind: pa.ListType) -> pa.Array:
+def list_column(
+    lengths: Sequence[int] | NDArray[np.int64], values: pa.Array, kind: pa.ListType
+) -> pa.Array:
     """Return lists of neighbouring values as a column, given the length of each."""
     import pyarrow as pa
 
-    offsets = _offsets(lengths)
-    first = pa.Array.from_buffers(pa.int32(), len(lengths) + 1, [None, offsets])
+    first = pa.Array.from_buffers(pa.int32(), len(lengths) + 1, [None, _offsets(lengths)])
     return pa.ListArray.from_arrays(first, values, type=kind)
 
 
-def _offsets(lengths: Iterable[int]) -> pa.Buffer:
+def _offsets(lengths: Sequence[int] | NDArray[np.int64]) -> pa.Buffer:
     import pyarrow as pa
 
-    return pa.py_buffer(np.fromiter(itertools.accumulate(lengths, initial=0), np.int32))
+    offsets = np.zeros(len(lengths) + 1, np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.py_buffer(offsets)

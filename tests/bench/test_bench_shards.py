@@ -126,12 +126,23 @@ def test_building_cold_against_reading_the_input_once(source, fresh, paired):
     paired(f"build 30 % of {SAMPLES:,}, cold", ours, reading, against="reading all input")
 
 
+@pytest.mark.parametrize("parsed", [False, True], ids=["read", "parsed"])
 @pytest.mark.parametrize("cold", [False, True], ids=["warm", "cold"])
-def test_indexing_against_reading_the_headers(source, paired, cold):
+def test_indexing_against_reading_the_headers(source, paired, cold, parsed):
+    """The limit: for each sample one read of what stands between two images, headers and all.
+
+    It must know where the samples lie. ``parsed``: and the json there, since the uid is in it.
+    """
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(source / "shards" / "index.parquet", columns=["shard", "offset"])
-    places = list(zip(rows["shard"].to_pylist(), rows["offset"].to_pylist(), strict=True))
+    rows = pq.read_table(source / "shards" / "index.parquet").to_pylist()
+    places = []
+    for row in rows:
+        image, values = row["members"][0], row["members"][1]
+        assert (image["extension"], values["extension"]) == ("jpg", "json")
+        end = row["offset"] + image["offset"] + tar.padded(image["size"])
+        at = row["offset"] + values["offset"] - end
+        places.append((row["shard"], end, at, at + values["size"], row["uid"]))
 
     def ours():
         for name in ("index.parquet", "index.json"):
@@ -143,18 +154,20 @@ def test_indexing_against_reading_the_headers(source, paired, cold):
     def headers():
         if cold:
             drop_cache(source / "shards")
-        files = {}
-        for name, offset in places:
+        files, found = {}, 0
+        for name, offset, begin, end, uid in places:
             if name not in files:
                 files[name] = os.open(source / "shards" / name, os.O_RDONLY)
-            os.pread(files[name], 16 * tar.BLOCK, offset)
+            data = os.pread(files[name], 16 * tar.BLOCK, offset)
+            found += not parsed or json.loads(data[begin:end])["uid"] == uid
         for descriptor in files.values():
             os.close(descriptor)
-        return len(places)
+        return found
 
     assert ours() == headers() == SAMPLES
     label = "cold" if cold else "warm"
-    paired(f"index {SAMPLES:,} samples, {label}", ours, headers, against="bare reads of headers")
+    limit = "reads of headers and json" if parsed else "bare reads of headers"
+    paired(f"index {SAMPLES:,} samples, {label}", ours, headers, against=limit, rounds=3)
 
 
 def test_reading_a_view_against_built_shards(source, tmp_path, paired):

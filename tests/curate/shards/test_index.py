@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datacomp.curate.shards import columns, storage
+from datacomp.curate.shards import columns, reading, storage
 from datacomp.curate.shards import index as module
 from datacomp.curate.shards.columns import uid_records
 from datacomp.curate.shards.index import ensure_index, index_shards, load_index
 from datacomp.curate.shards.selection import Wanted, choose
 from datacomp.durable import sha256_file
 from datacomp.errors import DataError, MissingError, UnsafeInputError
+from datacomp.pools import ranges
 from datacomp.pools.tar import END, tar_bytes
 from datacomp.pools.uids import to_hex, uid_of_bytes
 
@@ -414,3 +415,18 @@ def test_short_commands_do_not_import_what_takes_long(shards, select, tmp_path):
 def test_repeated_rows_are_all_but_the_first():
     array = np.array([(1, 1), (0, 5), (1, 1), (1, 2), (1, 1)], "u8,u8")
     assert module._repeated(array).tolist() == [2, 4]
+
+
+def test_a_tar_that_changes_while_it_is_read_is_an_error(shards, monkeypatch):
+    class Growing(ranges.LocalRanges):
+        def read_at(self, offset, length):
+            with open(self.place, "ab") as file:
+                file.write(b"x")
+            return super().read_at(offset, length)
+
+    monkeypatch.setattr(reading, "open_ranges", Growing)
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    path = shards / "00000000.tar"
+    assert str(caught.value) == f"{path}: changed while it was read; wait until it is finished"
+    assert not (shards / "index.parquet").exists()
