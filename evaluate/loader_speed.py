@@ -1,8 +1,8 @@
-"""Where the training loader waits: for the disk, the decoders or the augmentation.
+"""Where training waits: for the disk, the decoders, the augmentation or the model itself.
 
-Each step is the loader's own code, run for a moment on the shards in question, and each includes
-the one before. Files that were read lately come from memory: the first measurement of a folder
-tells of its disk, a second one of the memory.
+Each step of the loader is its own code, run for a moment on the shards in question, and includes
+the one before; the model's is measured on batches that are there. Files that were read lately
+come from memory: the first measurement of a folder tells of its disk, a second one of the memory.
 """
 
 from __future__ import annotations
@@ -15,15 +15,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
 from ..pools.images import decode
 from ..progress import Progress
 from .data import TrainingData, find_shards
 from .loader import LANES, Sample, read_shard, training_loader
+from .scales import Scale
 from .set_aside import FILE, SetAsideLog
 
+if TYPE_CHECKING:
+    from .model_speed import ModelSpeed
+
+IMAGE_SIZE = 224
 BATCH = 8
 BATCHES = 4096
 
@@ -34,7 +39,8 @@ class LoaderSpeed:
 
     ``batches`` (augmented to ``image_size`` pixels, tokenised) is by number of worker processes,
     0 being the training process itself; empty without the train extra. ``bytes_read`` is what
-    reading alone gave, in bytes of images and captions a second.
+    reading alone gave, in bytes of images and captions a second. ``model`` is how fast the model
+    trains on batches that are there; None where it was not measured.
     """
 
     read: float
@@ -42,10 +48,17 @@ class LoaderSpeed:
     decode: float
     batches: dict[int, float]
     image_size: int
+    model: ModelSpeed | None = None
 
     @property
     def waits_for(self) -> str:
-        """Return what one process spends most time on: reading, decoding or augmentation."""
+        """Return what training waits for: reading, decoding, augmentation or the model.
+
+        The loader, with as many workers as make it fastest here, waits for a model that is slower;
+        otherwise the model waits for what one process of the loader spends most time on.
+        """
+        if self.model is not None and self.model.samples < max(self.batches.values()):
+            return "model"
         seconds = {"reading": 1 / self.read, "decoding": 1 / self.decode - 1 / self.read}
         if 0 in self.batches:
             seconds["augmentation"] = 1 / self.batches[0] - 1 / self.decode
@@ -53,30 +66,46 @@ class LoaderSpeed:
 
 
 def measure_loader(
-    shards: Path, workers: Sequence[int] = (), seconds: float = 1.0, image_size: int = 224
+    shards: Path,
+    workers: Sequence[int] = (),
+    seconds: float = 1.0,
+    scale: Scale | None = None,
+    device: str = "auto",
+    precision: str | None = None,
 ) -> LoaderSpeed:
     """Measure every step on a folder of shards, for ``seconds`` each after warming up.
 
     Batches are made in this process and by each number of ``workers`` (default: 1, 2, 4, up to
-    the cores here). Raises DataError when the shards hold no sample that can be used.
+    the cores here), of images as the model of ``scale`` takes them (224 px without one). That is
+    trained on ``device`` with ``precision``, as ``datacomp train`` would. Raises DataError when
+    the shards hold no sample that can be used.
     """
     if seconds <= 0 or any(number < 0 for number in workers):
         raise UsageError("seconds are more than 0, numbers of workers 0 or more")
     data = find_shards(shards)
     has_extra = all(map(importlib.util.find_spec, ("torch", "open_clip_train")))
     counts = sorted({0, *(workers or _powers_of_two())}) if has_extra else []
-    with Progress("measuring the loader", 2 + len(counts), "steps") as progress:
+    model, side = None, IMAGE_SIZE
+    with Progress(
+        "measuring the loader", 2 + len(counts) + (scale is not None), "steps"
+    ) as progress:
         read, bytes_read = _reading(data, seconds)
         progress.advance()
         decoded = _rate((_decodes(sample) for sample in _samples(data)), seconds)
         progress.advance()
         if not decoded:
             raise DataError(f"{shards}: no sample with an image and a caption found")
+        if scale is not None and has_extra:
+            from .model_speed import measure_model
+
+            model = measure_model(scale, device, precision, seconds)
+            side = model.image_size
+            progress.advance()
         batches: dict[int, float] = {}
         for count in counts:
-            batches[count] = _batches(data, count, seconds, image_size)
+            batches[count] = _batches(data, count, seconds, side)
             progress.advance()
-    return LoaderSpeed(read, bytes_read, decoded, batches, image_size)
+    return LoaderSpeed(read, bytes_read, decoded, batches, side, model)
 
 
 def _powers_of_two() -> list[int]:

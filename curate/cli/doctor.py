@@ -39,18 +39,31 @@ _PACKAGES = {
 }
 
 
-@click.command(epilog=examples("datacomp doctor", "datacomp doctor shards/clean"))
+@click.command(
+    epilog=examples(
+        "datacomp doctor",
+        "datacomp doctor shards/clean",
+        "datacomp doctor clip30.view --scale demo",
+    )
+)
 @click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.option("--scale", default="small", show_default=True,
+              help="The recipe whose model is to be trained on SHARDS.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--precision", help="As in datacomp train (default: amp on a GPU, else fp32).")
 @json_option
-def doctor(shards: Path | None, as_json: bool) -> None:
+def doctor(
+    shards: Path | None, scale: str, device: str, precision: str | None, as_json: bool
+) -> None:
     """Show what this machine has, and what is missing for which feature.
 
-    With SHARDS, measure how fast a training loader reads, decodes and augments their samples,
-    and which of the three it waits for.
+    With SHARDS (a folder of them, or a view), measure how fast a training loader reads, decodes
+    and augments their samples, how fast the model trains, and which of the four training waits
+    for.
     """
     machine = describe_machine()
     packages = describe_packages()
-    loader = None if shards is None else describe_loader(shards)
+    loader = None if shards is None else describe_loader(shards, scale, device, precision)
     if as_json:
         found = {"machine": machine, "packages": packages}
         emit_json(found if loader is None else {**found, "loader": loader})
@@ -82,12 +95,15 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def describe_loader(shards: Path) -> dict[str, Any]:
-    """Return samples per second of each step of a training loader, and what it waits for."""
+def describe_loader(
+    shards: Path, scale: str = "small", device: str = "auto", precision: str | None = None
+) -> dict[str, Any]:
+    """Return samples per second of each step of training on shards, and what it waits for."""
     from ...evaluate.loader_speed import measure_loader
+    from ...evaluate.scales import get_scale
 
-    speed = measure_loader(shards)
-    return {
+    speed = measure_loader(shards, scale=get_scale(scale), device=device, precision=precision)
+    found: dict[str, Any] = {
         "reading, samples/s": round(speed.read),
         "reading, MB/s": round(speed.bytes_read / 1e6, 1),
         "and decoding, samples/s": round(speed.decode),
@@ -95,8 +111,12 @@ def describe_loader(shards: Path) -> dict[str, Any]:
             f"batches of {speed.image_size} px with {workers} workers, samples/s": round(rate)
             for workers, rate in speed.batches.items()
         },
-        "waits for": speed.waits_for,
     }
+    model = speed.model
+    if model is not None:
+        which = f"{model.model} on {model.device} in {model.precision}"
+        found[f"training {which}, samples/s"] = round(model.samples, 1)
+    return {**found, "waits for": speed.waits_for}
 
 
 def describe_packages() -> list[dict[str, str]]:
