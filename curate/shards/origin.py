@@ -7,6 +7,7 @@ samples of one output shard, small enough to send to it.
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from ...errors import DataError, IntegrityError, MissingError, UsageError
 from ...pools.engine import Workers
 from ...pools.images import probe
 from ...pools.ranges import OpenFiles, Stamp, is_remote
+from ...pools.schema import CORE_COLUMNS, TRUTH
 from ...pools.uids import UidArray, to_hex
 from ...pools.views import read_samples
 from .index import ensure_index
@@ -243,7 +245,7 @@ class PoolOrigin(Origin):
         self._register("build_output", table)
         reader = self._pool.connection.sql(
             "SELECT o.place, o.copy, s.url, s.text, s.width, s.height, s.sha256, s.source, "
-            f"{self._label()} AS label, "
+            f"{self._label()} AS label, {self._own()} AS own, "
             's.shard, s."offset", s.length FROM build_output o JOIN build_wanted w USING (place) '
             "JOIN samples s USING (uid) ORDER BY o.rank"
         ).to_arrow_reader(PLAN_BATCH)
@@ -262,6 +264,17 @@ class PoolOrigin(Origin):
         """Return the SQL of a sample's class label: the column ``class``, if it holds numbers."""
         kind = self._pool.columns().get("class", "")
         return 's."class"' if kind in ("BIGINT", "INTEGER", "SMALLINT", "TINYINT") else "NULL"
+
+    def _own(self) -> str:
+        """Return the SQL of what the source knew besides, as JSON, nulls included.
+
+        Whatever truth was planted stays in the pool.
+        """
+        from ...pools.columns import literal, quote
+
+        names = [one for one in self._pool.columns() if one not in (*CORE_COLUMNS, TRUTH)]
+        pairs = ", ".join(f"{literal(name)}: s.{quote(name)}" for name in names)
+        return f"to_json({{{pairs}}})::VARCHAR" if pairs else "NULL::VARCHAR"
 
     def _register(self, name: str, table: pa.Table) -> None:
         self._pool.connection.register(name, table)
@@ -286,7 +299,7 @@ class PoolOrigin(Origin):
     def _content_digest(self) -> str:
         columns = ("uid", "url", "text", "width", "height", "sha256", "shard", "offset", "length")
         values = ", ".join(f"coalesce(s.\"{name}\"::VARCHAR, '-')" for name in columns)
-        values += f", coalesce({self._label()}::VARCHAR, '-')"
+        values += f", coalesce({self._label()}::VARCHAR, '-'), coalesce({self._own()}, '-')"
         rows = self._pool.sql(
             f"SELECT count(*), bit_xor(md5_number(md5(concat_ws(chr(31), {values})))) "
             "FROM samples s SEMI JOIN build_wanted USING (uid)"
@@ -317,16 +330,11 @@ def _size(root: Path | None, shard: str) -> int | None:
 
 
 def _sample_json(row: dict[str, Any]) -> bytes:
-    return canonical_json(
-        {
-            "uid": row["uid"],
-            "url": row["url"],
-            "caption": row["text"],
-            "width": row["width"],
-            "height": row["height"],
-            "sha256": row["sha256"],
-        }
-    )
+    own = json.loads(row["own"] or "{}", parse_constant=lambda _: None)
+    values = {name: value for name, value in own.items() if value is not None}
+    values |= {"uid": row["uid"], "url": row["url"], "caption": row["text"]}
+    values |= {name: row[name] for name in ("width", "height", "sha256")}
+    return canonical_json(values)
 
 
 # -- either ----------------------------------------------------------------------------------

@@ -56,6 +56,16 @@ def contents(path):
         return [(info.name, file.extractfile(info).read()) for info in file]
 
 
+def keys_of(folder):
+    """Return the keys of all samples in the order of the shards."""
+    return [
+        name.removesuffix(".jpg")
+        for path in sorted(folder.glob("*.tar"))
+        for name, _ in contents(path)
+        if name.endswith(".jpg")
+    ]
+
+
 def files_of(folder):
     """Return the bytes of every file of a folder by name."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -69,6 +79,12 @@ def shards(tmp_path):
         numbers = [shard * 7 + (3 * i) % 7 for i in range(7)]
         write_shard(folder, shard, [file for n in numbers for file in members(n)])
     return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Return a folder that is not there yet."""
+    return tmp_path / "out"
 
 
 @pytest.fixture
@@ -104,5 +120,6 @@ def make():
 
     return SimpleNamespace(
         picture=picture, uid_of=uid_of, members=members, write_shard=write_shard,
-        contents=contents, files_of=files_of, big=lambda number: picture(number, side=400),
+        contents=contents, keys=keys_of, files_of=files_of,
+        big=lambda number: picture(number, side=400),
     )  # fmt: skip
