@@ -170,7 +170,9 @@ def _shares(pool: Pool, relation: str, title: str, expression: str) -> Html:
 
 def _bars(title: str, rows: list[tuple[Any, int]]) -> Html:
     total = sum(count for _, count in rows)
-    shown = [("not known" if name is None else str(name), count) for name, count in rows[:_NAMES]]
+    # One more takes no more room than saying that there is one.
+    most = rows if len(rows) == _NAMES + 1 else rows[:_NAMES]
+    shown = [("not known" if name is None else str(name), count) for name, count in most]
     rest = total - sum(count for _, count in shown)
     if rest:
         shown.append((f"{len(rows) - _NAMES:,} others", rest))
