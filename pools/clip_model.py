@@ -9,6 +9,7 @@ nothing is resized, skipped or downloaded.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import re
@@ -307,11 +308,22 @@ def model_identity(
     return {
         "model": model,
         "config": digest(config),
-        "weights_sha256": sha256_file(checkpoint),
+        "weights_sha256": _weights_digest(checkpoint),
         "precision": precision,
         "image_size": _side(config["vision_cfg"].get("image_size", 224)),
         **({} if prepared is None else {"preprocessing": prepared}),
     }
+
+
+def _weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a file of weights; one that has not changed is read once."""
+    state = path.stat()
+    return _digest_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(16)
+def _digest_of(path: Path, *_: int) -> str:
+    return sha256_file(path)
 
 
 def _side(size: Any) -> int:

@@ -9,6 +9,7 @@ and embeds badly. The Hub puts ``open_clip_config.json`` beside open_clip's weig
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ WEIGHTS = (
 _PREPARATION = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 _INTERPOLATIONS = ("bicubic", "bilinear")
 _RESIZES = ("shortest", "longest", "squash")
+_REGISTERED = re.compile(r"-[0-9a-f]{16}$")
+"""What ends the names under which configurations of one's own are made known to open_clip."""
 _OF_TRAINING = ("patch_dropout", "init_logit_scale", "init_logit_bias")
 """Settings that change how a model is trained, not what it computes."""
 
@@ -147,6 +150,8 @@ def _plain(value: Any) -> Any:
 def _name_of(filled: dict[str, Any], open_clip: Any) -> str | None:
     """Return open_clip's own name of an architecture, the shortest."""
     for name in sorted(open_clip.list_models(), key=lambda name: (len(name), name)):
+        if _REGISTERED.search(name):
+            continue
         with contextlib.suppress(TypeError):
             if _filled(open_clip.get_model_config(name), open_clip) == filled:
                 return name

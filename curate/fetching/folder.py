@@ -10,13 +10,12 @@ from pathlib import Path
 
 from ...durable import read_json, storage_errors, write_json
 from ...errors import DataError, StorageError, UsageError
+from ...pools.fetches import FOLDER_KEY
 from ...pools.pool import Pool
 from .job import FetchOptions
 
 STATE = "fetch.json"
 FORMAT, VERSION = "datacomp-fetch", 1
-FOLDER_KEY = "fetch_folder"
-"""Key in the pool's table ``pool``: where its images are fetched to."""
 _LOCK = ".lock"
 
 
