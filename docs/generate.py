@@ -48,6 +48,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "[[dataset]]": config.DatasetSection,
     "dataset.filters": config.FilterSection,
     "dataset.filters: a group": config.GroupSection,
+    "[truth]": config.TruthSection,
     "[shards]": config.ShardsSection,
     "[train]": config.TrainSection,
     "[evaluate]": config.EvaluateSection,

@@ -34,7 +34,7 @@ _PACKAGES = {
     "uvicorn": ("uvicorn", "serve, leaderboard serve", "serve"),
     "numba": ("numba", "drawing synthetic pools, languages of many captions", "synth"),
     "onnxruntime": ("onnxruntime", "finding text in images", "text"),
-    "faiss": ("faiss-cpu", "filters by clusters", "all"),
+    "faiss": ("faiss-cpu", "filters by clusters", "clusters"),
     "ray": ("ray", "--engine ray: work on a cluster", "ray"),
 }
 
@@ -73,7 +73,7 @@ def doctor(
     emit_table([list(row.values()) for row in packages], list(packages[0]))
     missing = sorted({row["extra"] for row in packages if row["version"] == "missing"})
     if missing:
-        extras = "all" if "all" in missing else ",".join(missing)
+        extras = ",".join(missing)
         click.echo(f"\nto install what is missing, in the clone: pip install -e '.[{extras}]'")
     if loader is not None:
         click.echo()

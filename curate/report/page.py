@@ -28,6 +28,7 @@ from .markup import (
 )
 from .sheets import Sheet, gallery
 from .table import leaderboard
+from .truth import against_truth
 
 FORMAT, VERSION = "datacomp-results", 1
 _KINDS = 8
@@ -62,6 +63,7 @@ def _page(results: dict[str, Any], sheets: list[Sheet]) -> str:
         ("tasks", "Task by task", _tasks(results)),
         ("funnel", "What the filters dropped", _funnels(results)),
         ("composition", "What the subsets consist of", _composition(results)),
+        ("truth", "Filters against the truth", against_truth(results)),
         ("samples", "Samples", _samples(results, sheets)),
         ("making", "How this was made", _making(results)),
     ]

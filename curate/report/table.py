@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """A column: its heading, what a dataset's cell sorts by, and what it shows."""
+    """A column: its heading, what a row's cell sorts by, and what it shows."""
 
     title: str
     value: Callable[[Row], float | str | None]
@@ -51,23 +51,28 @@ def places(datasets: list[Row]) -> dict[str, tuple[int, bool]]:
 
 def leaderboard(results: Row) -> Html:
     """Return the tables with their notes; rows in the order of ``results["datasets"]``."""
+    datasets = results["datasets"]
     tasks = [_dataset(), *(_task(task) for task in results["tasks"])]
     return join(
-        _table(results, _columns(results), "board", "Leaderboard"),
+        sortable(datasets, _columns(results), "board", "Leaderboard", results["best"]),
         el("h3", "Scores on each task") if len(tasks) > 1 else None,
-        _table(results, tasks, "scores", "Scores on each task") if len(tasks) > 1 else None,
+        sortable(datasets, tasks, "scores", "Scores on each task", results["best"])
+        if len(tasks) > 1
+        else None,
         _notes(results),
     )
 
 
-def _table(results: Row, columns: list[Column], key: str, title: str) -> Html:
-    datasets = results["datasets"]
+def sortable(
+    datasets: list[Row], columns: list[Column], key: str, title: str, winner: str | None = None
+) -> Html:
+    """Return a table that sorts by its headings; ``winner`` is the name of the row to mark."""
     best = {column: _best(column, datasets) for column in columns if column.rated}
     rows = [
         el(
             "tr",
             [_cell(column, dataset, best.get(column, ())) for column in columns],
-            class_="winner" if dataset["name"] == results["best"] else None,
+            class_="winner" if dataset["name"] == winner else None,
         )
         for dataset in datasets
     ]

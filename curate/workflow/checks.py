@@ -14,6 +14,7 @@ from ...evaluate.tasks import select_tasks
 from ...filters.assets import assets_of, check_assets
 from ...filters.contract import Filter
 from ...filters.wording import found
+from ...pools.clip_model import model_of_run
 from ...pools.sources import open_source
 from ...pools.sources.webdataset import WebDatasetSource
 from .config import RUN, FilterSection, SourceSection, Study, makes_its_files
@@ -37,6 +38,7 @@ def check_meaning(study: Study) -> None:
     _check_tasks(study)
     for number in range(len(study.dataset)):
         _check_dataset(study, number)
+    _check_truth(study)
 
 
 def _check_source(study: Study, location: Location, section: SourceSection) -> None:
@@ -134,6 +136,18 @@ def _check_dataset(study: Study, number: int) -> None:
                 )
 
 
+def _check_truth(study: Study) -> None:
+    """Check the filters that are only held against the truth: they may score with any run."""
+    known = [dataset.name for dataset in study.dataset]
+    wanted = f"expected one of the datasets: {', '.join(known)}"
+    for place, section in study.truth.sections():
+        location = ("truth", *place)
+        _make(study, location, section)
+        for needed in study.runs_named(section):
+            if needed not in known:
+                study.refuse(location, f"truth.filters score with {RUN}{needed}, {wanted}")
+
+
 def _make(study: Study, location: Location, section: FilterSection) -> Filter:
     with _refusing(study, location):
         return study.spec_of(section).make()
@@ -153,15 +167,9 @@ def check_inputs(study: Study) -> None:
             _check_there(study, location, "pool.source.path", section.path, folder)
     for number, dataset in enumerate(study.dataset):
         for place, section in dataset.sections():
-            location = ("dataset", number, *place)
-            made = _make(study, location, section)
-            for name, value in made.files().items():
-                if not value.startswith(RUN):
-                    _check_there(study, location, f"filter {section.use}: {name}", value)
-                    if name not in assets_of(type(made)):
-                        _check_run(study, location, section, study.resolve(value))
-            with _refusing(study, location):
-                check_assets(section.use, made)
+            _check_files(study, ("dataset", number, *place), section)
+    for place, section in study.truth.sections():
+        _check_files(study, ("truth", *place), section)
     if study.evaluate.data is not None:
         with _refusing(study, ("evaluate", "data"), "evaluate.data: "):
             chosen = select_tasks(study.evaluate.tasks, study.evaluate.suite)
@@ -176,6 +184,18 @@ def check_inputs(study: Study) -> None:
             study.refuse(("train", "device"), f"{message}; expected auto or cpu")
 
 
+def _check_files(study: Study, location: Location, section: FilterSection) -> None:
+    """Check that the files which a filter will read are there."""
+    made = _make(study, location, section)
+    for name, value in made.files().items():
+        if not value.startswith(RUN):
+            _check_there(study, location, f"filter {section.use}: {name}", value)
+            if name not in assets_of(type(made)):
+                _check_run(study, location, section, study.resolve(value))
+    with _refusing(study, location):
+        check_assets(section.use, made)
+
+
 def _check_there(
     study: Study, location: Location, key: str, value: str, folder: bool = False
 ) -> None:
@@ -188,8 +208,6 @@ def _check_there(
 def _check_run(study: Study, location: Location, section: FilterSection, path: Path) -> None:
     """Check that a folder given as a model is that of a finished run."""
     if path.is_dir():
-        from ...pools.clip_model import model_of_run
-
         with _refusing(study, location, f"filter {section.use}: "):
             model_of_run(path)
 

@@ -166,6 +166,20 @@ def _sections(
             yield here, member
 
 
+class TruthSection(_Section):
+    """[truth]: filters held one by one against the pool's planted truth; nothing is trained."""
+
+    filters: list[Member] = Field(
+        default_factory=list,
+        description="filters, or groups of them",
+        examples=['filters = [{ use = "exact_dedup" }]'],
+    )
+
+    def sections(self) -> Iterator[tuple[Location, FilterSection]]:
+        """Yield the filters, those of groups too, with where they stand below the section."""
+        return _sections(("filters",), self.filters)
+
+
 class ShardsSection(_Section):
     """[shards]: the WebDataset shards made of each dataset."""
 
@@ -245,6 +259,7 @@ class Study(_Section):
     pool: PoolSection
     assets: AssetsSection = Field(default_factory=lambda: AssetsSection.model_validate({}))
     dataset: list[DatasetSection] = Field(min_length=1)
+    truth: TruthSection = Field(default_factory=lambda: TruthSection.model_validate({}))
     shards: ShardsSection = Field(default_factory=lambda: ShardsSection.model_validate({}))
     train: TrainSection = Field(default_factory=lambda: TrainSection.model_validate({}))
     evaluate: EvaluateSection = Field(default_factory=lambda: EvaluateSection.model_validate({}))
@@ -303,8 +318,8 @@ class Study(_Section):
         """Return a dataset by name."""
         return next(dataset for dataset in self.dataset if dataset.name == name)
 
-    def filters_of(self, dataset: DatasetSection) -> list[Node]:
-        """Return a dataset's filters; ``run:NAME`` and relative files are replaced by full paths.
+    def filters_of(self, dataset: DatasetSection | TruthSection) -> list[Node]:
+        """Return a section's filters; ``run:NAME`` and relative files are replaced by full paths.
 
         Their titles are as the file has them, so records are alike in any folder.
         """
@@ -339,9 +354,10 @@ class Study(_Section):
         values = (section.model_extra or {}).values()
         return [value.removeprefix(RUN) for value in values if _is_run(value)]
 
-    def runs_needed(self, dataset: DatasetSection) -> list[str]:
-        """Return the datasets whose runs a dataset's filters score with, each once."""
-        return list(dict.fromkeys(n for _, f in dataset.sections() for n in self.runs_named(f)))
+    def runs_needed(self, dataset: DatasetSection | TruthSection) -> list[str]:
+        """Return the datasets whose runs a section's filters score with, each once."""
+        named = [name for _, section in dataset.sections() for name in self.runs_named(section)]
+        return list(dict.fromkeys(named))
 
     def subset_path(self, dataset: str) -> Path:
         """The subset file of a dataset."""

@@ -113,6 +113,27 @@ def select(study: Study, name: str) -> dict[str, Any]:
         }
 
 
+def hold_against_truth(study: Study) -> dict[str, Any]:
+    """Run filters one by one over the pool and hold what they keep against the planted truth."""
+    from ...filters import run_filters
+
+    rows: list[dict[str, Any]] = []
+    unread = 0
+    with Pool.open(study.pool_path, **limits(study)) as pool:
+        for node in study.filters_of(study.truth):
+            chosen = run_filters(pool, [node])
+            unread = max(unread, chosen.unreadable.count if chosen.unreadable else 0)
+            rows.append({
+                "filter": node.label(),
+                "size": len(chosen.uids),
+                "share": chosen.kept / chosen.total,
+                "funnel": chosen.funnel(),
+                "seconds": round(chosen.seconds, 2),
+                **_judge(pool, chosen.uids),
+            })  # fmt: skip
+    return {"rows": rows, UNREADABLE: unread}
+
+
 def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
     """Hold a selection against the planted truth; samples without one are not judged."""
     everything = _defects(pool, "true")

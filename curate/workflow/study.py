@@ -19,7 +19,7 @@ from ...progress import say
 from ..engine import open_engine
 from . import stages
 from .checks import check_inputs
-from .config import RUN, DatasetSection, Study
+from .config import RUN, DatasetSection, Study, TruthSection
 from .scheduler import Record, Scheduler, Task, exclusive_folder
 from .summary import summarise
 
@@ -124,6 +124,8 @@ def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
         for seed in study.train.seeds:
             tasks.append(_train_task(study, dataset.name, seed))
             tasks.append(_evaluate_task(study, dataset.name, seed, evaluation))
+    if study.truth.filters:
+        tasks.append(_truth_task(study))
     return tasks
 
 
@@ -148,6 +150,17 @@ def _filter_task(study: Study, dataset: DatasetSection) -> Task:
                   "files": _digests_of_files(study, dataset)},
         outputs=(study.subset_path(name),), exclusive="pool", label=f"filter {name}",
         pace=f"filter {' '.join(sorted(spec.use for spec in leaves_of(nodes)))}",
+    )  # fmt: skip
+
+
+def _truth_task(study: Study) -> Task:
+    truth, first = study.truth, study.train.seeds[0]
+    needed = [f"train-{other}-seed{first}" for other in study.runs_needed(truth)]
+    return Task(
+        "truth", "filter", stages.hold_against_truth, (study,), ("pool", *needed),
+        settings={"filters": [node.label() for node in study.filters_of(truth)],
+                  "files": _digests_of_files(study, truth)},
+        exclusive="pool", label="filters against the truth", pace="truth",
     )  # fmt: skip
 
 
@@ -185,7 +198,7 @@ def _evaluate_task(study: Study, name: str, seed: int, evaluation: list[Evaluati
     )  # fmt: skip
 
 
-def _digests_of_files(study: Study, dataset: DatasetSection) -> list[str]:
+def _digests_of_files(study: Study, dataset: DatasetSection | TruthSection) -> list[str]:
     """Return the digests of all files the filters use, so that an edit runs them again.
 
     Runs of the study itself are none of them: they count as stages that the filters need.

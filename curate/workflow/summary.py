@@ -51,6 +51,7 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
             for task in tasks
         ],
         "datasets": rows,
+        "truth": _against_truth(records),
         "best": rows[0]["name"],
         "verdict": verdict(rows, tasks),
     }  # fmt: skip
@@ -117,6 +118,22 @@ def _all_at_chance(rows: list[dict[str, Any]], tasks: list[Task]) -> bool:
         if any(gain > limit * error for gain, error in zip(gains, errors, strict=True)):
             return False
     return True
+
+
+def _against_truth(records: dict[str, Record]) -> list[dict[str, Any]]:
+    """Return what filters that were not trained on keep of the planted truth, best first."""
+    if "truth" not in records:
+        return []
+    rows: list[dict[str, Any]] = records["truth"].result["rows"]
+    mean = {row["filter"]: _harmonic(row["precision"], row["recall"]) for row in rows}
+    return sorted(rows, key=lambda row: (-mean[row["filter"]], row["filter"]))
+
+
+def _harmonic(precision: float | None, recall: float | None) -> float:
+    """Return the harmonic mean of both, which is high only where both are."""
+    if not precision or not recall:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
 
 
 def _row(study: Study, name: str, tasks: list[Task], records: dict[str, Record]) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def train(rows: Floats, count: int, iterations: int, seed: int) -> Floats:
     try:
         import faiss
     except ImportError:
-        raise MissingError("clusters need faiss: pip install faiss-cpu") from None
+        raise MissingError(
+            "clusters need faiss, which is not installed: pip install -e '.[clusters]'"
+        ) from None
     found = faiss.Kmeans(
         rows.shape[1], count, niter=iterations, seed=seed, spherical=True,
         min_points_per_centroid=1, max_points_per_centroid=max(1, len(rows)),

@@ -4,9 +4,11 @@ Each prints the medians and the ratio pair by pair, so that a comparison holds w
 machine's speed drifts. They assert that both did the same work, never how long it took.
 """
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +61,22 @@ def steady_rate():
         return (many - few) / (times[1] - times[0])
 
     return steady_rate
+
+
+@pytest.fixture
+def timed() -> Callable[[list[str], Path], tuple[float, float, float]]:
+    def timed(command: list[str], log: Path) -> tuple[float, float, float]:
+        """Run a command; return wall and CPU seconds, and megabytes."""
+        started = time.perf_counter()
+        with log.open("wb") as file:
+            actions = [
+                (os.POSIX_SPAWN_DUP2, file.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, file.fileno(), 2),
+            ]
+            child = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+            _, status, used = os.wait4(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, log.read_text(errors="replace")[-2000:]
+        wall = time.perf_counter() - started
+        return wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+    return timed

@@ -13,8 +13,6 @@ import os
 import shlex
 import statistics
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -52,20 +50,8 @@ pytestmark = [
 ]
 
 
-def timed(command: list[str], log: Path) -> tuple[float, float, float]:
-    """Run a command; return wall and CPU seconds, and megabytes."""
-    started = time.perf_counter()
-    with log.open("wb") as file:
-        actions = [(os.POSIX_SPAWN_DUP2, file.fileno(), 1), (os.POSIX_SPAWN_DUP2, file.fileno(), 2)]
-        child = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
-        _, status, used = os.wait4(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, log.read_text(errors="replace")[-2000:]
-    wall = time.perf_counter() - started
-    return wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-
-
 @pytest.mark.parametrize("name", CHOSEN)
-def test_a_baseline_is_the_same_and_takes(name, tmp_path, capsys):
+def test_a_baseline_is_the_same_and_takes(name, timed, tmp_path, capsys):
     text, options = BASELINES[name]
     ours, theirs = tmp_path / "ours.npy", tmp_path / "theirs.npy"
     assets = [f"--asset={asset}" for asset in ASSETS]

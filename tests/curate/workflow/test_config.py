@@ -160,7 +160,7 @@ def test_the_repository_s_own_study_is_valid():
          'filters, or groups of them, in order, e.g. filters = [{ use = "no_filter" }]'),
         ('output = "out"', 'output = "a\\u0000b"', 2, r"study.output is 'a\x00b', expected a path"),
         ("[study]", "home = 'x'\n[study]", 1, "unknown key 'home', expected one of: study, pool, "
-         "assets, dataset, shards, train, evaluate"),
+         "assets, dataset, truth, shards, train, evaluate"),
         ("[study]", "[[study]]", 1, "study is a list of tables, expected a [study] section"),
         ("[[pool.source]]", "[pool]\nmemory = 'much'\n[[pool.source]]", 5, "pool.memory is 'much', "
          "expected a size such as 2GB or a share such as 25%, e.g. memory = \"2GB\""),
@@ -238,6 +238,21 @@ def test_what_is_wrong_in_a_group_is_told_like_elsewhere(write, before, after, m
         load_study(path)
     assert str(error.value).startswith(f"{path}:1")
     assert message in str(error.value)
+
+
+def test_filters_held_against_the_truth_are_checked_like_others(write):
+    truth = '[truth]\nfilters = [\n{ use = "dfn", checkpoint = "run:all" },\n]\n[train]'
+    study = load_study(write(MINIMAL.replace("[train]", truth)))
+    assert study.runs_needed(study.truth) == ["all"]
+    (task,) = [task for task in plan(study, evaluation_tasks(study)) if task.key == "truth"]
+    assert task.needs == ("pool", "train-all-seed0")
+    with pytest.raises(ConfigError) as error:
+        load_study(write(MINIMAL.replace("[train]", truth.replace("run:all", "run:none"))))
+    assert str(error.value).endswith(
+        "truth.filters score with run:none, expected one of the datasets: all, scored"
+    )
+    with pytest.raises(ConfigError, match="unknown filter 'dfm'"):
+        load_study(write(MINIMAL.replace("[train]", truth.replace("dfn", "dfm"))))
 
 
 def test_missing_sections_and_files(write, tmp_path):

@@ -35,6 +35,13 @@ filters = [{ use = "no_filter" }]
 name = "scored"
 filters = [{ use = "clip_score", checkpoint = "run:all", fraction = 0.5 }]
 
+[truth]
+filters = [
+    { use = "exact_dedup" },
+    { use = "dfn", checkpoint = "run:all", fraction = 0.5 },
+    { combine = "minus", filters = [{ use = "no_filter" }, { use = "image_size" }] },
+]
+
 [shards]
 size = 150
 
@@ -121,6 +128,16 @@ def test_it_writes_results_and_a_report(finished):
     assert rows["scored"]["used"]["seconds"] >= rows["all"]["seconds"]["train"]
     page = (folder / "out/report.html").read_text()
     assert "<title>small</title>" in page
+    truth = {row["filter"]: row for row in results["truth"]}
+    assert {name: row["size"] for name, row in truth.items()} == {
+        "exact_dedup": truth["exact_dedup"]["size"],
+        "dfn:checkpoint=run:all,fraction=0.5": 201,
+        "(no_filter minus image_size)": 402,  # all are drawn smaller than the rule asks for
+    }
+    assert 390 < truth["exact_dedup"]["size"] < 402
+    assert truth["(no_filter minus image_size)"]["recall"] == 1.0
+    assert sum(truth["exact_dedup"]["kept_defects"].values()) + 2 == truth["exact_dedup"]["size"]
+    assert "Filters against the truth" in page
     assert "http" + "://" not in page.replace("http://www.w3.org", "")
 
 
