@@ -90,7 +90,8 @@ class Mirror:
         response = self._ask(url, part if (start, end) != (0, size) else {})
         if response.status in (404, 410):
             self.close()
-            raise SourceTrouble(f"answers {response.status}", Consequence.SKIP)
+            gone = ": its keeper may have taken it back" if response.status == 410 else ""
+            raise SourceTrouble(f"answers {response.status}{gone}", Consequence.SKIP)
         self._refuse_status(response, url)
         skip = 0
         if response.status == 206:

@@ -90,7 +90,7 @@ def _ways(release: Release, base: str, source: str) -> str:
     get = f"datacomp get {source} {manifest.name}"
     ways = [("From everywhere at once, checked, resumed", get)]
     if manifest.mirrors:
-        ways.append(("With aria2", f"aria2c {here}{title}.meta4"))
+        ways.append(("With aria2", f"aria2c --seed-time=0 {here}{title}.meta4"))
     if len(manifest.files) <= SHOWN_FILES:
         fetch = f"wget -r -nH --cut-dirs=2 -np {here} && sha256sum -c --quiet {SUMS}"
         ways.append(("With wget", fetch))

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import DatacompError, IntegrityError
+from ...durable import storage_errors
+from ...errors import DatacompError, IntegrityError, StorageError
 from ...progress import say, warn
 from ..getting.spans import both, size_of
 from . import pointer
@@ -89,7 +90,9 @@ class Channel:
         while not self._engine.finished():
             status = self._download.status()
             if status.errc.value():
-                self._engine.drop(self._source, status.errc.message())
+                self._download.status()  # hears of the file that it is about
+                if not self._engine.finished():
+                    self._engine.drop(self._source, status.errc.message())
                 return
             given = status.total_payload_download
             self._source.gave(given - last)
@@ -123,6 +126,20 @@ class Channel:
         elif kind in ("file_error_alert", "hash_failed_alert", "peer_ban_alert"):
             self._source.note(alert.message())
             say(alert.message(), 1)
+            if kind == "file_error_alert":
+                self._stop_if_full(alert)
+
+    def _stop_if_full(self, alert: Any) -> None:
+        """End the whole download where the disk is full: no other source could go on either."""
+        if alert.error.category().name() not in ("system", "generic"):
+            return
+        try:
+            with storage_errors(alert.filename()):
+                raise OSError(alert.error.value(), alert.error.message())
+        except StorageError as error:
+            self._engine.stop(error)
+        except OSError:
+            return
 
     # -- the pointer in the DHT -------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""``datacomp seed`` killed with SIGKILL at any moment: the releases stay, and it seeds again."""
+"""``datacomp seed`` killed at any moment seeds again; a full disk ends a download from peers."""
 
 import random
 import subprocess
@@ -50,3 +50,34 @@ def test_killed_anywhere_it_seeds_again(publish, files, serving, tmp_path):
         options = Options(http=False, lan=True, listen="127.0.0.1:0", peers=(peer,))
         assert get(serving(folder).url, tmp_path / "got", options).whole
     assert len(list((folder / ".state/seed").iterdir())) == 2, "nothing half-written is left"
+
+
+FULL = """
+import resource, sys
+from datacomp.distribution.getting import Options, get
+from datacomp.errors import StorageError
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_500_000, 2_500_000))
+options = Options(http=False, lan=True, listen="127.0.0.1:0", peers=(sys.argv[3],))
+try:
+    get(sys.argv[1], sys.argv[2], options)
+except StorageError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_full_disk_is_told_as_that(publish, files, serving, tmp_path):
+    folder = publish(files)
+    url, got = serving(folder).url, tmp_path / "got"
+    with Seeder(folder, Net("127.0.0.1:0", lan=True)) as seeder:
+        peer = f"127.0.0.1:{seeder.port}"
+        done = subprocess.run(
+            [sys.executable, "-c", FULL, url, str(got), peer],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert "the file would exceed the largest size allowed here" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        options = Options(http=False, lan=True, listen="127.0.0.1:0", peers=(peer,))
+        assert get(url, got, options).whole
+    assert {path.name: path.read_bytes() for path in got.iterdir() if path.is_file()} == files

@@ -3,11 +3,15 @@
 apt-get install aria2 transmission-cli
 """
 
+import html
+import re
+import shlex
 import shutil
 import subprocess
 import threading
 import time
 from urllib.parse import quote
+from urllib.request import urlopen
 
 import pytest
 from datacomp.distribution.torrents import Net, Seeder
@@ -72,6 +76,17 @@ def test_aria2_gets_the_metalink_from_the_mirror(published, tmp_path):
     files, _, server = published
     aria2(tmp_path / "got", "--follow-torrent=false", f"{server.url}versions/1/birds-1.meta4")
     assert same(tmp_path / "got/birds", files)
+
+
+@with_aria2
+def test_the_line_of_the_page_for_aria2_ends(published, tmp_path):
+    files, _, server = published
+    page = urlopen(server.url).read().decode()
+    line = html.unescape(re.search(r"aria2c [^<]+", page)[0])
+    assert line.endswith(f"{server.url}versions/1/birds-1.meta4")
+    subprocess.run(shlex.split(line), cwd=tmp_path, check=True, timeout=SECONDS,
+                   capture_output=True)  # fmt: skip
+    assert same(tmp_path / "birds", files)
 
 
 @with_aria2
