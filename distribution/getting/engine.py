@@ -1,23 +1,19 @@
-"""The download: jobs on one side, sources on the other, and who fetches what.
+"""The download: its threads, and what becomes of what they bring.
 
-Each mirror has a few threads, each of which fetches one file at a time, from the front of the
-list. Peers take from anywhere, so that they have something to give each other. A file changes
-hands where it stands when its source fails or another one could bring it much sooner. It is put
-in its place when its digest is right.
+A file is put in its place when its digest is right; a source that brings wrong bytes, or none, is
+named and bears the consequence.
 """
 
 from __future__ import annotations
 
-import random
 import threading
-import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 from ...progress import say, warn
 from .ipfs import GatewayMirror, is_cid_of
 from .job import Job, Yielded
 from .mirror import PATIENCE, Mirror
+from .queue import Queue
 from .source import Source, Standing
 from .trouble import Consequence, SourceTrouble
 
@@ -29,13 +25,13 @@ if TYPE_CHECKING:
     from .order import Wanted
 
 CONNECTIONS = 3
-WORTH_A_CHANGE = 3.0
-"""Seconds that a change of hands must save."""
-FASTER = 2.0
 
 
 class Engine:
-    """Fetches files from all sources at once. One use: ``add`` sources, then ``run``."""
+    """Fetches files from all sources at once. One use: ``add`` sources, then ``run``.
+
+    ``queue`` knows afterwards what could not be had, and what each source gave.
+    """
 
     def __init__(
         self,
@@ -47,13 +43,9 @@ class Engine:
     ) -> None:
         self._folder, self._layers, self.advance = folder, layers, advance
         self._patience = patience
-        self._lock = threading.Condition(threading.RLock())
-        self._pending = deque(Job(item, folder.partial_of(item)) for item in wanted)
-        self._active: dict[Job, tuple[Source, Callable[[], None], float, int]] = {}
+        self._jobs = [Job(item, folder.partial_of(item)) for item in wanted]
+        self.queue = Queue(self._jobs)
         self._error: BaseException | None = None
-        self._stopped = False
-        self.sources: list[Source] = []
-        self.failed: dict[str, str] = {}
         self._threads: list[threading.Thread] = []
 
     # -- sources ----------------------------------------------------------------------------
@@ -64,7 +56,7 @@ class Engine:
 
     def add_gateway(self, base: str, connections: int = CONNECTIONS) -> Source:
         """Add an IPFS gateway; files are asked for by their CIDs."""
-        cids = {job.wanted.path: job.wanted.cid for job in self._pending if job.wanted.cid}
+        cids = {job.wanted.path: job.wanted.cid for job in self._jobs if job.wanted.cid}
         return self._add_server(
             base, "ipfs", connections, lambda: GatewayMirror(base, cids, self._patience)
         )
@@ -80,7 +72,7 @@ class Engine:
     def add_source(self, name: str, channel: str) -> Source:
         """Add a source whose thread is its own matter."""
         source = Source(name, channel)
-        self.sources.append(source)
+        self.queue.sources.append(source)
         return source
 
     def add_thread(self, target: Callable[..., None], *arguments: object) -> None:
@@ -95,13 +87,13 @@ class Engine:
         self._threads.append(threading.Thread(target=guarded, daemon=True))
 
     def run(self) -> None:
-        """Fetch everything that can be; ``failed`` then says what could not, and why.
+        """Fetch everything that can be.
 
         Raises StorageError where the disk is full, KeyboardInterrupt.
         """
-        for job in self._pending:
+        for job in self._jobs:
             self.advance(job.resume())
-        self._settle()
+        self.queue.settle()
         for thread in self._threads:
             thread.start()
         try:
@@ -118,120 +110,8 @@ class Engine:
 
     def stop(self, error: BaseException) -> None:
         """End the download."""
-        with self._lock:
-            self._error = self._error or error
-            self._stopped = True
-            for _, abort, _, _ in self._active.values():
-                abort()
-            self._lock.notify_all()
-
-    # -- who fetches what -------------------------------------------------------------------
-
-    def take(
-        self, source: Source, abort: Callable[[], None], wait: bool = True, anywhere: bool = False
-    ) -> Job | None:
-        """Return a job for a source; None when there is none left (or now, without ``wait``).
-
-        ``abort`` is called, from any thread, when the job should change hands or all should end.
-        """
-        with self._lock:
-            while not self._stopped and source.standing is not Standing.DROPPED:
-                rest = source.rests_until - time.monotonic()
-                job = None if rest > 0 else self._choose(source, anywhere)
-                if job is not None:
-                    self._pending.remove(job)
-                    job.kept_for = job.wanted_by = None
-                    source.begin()
-                    self._active[job] = (source, abort, time.monotonic(), job.left)
-                    return job
-                if not self._pending:
-                    self._ask_for_change(source)
-                if not wait or not (self._pending or self._active):
-                    break
-                self._lock.wait(0.25)
-            return None
-
-    def _choose(self, source: Source, anywhere: bool) -> Job | None:
-        if not anywhere:
-            return next((job for job in self._pending if self._may(source, job)), None)
-        possible = [job for job in self._pending if self._may(source, job)]
-        return random.choice(possible) if possible else None
-
-    def _may(self, source: Source, job: Job) -> bool:
-        """Tell whether a source may fetch a job: others first, if its bytes were once wrong."""
-        if source.standing is Standing.DROPPED or source in job.banned:
-            return False
-        if job.kept_for not in (None, source):
-            return False
-        return source.standing is Standing.GOOD or not any(
-            other.standing is Standing.GOOD and other not in job.banned for other in self.sources
-        )
-
-    def _ask_for_change(self, source: Source) -> None:
-        """With nothing else to do, take over the job whose end is farthest away."""
-        now = time.monotonic()
-        worst, most = None, WORTH_A_CHANGE
-        for job, (owner, _, since, left) in self._active.items():
-            if owner is source or job.wanted_by is not None or not self._may(source, job):
-                continue
-            rate = (left - job.left) / max(now - since, 0.1)
-            waits = job.left / max(rate, 1.0)
-            if source.rate > FASTER * rate and waits > most and now - since > 1.0:
-                worst, most = job, waits
-        if worst is not None:
-            worst.wanted_by = source
-            self._active[worst][1]()
-
-    def give_back(self, job: Job, last: bool = False) -> None:
-        """Let another source go on with a job: next, or after all others."""
-        with self._lock:
-            self._active.pop(job, None)
-            taker = job.wanted_by
-            job.kept_for = taker if taker and taker.standing is not Standing.DROPPED else None
-            job.wanted_by = None
-            (self._pending.append if last else self._pending.appendleft)(job)
-            self._settle()
-
-    def _settle(self) -> None:
-        """Give up the jobs that no source is left for, and wake everyone."""
-        with self._lock:
-            for job in list(self._pending):
-                if job.kept_for is not None and job.kept_for.standing is Standing.DROPPED:
-                    job.kept_for = None
-                able = [s for s in self.sources if s.standing is not Standing.DROPPED]
-                if all(source in job.banned for source in able):
-                    self._pending.remove(job)
-                    self.failed[job.wanted.path] = _why(job, self.sources)
-            self._lock.notify_all()
-
-    def finished(self) -> bool:
-        """Tell whether there is nothing left to do."""
-        with self._lock:
-            return self._stopped or not (self._pending or self._active)
-
-    def is_whole(self) -> bool:
-        """Tell whether everything was fetched."""
-        with self._lock:
-            return not (self._stopped or self._pending or self._active or self.failed)
-
-    def only_source(self, source: Source) -> bool:
-        """Tell whether what is left can come from this source alone."""
-        with self._lock:
-            owners = {job: owner for job, (owner, *_) in self._active.items()}
-            if any(owner is not source for owner in owners.values()):
-                return False
-            return all(
-                other is source or other.standing is Standing.DROPPED or other in job.banned
-                for job in (*self._pending, *owners)
-                for other in self.sources
-            )
-
-    def drop(self, source: Source, reason: str) -> None:
-        """Ask nothing more of a source, and say why."""
-        with self._lock:
-            source.drop(reason)
-            self._settle()
-        warn(f"{source.name}: {reason}: dropped")
+        self._error = self._error or error
+        self.queue.stop()
 
     # -- a thread of a mirror ---------------------------------------------------------------
 
@@ -242,23 +122,32 @@ class Engine:
             source.gave(amount)
             self.advance(amount)
 
-        while (job := self.take(source, mirror.abort)) is not None:
+        while (job := self.queue.take(source, mirror.abort)) is not None:
             try:
                 job.fetch(mirror, source, tell)
             except Yielded:
                 mirror.close()
-                self.give_back(job)
+                self.queue.give_back(job)
             except SourceTrouble as trouble:
                 self.trouble(source, job, trouble)
-                self.give_back(job, last=True)
+                self.queue.give_back(job, last=True)
             else:
                 self.check(job, source)
         mirror.close()
 
+    # -- what sources do wrong --------------------------------------------------------------
+
+    def drop(self, source: Source, reason: str) -> None:
+        """Ask nothing more of a source, and say why."""
+        with self.queue.lock:
+            source.drop(reason)
+            self.queue.settle()
+        warn(f"{source.name}: {reason}: dropped")
+
     def trouble(self, source: Source, job: Job, trouble: SourceTrouble) -> None:
         """Note what a source did wrong, and say so when that has consequences."""
-        with self._lock:
-            if job.wanted_by is not None or self._stopped:
+        with self.queue.lock:
+            if job.wanted_by is not None or self.queue.stopped:
                 return
             before = source.standing
             if trouble.consequence is Consequence.DROP:
@@ -280,24 +169,20 @@ class Engine:
         if self._is_right(job, source, digest):
             self._folder.put(job.wanted, job.prepared, digest)
             source.files += 1
-            with self._lock:
-                self._active.pop(job, None)
-                self._lock.notify_all()
+            self.queue.done(job)
             return
         layers = self._layers()
         found = job.find_faults(layers)
-        with self._lock:
+        with self.queue.lock:
             if found is None:
-                self._active.pop(job, None)
-                self.failed[job.wanted.path] = "its digests in the manifest contradict each other"
                 job.start_over()
-                self._lock.notify_all()
+                self.queue.done(job, "its digests in the manifest contradict each other")
                 return
             guilty, blocks = found
             for one in guilty:
                 self._convict(one, job, blocks if layers else 0)
             self.advance(-job.left)
-            self.give_back(job)
+            self.queue.give_back(job)
 
     def _is_right(self, job: Job, source: Source, digest: str) -> bool:
         wanted = job.wanted
@@ -315,17 +200,8 @@ class Engine:
         job.banned[source] = f"gave {what}"
         before = source.standing
         source.convict(f"{job.wanted.path}: gave {what}")
-        others = any(s.standing is Standing.GOOD for s in self.sources)
+        others = any(s.standing is Standing.GOOD for s in self.queue.sources)
         if before is Standing.GOOD and others:
             warn(f"{source.name} gave {what} of {job.wanted.path}: dropped")
         else:
             warn(f"{source.name} gave {what} of {job.wanted.path}")
-
-
-def _why(job: Job, sources: list[Source]) -> str:
-    """Write why no source is left for a job."""
-    reasons = [
-        f"{source.name} {job.banned.get(source) or (source.reasons or ['?'])[-1]}"
-        for source in sources
-    ]
-    return "; ".join(reasons) or "no source has it"

@@ -48,15 +48,17 @@ def fetch(
             engine.add_gateway(base, options.connections)
         if options.bittorrent:
             _add_peers(engine, folder, order, options)
-        if not engine.sources:
+        if not engine.queue.sources:
             raise UsageError(f"{order.title}: no source to get it from; name a --mirror")
         engine.run()
     for wanted in link_same(folder, twins):
-        engine.failed[wanted.path] = "has the same bytes as another file that could not be fetched"
-    report.failed = dict(sorted(engine.failed.items()))
+        engine.queue.failed[wanted.path] = (
+            "has the same bytes as another file that could not be fetched"
+        )
+    report.failed = dict(sorted(engine.queue.failed.items()))
     report.fetched_files = len(missing) - len(report.failed)
-    report.sources = [source.to_dict() for source in engine.sources]
-    for source in engine.sources:
+    report.sources = [source.to_dict() for source in engine.queue.sources]
+    for source in engine.queue.sources:
         report.channels[source.channel] = report.channels.get(source.channel, 0) + source.bytes
 
 

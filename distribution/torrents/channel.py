@@ -63,7 +63,8 @@ class Channel:
         patience: float,
         manifest: Manifest | None = None,
     ) -> None:
-        self._engine, self._source, self._folder = engine, source, folder
+        self._engine, self._queue = engine, engine.queue
+        self._source, self._folder = source, folder
         self._torrent, self._net, self._peers = torrent, net, peers
         self._patience, self._manifest = patience, manifest
         self._asked, self._answered = 0.0, net.lan or manifest is None
@@ -87,11 +88,11 @@ class Channel:
     def _loop(self) -> None:
         heard = saved = time.monotonic()
         last = 0
-        while not self._engine.finished():
+        while not self._queue.finished():
             status = self._download.status()
             if status.errc.value():
                 self._download.status()  # hears of the file that it is about
-                if not self._engine.finished():
+                if not self._queue.finished():
                     self._engine.drop(self._source, status.errc.message())
                 return
             given = status.total_payload_download
@@ -113,11 +114,11 @@ class Channel:
             time.sleep(TICK)
 
     def _stop(self) -> None:
-        if not self._engine.finished():
+        if not self._queue.finished():
             self._give_back(self._claims)
         for claim in self._claims:
-            self._engine.give_back(claim.job)
-        self._download.close(keep=not self._engine.is_whole())
+            self._queue.give_back(claim.job)
+        self._download.close(keep=not self._queue.is_whole())
 
     def _alert(self, alert: Any) -> None:
         kind = type(alert).__name__
@@ -170,7 +171,7 @@ class Channel:
     # -- claims -----------------------------------------------------------------------------
 
     def _alone(self) -> bool:
-        return self._engine.only_source(self._source)
+        return self._queue.only_source(self._source)
 
     def _claim(self, status: Any) -> None:
         """Take on files, when there is a peer to get them from."""
@@ -178,13 +179,13 @@ class Channel:
             return
         want = max(AHEAD_BYTES, self._source.rate * AHEAD_SECONDS)
         while self._alone() or sum(claim.job.left for claim in self._claims) < want:
-            job = self._engine.take(self._source, lambda: None, wait=False, anywhere=True)
+            job = self._queue.take(self._source, lambda: None, wait=False, anywhere=True)
             if job is None:
                 return
             part = self._download.part(job.wanted.path)
             if part is None or part.size != job.wanted.size:
                 job.banned[self._source] = "has no such file in its torrent"
-                self._engine.give_back(job)
+                self._queue.give_back(job)
                 continue
             if job.wanted.sha256 is None and job.left < job.wanted.size:
                 # Only the torrent tells what is right, and only of what came through it.
@@ -249,4 +250,4 @@ class Channel:
                 there = []
             self._engine.advance(size_of(there) - job.elsewhere)
             job.receive(part.place, there, self._source)
-            self._engine.give_back(job)
+            self._queue.give_back(job)
