@@ -40,13 +40,13 @@ def check_sets(data: Path | str, tasks: Sequence[Task]) -> list[Checked]:
     found: list[Checked] = []
     for task in tasks:
         try:
-            found.append(_check(Path(data), open_evalset(data, task)))
+            found.append(_check(data, open_evalset(data, task)))
         except (DatacompError, OSError) as error:
             found.append(Checked(task.key, error=str(error)))
     return found
 
 
-def _check(data: Path, evalset: EvalSet) -> Checked:
+def _check(data: Path | str, evalset: EvalSet) -> Checked:
     task = evalset.task
     evalset.check_count()
     items = evalset.puzzles() if task.family == "winogavil" else evalset.samples()
@@ -57,8 +57,10 @@ def _check(data: Path, evalset: EvalSet) -> Checked:
             if isinstance(item, Flawed):
                 flawed += 1
                 first = first or f"{item.key}: {item.reason}"
+    evalset.check_count()  # a remote set could not be counted before
     digest = evalset.digest()
     known = digests.verify(data, task, digest)
     if not known:
         digests.record(data, task, digest)
+    digests.remember(data, evalset, digest)
     return Checked(task.key, task.size, flawed, first, digest, known)

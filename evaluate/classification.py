@@ -47,7 +47,10 @@ def classify(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Classifie
     for samples, embedded in embedder.images(evalset, aside):
         labels = np.array([sample.label for sample in samples])
         metadata = np.array([sample.metadata for sample in samples], np.float64)
-        parts.append(classified(logits(embedded, classifier), labels, metadata))
+        scores = logits(embedded, classifier)
+        if embedder.witness is not None:
+            embedder.witness.classified(samples, scores / LOGIT_SCALE)
+        parts.append(classified(scores, labels, metadata))
     if not parts:
         raise DataError(f"{evalset.path}: not one usable sample ({aside.count} set aside)")
     return Classified(

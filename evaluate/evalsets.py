@@ -14,88 +14,139 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
-from ..durable import digest, sha256_file
-from ..errors import DataError, MissingError, UnsafeInputError
+from ..durable import digest
+from ..errors import DataError, MissingError
+from ..pools.ranges import open_ranges
 from ..progress import track
 from . import parquet_sets, tar_sets
+from .places import (
+    MAX_NSHARDS_BYTES,
+    NSHARDS,
+    LocalFolder,
+    SetFolder,
+    find_set,
+    first_place,
+)
 from .samples import Flawed, Puzzle, Sample, lines
+from .stream import sha256_of
 from .tasks import CLASSIFYING, Task, find_folder, folder_names
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
+TYPE = "dataset_type.txt"
 MAX_TEXT_BYTES = 16 << 20
 MAX_SHARDS = 100_000
 NAMED = 5
 
+Item = TypeVar("Item")
+
+
+@dataclass
+class Passed:
+    """What reading a set has told on the way: SHA-256 of the files by place, samples."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    samples: int | None = None
+
 
 @dataclass(frozen=True)
 class EvalSet:
-    """A task's data, opened: its texts are read, its files are known to be there."""
+    """A task's data, opened: its texts are read, its files are known.
+
+    ``path`` and ``shards`` are paths or URLs.
+    """
 
     task: Task
-    path: Path
+    path: str
     classnames: tuple[str, ...]
     templates: tuple[str, ...]
-    shards: tuple[Path, ...]
+    shards: tuple[str, ...]
+    passed: Passed = field(default_factory=Passed, compare=False, repr=False)
 
     def digest(self) -> str:
-        """Return the SHA-256 that stands for all of it; reads every file once."""
-        shards = track(self.shards, f"reading {self.task.key}", len(self.shards), "shards")
+        """Return the SHA-256 that stands for all of it; reads the files that were not read yet."""
+        left = [shard for shard in self.shards if shard not in self.passed.digests]
+        for shard in track(left, f"reading {self.task.key}", len(left), "shards"):
+            self.passed.digests[shard] = sha256_of(shard)
         return digest(
             {
                 "family": self.task.family,
                 "classnames": self.classnames,
                 "templates": self.templates,
-                "shards": [sha256_file(shard) for shard in shards],
+                "shards": [self.passed.digests[shard] for shard in self.shards],
             }
         )
 
-    def count(self) -> int:
-        """Return how many samples there are, usable or not; reads headers only."""
-        return self._files().count(self.shards)
+    def stamps(self) -> str:
+        """Return a digest of texts, names, sizes and times of change; no file is read."""
+        files: list[tuple[str, int, str]] = []
+        for shard in self.shards:
+            file = open_ranges(shard)
+            files.append((shard.removeprefix(self.path), file.size, file.version))
+            file.close()
+        return digest([self.task.family, self.classnames, self.templates, files])
 
     def check_count(self) -> None:
-        """Raise DataError for another number of samples than the task has."""
-        found = self.count()
-        if found != self.task.size:
+        """Raise DataError for another number of samples than the task has.
+
+        Reads headers only; remote sets are counted while they are read, so not before.
+        """
+        found = self.passed.samples
+        found = self._files().count(self.shards) if found is None else found
+        if found is not None and found != self.task.size:
             raise DataError(
                 f"{self.path}: {found:,} samples, task {self.task.key} has {self.task.size:,}; "
                 "its score would be another; fetch the evaluation set again"
             )
 
     def samples(self) -> Iterator[Sample | Flawed]:
-        """Yield the samples in the order of the files.
+        """Yield the samples in the order of the files, each file read once.
 
         A sample without an image or captions is yielded as Flawed. Raises DataError for a
         broken file, for a label that fits no class and for other metadata than the task's:
         then the set itself is wrong.
         """
-        return self._files().samples(self.shards, self.task, len(self.classnames))
+        found = self._files().samples(
+            self.shards, self.task, len(self.classnames), self.passed.digests
+        )
+        yield from self._counted(found)
 
     def puzzles(self) -> Iterator[Puzzle | Flawed]:
         """Yield the puzzles of WinoGAViL; as :meth:`samples`."""
-        return parquet_sets.puzzles(self.shards)
+        yield from self._counted(parquet_sets.puzzles(self.shards, self.passed.digests))
+
+    def _counted(self, items: Iterator[Item]) -> Iterator[Item]:
+        number = 0
+        for item in items:
+            number += 1
+            yield item
+        self.passed.samples = number
 
     def _files(self) -> ModuleType:
-        return parquet_sets if self.shards[0].suffix == ".parquet" else tar_sets
+        return parquet_sets if self.shards[0].endswith(".parquet") else tar_sets
 
 
 def open_evalset(data: Path | str, task: Task) -> EvalSet:
     """Open a task's folder in ``data`` and check everything but the files' insides.
 
-    Raises MissingError for what is not there and DataError, naming file and line, for class
-    names or templates that cannot be used.
+    ``data`` is a folder, a URL or ``hub``. Raises MissingError for what is not there and
+    DataError, naming file and line, for class names or templates that cannot be used.
     """
-    folder = find_folder(data, task)
+    return open_set(find_set(data, task), data, task)
+
+
+def open_set(folder: SetFolder | None, data: Path | str, task: Task) -> EvalSet:
+    """Open the folder that was found in ``data``, None for nothing; see :func:`open_evalset`."""
     if folder is None:
         raise MissingError(
-            f"no data of task {task.key}: there is no folder {Path(data) / folder_names(task)[0]}"
+            f"no data of task {task.key}: there is no folder {first_place(data, task)}"
         )
-    return open_folder(folder, task)
+    return _open(folder, task)
 
 
 def check_evalsets(data: Path | str, tasks: Sequence[Task]) -> None:
@@ -114,7 +165,7 @@ def check_evalsets(data: Path | str, tasks: Sequence[Task]) -> None:
         open_evalset(data, task)
 
 
-def absence(data: Path, absent: Sequence[Task], asked: int) -> str:
+def absence(data: Path | str, absent: Sequence[Task], asked: int) -> str:
     """Say in one line which of the tasks asked for have no folder in ``data``."""
     named = ", ".join(folder_names(task)[0] for task in absent[:NAMED])
     more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
@@ -125,51 +176,61 @@ def absence(data: Path, absent: Sequence[Task], asked: int) -> str:
 
 def open_folder(path: Path | str, task: Task) -> EvalSet:
     """Open a task's data in a folder of any name; see :func:`open_evalset`."""
-    path = Path(path)
-    if not path.is_dir():
+    if not Path(path).is_dir():
         raise MissingError(f"no data of task {task.key}: there is no folder {path}")
+    return _open(LocalFolder(path), task)
+
+
+def _open(folder: SetFolder, task: Task) -> EvalSet:
     if task.family in ("retrieval", "winogavil"):
-        files = _parquet_files(path, task)
+        files = _parquet_files(folder, task)
         if files:
-            return EvalSet(task, path, (), (), files)
-    _check_family(path, task)
-    shards = _shards(path)
+            return EvalSet(task, folder.place, (), (), files)
+    _check_family(folder, task)
+    shards = _shards(folder)
     if task.family not in CLASSIFYING:
-        return EvalSet(task, path, (), (), shards)
-    return EvalSet(task, path, _classnames(path, task), _templates(path), shards)
+        return EvalSet(task, folder.place, (), (), shards)
+    names, templates = _classnames(folder, task), _templates(folder)
+    return EvalSet(task, folder.place, names, templates, shards)
 
 
-def _parquet_files(path: Path, task: Task) -> tuple[Path, ...]:
-    files = tuple(sorted(path.glob("*.parquet")))
+def _parquet_files(folder: SetFolder, task: Task) -> tuple[str, ...]:
+    files = folder.parquet()
     if not files and task.family == "winogavil":
-        raise MissingError(f"{path}: no .parquet files in it; fetch the evaluation set again")
+        raise MissingError(
+            f"{folder.place}: no .parquet files in it; fetch the evaluation set again"
+        )
     return files
 
 
-def _check_family(path: Path, task: Task) -> None:
-    file = path / "dataset_type.txt"
-    found = _read_text(file).strip().lower() if file.exists() else "classification"
+def _check_family(folder: SetFolder, task: Task) -> None:
+    data = folder.fetch(TYPE, MAX_TEXT_BYTES)
+    text = "classification" if data is None else _decoded(data, folder.file(TYPE))
+    found = text.strip().lower()
     needed = "classification" if task.family in CLASSIFYING else task.family
     # Faces have several labels in their metadata, whatever the file calls that.
     if found != needed and not (task.family == "faces" and found == "multilabel"):
-        raise DataError(f"{file}: type is {found[:40]!r}, task {task.key} needs {needed!r}")
+        raise DataError(
+            f"{folder.file(TYPE)}: type is {found[:40]!r}, task {task.key} needs {needed!r}"
+        )
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
-    file = path / "test" / "nshards.txt"
-    text = _read_text(file).strip()
+def _shards(folder: SetFolder) -> tuple[str, ...]:
+    text = _read_text(folder, NSHARDS, MAX_NSHARDS_BYTES).strip()
     if not (re.fullmatch(r"[0-9]{1,9}", text) and 1 <= int(text) <= MAX_SHARDS):
-        raise DataError(f"{file}: {text[:20]!r}, expected the number of tars")
-    shards = tuple(path / "test" / f"{number}.tar" for number in range(int(text)))
-    for shard in shards:
-        if not shard.is_file():
-            raise MissingError(f"{shard} is not there ({file.name} says {text}); fetch it again")
-    return shards
+        raise DataError(f"{folder.file(NSHARDS)}: {text[:20]!r}, expected the number of tars")
+    names = [f"test/{number}.tar" for number in range(int(text))]
+    for name in names:
+        if not folder.has(name):
+            raise MissingError(
+                f"{folder.file(name)} is not there (nshards.txt says {text}); fetch it again"
+            )
+    return tuple(folder.file(name) for name in names)
 
 
-def _classnames(path: Path, task: Task) -> tuple[str, ...]:
-    file = path / CLASSNAMES
-    names = lines(_read_text(file))
+def _classnames(folder: SetFolder, task: Task) -> tuple[str, ...]:
+    file = folder.file(CLASSNAMES)
+    names = lines(_read_text(folder, CLASSNAMES))
     if not any(names):
         raise DataError(f"{file}: no class names in it")
     blank = [number for number, name in enumerate(names, 1) if not name]
@@ -185,9 +246,9 @@ def _classnames(path: Path, task: Task) -> tuple[str, ...]:
     return names
 
 
-def _templates(path: Path) -> tuple[str, ...]:
-    file = path / TEMPLATES
-    templates = lines(_read_text(file))
+def _templates(folder: SetFolder) -> tuple[str, ...]:
+    file = folder.file(TEMPLATES)
+    templates = lines(_read_text(folder, TEMPLATES))
     if not any(templates):
         raise DataError(f"{file}: no templates in it")
     for number, template in enumerate(templates, 1):
@@ -196,12 +257,15 @@ def _templates(path: Path) -> tuple[str, ...]:
     return templates
 
 
-def _read_text(file: Path) -> str:
-    if not file.is_file():
-        raise MissingError(f"{file} is not there; fetch the evaluation set again")
-    if file.stat().st_size > MAX_TEXT_BYTES:
-        raise UnsafeInputError(f"{file}: over {MAX_TEXT_BYTES:,} bytes")
+def _read_text(folder: SetFolder, name: str, limit: int = MAX_TEXT_BYTES) -> str:
+    data = folder.fetch(name, limit)
+    if data is None:
+        raise MissingError(f"{folder.file(name)} is not there; fetch the evaluation set again")
+    return _decoded(data, folder.file(name))
+
+
+def _decoded(data: bytes, file: str) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return data.decode("utf-8")
     except UnicodeDecodeError:
         raise DataError(f"{file}: not UTF-8 text") from None

@@ -82,6 +82,6 @@ def _question(evalset: EvalSet, question: str) -> tuple[tuple[str, ...], tuple[s
             line.removeprefix(f"{question}:") for line in lines if line.startswith(f"{question}:")
         )
         if not own:
-            raise DataError(f"{evalset.path / file}: no line begins with '{question}:'")
+            raise DataError(f"{evalset.path}/{file}: no line begins with '{question}:'")
         parts.append(own)
     return parts[0], parts[1]

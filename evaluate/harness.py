@@ -1,7 +1,7 @@
 """The evaluation: one model, task after task, each result durable at once.
 
-Without an engine one process does it all, with the model loaded once; with one, its workers take
-a task each, and each worker loads the model once.
+One process does it, with the model loaded once; or an engine spreads the tasks over its workers,
+a task each, and each worker loads the model once. The results are the same.
 """
 
 from __future__ import annotations
@@ -10,39 +10,29 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..durable import append_line
-from ..errors import DatacompError, DataError, MissingError, StorageError, UsageError
+from ..errors import DatacompError, MissingError, StorageError, UsageError
 from ..pools.clip_model import ModelSpec
 from ..pools.engine import Engine
 from ..progress import say, warn
-from .classification import evaluate_classification
-from .digests import record, verify
-from .embedding import Embedder, Outcome, SetAside
-from .evalsets import EvalSet, absence, open_evalset
-from .faces import evaluate_faces
-from .fairness import evaluate_fairness
-from .results import Result, read_results
-from .retrieval import evaluate_retrieval
-from .tasks import Task, find_folder, load_suites
-from .versions import library_versions
+from . import digests
+from .corruptions import Corruption
+from .evalsets import EvalSet, absence, open_set
+from .keeping import kept_folder
+from .kept import KeptEmbedder, open_kept
+from .measuring import Loaded, Measured, Measurement, measure, measure_apart
+from .places import SetFolder, find_set
+from .provenance import is_same, model_provenance, results_of, task_provenance
+from .results import Result
+from .suite_progress import SuiteProgress
+from .tasks import Task, is_url
 from .vision.backbone import VisionSpec
 from .vision.probes import PROBES
-from .wilds import evaluate_wilds
-from .winogavil import evaluate_winogavil
-
-FAMILIES = {
-    "classification": evaluate_classification,
-    "wilds": evaluate_wilds,
-    "fairness": evaluate_fairness,
-    "faces": evaluate_faces,
-    "retrieval": evaluate_retrieval,
-    "winogavil": evaluate_winogavil,
-}
+from .witness import WITNESSED, Witness
 
 
 @dataclass
@@ -59,6 +49,14 @@ class Evaluation:
         return sum(result.set_aside for result in self.results)
 
 
+@dataclass(frozen=True)
+class Examination:
+    """What shall be made of the mistakes on a task, and whether it is there already."""
+
+    make: Callable[[EvalSet, Witness, Result], None]
+    is_made: Callable[[Task], bool]
+
+
 def evaluate(
     model: ModelSpec | VisionSpec,
     data: Path | str,
@@ -66,16 +64,20 @@ def evaluate(
     output: Path | str,
     *,
     probe: str | None = None,
+    corruption: Corruption | None = None,
     device: str = "auto",
     precision: str = "fp32",
     workers: int | None = None,
     batch_size: int = 64,
+    keep: Path | str | None = None,
+    examine: Examination | None = None,
     engine: Engine | None = None,
 ) -> Evaluation:
     """Evaluate ``tasks`` and append each result to ``output`` as one line of JSON.
 
-    Zero-shot, or with a ``probe`` (knn, linear) of the image features; then only tasks with
-    class labels are measured.
+    ``data`` is a folder of evaluation sets, its URL, or ``hub``. Zero-shot, or with a ``probe``
+    (knn, linear) of the image features; then only tasks with class labels are measured. With a
+    ``corruption`` every image is corrupted first. ``keep`` is a folder for the embeddings.
 
     A task that ``output`` already holds for the same model, data and version is skipped; a
     task that fails is named in ``failed`` and does not stop the others. The lines are in the
@@ -87,149 +89,183 @@ def evaluate(
     if workers < 1 or batch_size < 1:
         raise UsageError("workers and batch size are at least 1")
     tasks = _measurable(model, tasks, probe)
-    data, output = Path(data), Path(output)
-    if not data.is_dir():
+    if probe is not None and examine is not None:
+        raise UsageError("a probe has no confusions to show; leave out the pages or the probe")
+    output = Path(output)
+    if not is_url(data) and not Path(data).is_dir():
         raise MissingError(f"no evaluation sets at {data}: no such folder")
     if output.is_dir():
         raise UsageError(f"{output}: is a folder, expected a file for the results")
-    identity = model.identity(precision)
-    done = _results_of(output, identity)
+    named = model_provenance(
+        model.identity(precision), None if corruption is None else str(corruption)
+    )
+    done = results_of(output, named)
     evaluation = Evaluation()
     present = _present(data, tasks, evaluation)
-    loaded = _Loaded(model, device, precision, workers, batch_size)
+    loaded = Loaded(model, device, precision, workers, batch_size, corruption)
+    with SuiteProgress([task for task, _ in present]) as progress:
 
-    def jobs() -> Iterator[_Job]:
-        for task in present:
-            try:
-                evalset = open_evalset(data, task)
-                provenance = _provenance(task, _pinned(data, evalset), identity, probe)
-            except (DatacompError, OSError) as error:
-                _fail(evaluation, task, error)
-                continue
-            earlier = done.get(task.key)
-            if earlier is not None and _same(earlier.provenance, provenance):
-                say(f"{task.key}: done before", level=1)
-                evaluation.results.append(earlier)
-                evaluation.skipped.append(task.key)
-                continue
-            yield _Job(loaded, data, task, provenance)
+        def jobs() -> Iterator[Measurement]:
+            for task, folder in present:
+                try:
+                    evalset = open_set(folder, data, task)
+                    job = Measurement(
+                        evalset, data, named, probe, None if keep is None else Path(keep),
+                        examine is not None and task.family in WITNESSED, loaded,
+                    )  # fmt: skip
+                    earlier = done.get(task.key)
+                    if earlier is not None and not _is_earlier(earlier, job):
+                        earlier = None
+                    if earlier is None and (task.key, task.version) not in digests.recorded(data):
+                        evalset.check_count()  # before a model is loaded for it
+                except (DatacompError, OSError) as error:
+                    _fail(evaluation, task, str(error))
+                    progress.skip(task)
+                    continue
+                if earlier is not None and not _wants_more(job, examine):
+                    say(f"{task.key}: done before", level=1)
+                    evaluation.results.append(earlier)
+                    evaluation.skipped.append(task.key)
+                    progress.skip(task)
+                    continue
+                yield job
 
-    if engine is None:
-        embedder = functools.cache(loaded.embedder)
-        measured = (_measure(job, embedder()) for job in jobs())
-    else:
-        engine.require("train", "torch", "open_clip")
-        engine.reach(data, model.checkpoint)
-        measured = engine.map(_measure_apart, jobs(), gpu=device != "cpu")
-    for found in measured:
-        _keep(found, output, evaluation)
+        if engine is None:
+            embedder = functools.cache(lambda: loaded.embedder(progress))
+            measured = (measure(job, embedder()) for job in jobs())
+        else:
+            engine.require("train", "torch", "open_clip")
+            _reach(engine, data, model, keep)
+            measured = engine.map(measure_apart, jobs(), gpu=device != "cpu")
+        for found in measured:
+            if engine is not None:
+                progress.begin(found.task)
+                progress.end()
+            _take(found, data, output, done.get(found.task.key), evaluation)
+            if found.result is not None and found.witness is not None and examine is not None:
+                examine.make(found.evalset, found.witness, found.result)
     order = {task.key: place for place, task in enumerate(tasks)}
     evaluation.results.sort(key=lambda result: order[result.key])
     return evaluation
 
 
-def _present(data: Path, tasks: Sequence[Task], evaluation: Evaluation) -> Sequence[Task]:
-    """Return the tasks that have a folder; say once which have not."""
-    absent = [task for task in tasks if find_folder(data, task) is None]
+def recompute(
+    kept: Path | str,
+    output: Path | str,
+    patterns: Sequence[str] = (),
+    probe: str | None = None,
+) -> Evaluation:
+    """Compute the metrics of embeddings kept in the folder ``kept`` again, without their model.
+
+    Results are those of the model they are of. Raises as :func:`evaluate` and
+    :func:`~datacomp.evaluate.kept.open_kept` do.
+    """
+    output = Path(output)
+    evaluation = Evaluation()
+    for evalset in open_kept(kept, patterns):
+        task = evalset.task
+        if probe is not None and task.family != "classification":
+            continue
+        named = {
+            key: evalset.provenance[key]
+            for key in ("model", "model_config", "checkpoint", "precision", "image_size",
+                        "corruption")
+            if key in evalset.provenance
+        }  # fmt: skip
+        done = results_of(output, named).get(task.key)
+        provenance = task_provenance(task, evalset.digest(), named, probe)
+        if done is not None and is_same(done.provenance, provenance):
+            evaluation.results.append(done)
+            evaluation.skipped.append(task.key)
+            continue
+        job = Measurement(evalset, None, named, probe)
+        _take(measure(job, KeptEmbedder(evalset)), None, output, None, evaluation)
+    return evaluation
+
+
+def _present(
+    data: Path | str, tasks: Sequence[Task], evaluation: Evaluation
+) -> list[tuple[Task, SetFolder | None]]:
+    """Return the tasks with their folders; say once which have none."""
+    found = [(task, find_set(data, task)) for task in tasks]
+    absent = [task for task, folder in found if folder is None]
     if len(absent) < 2:
-        return tasks
+        return found
     text = absence(data, absent, len(tasks))
     if len(absent) == len(tasks):
         raise MissingError(text)
     warn(text)
     for task in absent:
         evaluation.failed[task.key] = f"there is no folder of it in {data}"
-    return [task for task in tasks if task not in absent]
+    return [(task, folder) for task, folder in found if folder is not None]
 
 
-def _pinned(data: Path, evalset: EvalSet) -> str:
-    """Return the digest of a set, checked against the one recorded the first time."""
+def _is_earlier(earlier: Result, job: Measurement) -> bool:
+    """Tell whether an earlier result is of the same data; a set that changed is refused."""
+    assert job.data is not None
+    digest = digests.seen(job.data, job.evalset)
+    if digest is None:
+        digest = job.evalset.digest()
+        _pin(job.data, job.evalset)
+    digests.verify(job.data, job.evalset.task, digest)
+    now = task_provenance(job.evalset.task, digest, job.named, job.probe)
+    return is_same(earlier.provenance, now)
+
+
+def _wants_more(job: Measurement, examine: Examination | None) -> bool:
+    """Tell whether a task that was done before lacks its embeddings or its page."""
+    task = job.evalset.task
+    kept = job.keep is None or kept_folder(job.keep, task.key).is_dir()
+    examined = not job.watched or (examine is not None and examine.is_made(task))
+    return not (kept and examined)
+
+
+def _pin(data: Path | str, evalset: EvalSet) -> None:
+    """Check the digest of a set against the one recorded, or record it."""
     digest = evalset.digest()
-    if not verify(data, evalset.task, digest):
+    if not digests.verify(data, evalset.task, digest):
         evalset.check_count()  # what is not whole is not recorded
         # Sets may lie where nobody can write; then nothing is recorded.
         with contextlib.suppress(StorageError):
-            record(data, evalset.task, digest)
-    return digest
+            digests.record(data, evalset.task, digest)
+    digests.remember(data, evalset, digest)
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A model, and how it is to be loaded and used."""
-
-    model: ModelSpec | VisionSpec
-    device: str
-    precision: str
-    workers: int
-    batch_size: int
-
-    def embedder(self) -> Embedder:
-        """Load the model."""
-        model = self.model.load(self.device, self.precision)
-        return Embedder(model, self.workers, self.batch_size)
+def _reach(
+    engine: Engine, data: Path | str, model: ModelSpec | VisionSpec, keep: Path | str | None
+) -> None:
+    """Raise MissingError unless every worker sees what this process sees."""
+    places: list[Path | str] = [] if is_url(data) else [data]
+    if keep is not None:
+        Path(keep).mkdir(parents=True, exist_ok=True)
+        places.append(keep)
+    engine.reach(*places, model.checkpoint)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A task to measure a model on."""
-
-    loaded: _Loaded
-    data: Path
-    task: Task
-    provenance: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """What came of a task: a result, or why there is none."""
-
-    task: Task
-    result: Result | None
-    error: str = ""
-
-
-def _measure(job: _Job, embedder: Embedder) -> _Measured:
-    task, aside = job.task, SetAside()
-    try:
-        probe = job.provenance.get("probe")
-        measure = FAMILIES[task.family] if probe is None else PROBES[probe]
-        outcome = measure(open_evalset(job.data, task), embedder, aside)
-    except StorageError:
-        raise
-    except (DatacompError, OSError) as error:
-        return _Measured(task, None, str(error))
-    return _Measured(task, _result(task, outcome, aside, job.provenance))
-
-
-def _measure_apart(job: _Job) -> _Measured:
-    """Measure in a worker, which has one processor and loads each model once."""
-    import torch
-
-    torch.set_num_threads(1)
-    return _measure(job, _embedder(job.loaded, job.provenance["checkpoint"]))
-
-
-@functools.lru_cache(maxsize=1)
-def _embedder(loaded: _Loaded, weights: str) -> Embedder:
-    del weights  # only tells two files of one name apart
-    return loaded.embedder()
-
-
-def _keep(found: _Measured, output: Path, evaluation: Evaluation) -> None:
-    """Append a result to the file, or note that there is none."""
+def _take(
+    found: Measured,
+    data: Path | str | None,
+    output: Path,
+    earlier: Result | None,
+    evaluation: Evaluation,
+) -> None:
+    """Append a result to the file, unless it stands there, or note that there is none."""
     result = found.result
     if result is None:
         _fail(evaluation, found.task, found.error)
         return
-    append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
+    if data is not None:
+        _pin(data, found.evalset)
+    if earlier is None or not is_same(earlier.provenance, result.provenance):
+        append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
     if result.set_aside:
         first = result.provenance["set_aside_samples"][0]
         warn(f"{result.key}: {result.set_aside:,} samples set aside, first {first}")
     evaluation.results.append(result)
 
 
-def _fail(evaluation: Evaluation, task: Task, error: Exception | str) -> None:
-    evaluation.failed[task.key] = str(error)
+def _fail(evaluation: Evaluation, task: Task, error: str) -> None:
+    evaluation.failed[task.key] = error
     warn(f"{task.key} failed: {error}")
 
 
@@ -249,66 +285,3 @@ def _measurable(
     if not labelled:
         raise UsageError("a probe needs class labels, and none of these tasks has them")
     return labelled
-
-
-def _provenance(
-    task: Task, data_digest: str, identity: dict[str, Any], probe: str | None
-) -> dict[str, Any]:
-    return {
-        **({} if probe is None else {"probe": probe}),
-        "suite": task.suite,
-        "suite_version": load_suites()[task.suite].version,
-        "task_version": task.version,
-        "data": data_digest,
-        "model": identity["model"],
-        "model_config": identity["config"],
-        "checkpoint": identity["weights_sha256"],
-        "precision": identity["precision"],
-        "image_size": identity["image_size"],
-        "versions": library_versions(),
-    }
-
-
-def _result(task: Task, outcome: Outcome, aside: SetAside, provenance: dict[str, Any]) -> Result:
-    main = None if task.main_metric is None else outcome.metrics[task.main_metric]
-    return Result(
-        key=task.key,
-        dataset=task.name,
-        metrics={**outcome.metrics, "main_metric": main},
-        provenance={
-            **provenance,
-            "n": outcome.n,
-            "set_aside": aside.count,
-            "set_aside_samples": aside.named,
-        },
-        uncertainty=outcome.uncertainty.to_dict() if outcome.uncertainty else {},
-    )
-
-
-_MODEL_KEYS = ("checkpoint", "model_config", "precision")
-_TASK_KEYS = ("data", "task_version", "probe")
-
-
-def _same(earlier: dict[str, Any], now: dict[str, Any]) -> bool:
-    return all(earlier.get(key) == now.get(key) for key in (*_MODEL_KEYS, *_TASK_KEYS))
-
-
-def _results_of(output: Path, identity: dict[str, Any]) -> dict[str, Result]:
-    """Return the results ``output`` holds; refuse to mix them with another model's."""
-    if not output.exists():
-        return {}
-    now = {
-        "checkpoint": identity["weights_sha256"],
-        "model_config": identity["config"],
-        "precision": identity["precision"],
-    }
-    results = read_results(output)
-    for result in results.values():
-        for key, what in zip(_MODEL_KEYS, ("checkpoint", "model", "precision"), strict=True):
-            if result.provenance.get(key) != now[key]:
-                raise DataError(
-                    f"{output}: {result.key} was evaluated with another {what} "
-                    f"({str(result.provenance.get(key, 'unknown'))[:16]}, "
-                    f"now {str(now[key])[:16]}); choose another file with --output"
-                )
-    return results

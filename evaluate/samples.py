@@ -18,12 +18,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Puzzle:
-    """One instance of WinoGAViL: a cue, its candidates, and which of them belong to it."""
+    """One instance of WinoGAViL: a cue, its candidates, and which of them belong to it.
+
+    ``names`` are the SHA-256 of the candidates' ``images``: many instances share them.
+    """
 
     key: str
     cue: str
     images: tuple[bytes, ...]
     right: tuple[bool, ...]
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)

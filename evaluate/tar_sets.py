@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import DataError, UnsafeInputError
 from ..pools import images, tar
+from ..pools.ranges import is_remote
 from .samples import Flawed, Sample, lines
+from .stream import streamed
 from .tasks import GROUPED, Task
 
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
@@ -20,25 +20,39 @@ MAX_CAPTION_BYTES = 1 << 20
 MAX_METADATA_BYTES = 4096
 
 
-def count(shards: Sequence[Path]) -> int:
-    """Return how many samples the tars hold, reading headers only."""
+def count(shards: Sequence[str]) -> int | None:
+    """Return how many samples the tars hold, reading headers only; None where that takes hours.
+
+    A remote tar has to be read whole for it.
+    """
+    if any(map(is_remote, shards)):
+        return None
     return sum(1 for shard in shards for _ in tar.samples(shard))
 
 
-def samples(shards: Sequence[Path], task: Task, classes: int) -> Iterator[Sample | Flawed]:
-    """Yield the samples of the tars; see :meth:`EvalSet.samples`."""
+def samples(
+    shards: Sequence[str], task: Task, classes: int, digests: dict[str, str]
+) -> Iterator[Sample | Flawed]:
+    """Yield the samples of the tars; see :meth:`EvalSet.samples`.
+
+    Each tar is read once. When it is through, its SHA-256 stands in ``digests``.
+    """
     for shard in shards:
-        with shard.open("rb") as file:
-            for found in tar.samples(shard):
-                key = f"{shard.name}:{found.key}"
+        name = shard.rpartition("/")[2]
+        with streamed(shard) as stream:
+            for found in tar.samples_in(stream, shard):
+                key = f"{name}:{found.key}"
                 image = next((e for e in IMAGE_EXTENSIONS if e in found.members), None)
                 if image is None:
                     yield Flawed(key, "no image")
                 elif found.members[image].size > images.MAX_BYTES:
                     yield Flawed(key, "image too large")
                 else:
-                    data = tar.read_member(file, found.members[image])
-                    yield _sample(_Reader(file, shard, found), key, data, task, classes)
+                    member = found.members[image]
+                    data = stream(member.data, member.size)
+                    yield _sample(_Reader(stream, shard, found), key, data, task, classes)
+                stream.release(found.end)
+            digests[shard] = stream.digest()
 
 
 def _sample(reader: _Reader, key: str, data: bytes, task: Task, classes: int) -> Sample | Flawed:
@@ -53,8 +67,8 @@ def _sample(reader: _Reader, key: str, data: bytes, task: Task, classes: int) ->
 class _Reader:
     """Reads what stands beside one sample's image."""
 
-    def __init__(self, file: BinaryIO, shard: Path, found: tar.TarSample) -> None:
-        self._file, self._found = file, found
+    def __init__(self, window: tar.Window, shard: str, found: tar.TarSample) -> None:
+        self._window, self._found = window, found
         self._where = f"{shard}: sample {found.key[:80]!r}"
 
     def label(self, classes: int) -> int:
@@ -106,4 +120,4 @@ class _Reader:
             raise DataError(f"{self._where}: no .{extension} beside the image")
         if member.size > limit:
             raise UnsafeInputError(f"{self._where}: .{extension} of {member.size:,} bytes")
-        return tar.read_member(self._file, member)
+        return self._window(member.data, member.size)

@@ -14,12 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..durable import digest
 from ..errors import ConfigError, UsageError, suggest
+from ..pools.ranges import is_remote
 
 CLASSIFYING = ("classification", "wilds", "fairness", "faces")
 """The families whose sets have class names and templates."""
 GROUPED = ("wilds", "fairness", "faces")
 """The families whose samples have metadata."""
 FACE_FIELDS = {"age", "gender", "race", "race_binary"}
+
+HUB = "hub"
+"""Stands for the Hugging Face Hub where a folder of evaluation sets is asked for."""
 
 TASKLIST = Path(__file__).parent / "tasklist.toml"
 _KEY = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)?")
@@ -30,7 +34,8 @@ class Task(BaseModel):
 
     ``fields`` name the numbers in a sample's metadata, ``groups`` those that its metrics are
     grouped by. ``unknown_groups`` say which value of a field means that it is not known. ``top``
-    is how many first classes count as recognised.
+    is how many first classes count as recognised. ``licence`` and ``gate`` are the terms of who
+    made the images, and what they ask for before they hand them out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +57,8 @@ class Task(BaseModel):
     groups: tuple[str, ...] = ()
     unknown_groups: dict[str, int] = Field(default_factory=dict)
     top: int = Field(default=1, ge=1)
+    licence: str = ""
+    gate: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
@@ -173,6 +180,11 @@ def folder_names(task: Task) -> tuple[str, ...]:
     return (tars, repository) if task.family == "retrieval" else (tars,)
 
 
+def is_url(data: Path | str) -> bool:
+    """Tell whether evaluation sets lie elsewhere: at a URL, or (``hub``) on the Hub."""
+    return data == HUB or is_remote(str(data))
+
+
 def find_folder(data: Path | str, task: Task) -> Path | None:
     """Return where a task's data lie in ``data``, None if they do not."""
     folders = [Path(data) / name for name in folder_names(task)]
@@ -203,6 +215,10 @@ def select_tasks(
                 raise UsageError(_unknown_task(pattern, keys, suite))
         return [t for t in tasks if any(fnmatch.fnmatchcase(t.key, p) for p in patterns)]
     if suite is None and data is not None:
+        if is_url(data):
+            raise UsageError(
+                f"{data}: what lies there cannot be listed; name tasks with --tasks or --suite"
+            )
         tasks = [task for task in tasks if find_folder(data, task) is not None]
         if not tasks:
             raise UsageError(

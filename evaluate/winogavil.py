@@ -6,31 +6,19 @@ Jaccard index of picked and right ones. Instances with 10 or 12 candidates make 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..errors import DataError
-from ..progress import Progress
 from . import metrics
 from .embedding import Embedder, Outcome, SetAside
 from .evalsets import EvalSet
-from .samples import Flawed, Sample
+from .samples import Flawed, Puzzle, Sample
 
 SIZES = (5, 6, 10, 12)
 FEW, MANY = 6, 10
-
-
-@dataclass(frozen=True)
-class _Instance:
-    """A puzzle whose pictures are known by their digests."""
-
-    key: str
-    cue: str
-    pictures: tuple[str, ...]
-    right: np.ndarray
 
 
 @dataclass
@@ -39,17 +27,17 @@ class _Pictures:
 
     evalset: EvalSet
     aside: SetAside
-    instances: list[_Instance] = field(default_factory=list)
+    items: list[Puzzle | Flawed] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Sample]:
         seen: set[str] = set()
         for puzzle in self.evalset.puzzles():
             if isinstance(puzzle, Flawed):
+                self.items.append(puzzle)
                 self.aside.add(puzzle.key, puzzle.reason)
                 continue
-            names = tuple(hashlib.sha256(image).hexdigest() for image in puzzle.images)
-            self.instances.append(_Instance(puzzle.key, puzzle.cue, names, np.array(puzzle.right)))
-            for name, image in zip(names, puzzle.images, strict=True):
+            self.items.append(replace(puzzle, images=()))
+            for name, image in zip(puzzle.names, puzzle.images, strict=True):
                 if name not in seen:
                     seen.add(name)
                     yield Sample(name, image)
@@ -63,13 +51,16 @@ def evaluate_winogavil(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
     pictures = _Pictures(evalset, aside)
     broken = SetAside()
     vectors: dict[str, np.ndarray] = {}
-    with Progress(f"evaluating {evalset.task.key}", unit="images") as progress:
-        for samples, embedded in embedder.embed(pictures, progress, broken):
-            names = [sample.key for sample in samples]
-            vectors.update(zip(names, embedded, strict=True))
-    usable: list[_Instance] = []
-    for instance in pictures.instances:
-        if all(name in vectors for name in instance.pictures):
+    for samples, embedded in embedder.embed(pictures, broken):
+        names = [sample.key for sample in samples]
+        vectors.update(zip(names, embedded, strict=True))
+    if embedder.keeper is not None:
+        embedder.keeper.puzzles(pictures.items)
+    usable: list[Puzzle] = []
+    for instance in pictures.items:
+        if isinstance(instance, Flawed):
+            continue
+        if all(name in vectors for name in instance.names):
             usable.append(instance)
         else:
             aside.add(instance.key, "a candidate's image cannot be decoded")
@@ -77,7 +68,9 @@ def evaluate_winogavil(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
         raise DataError(f"{evalset.path}: not one usable instance ({aside.count} set aside)")
     cues = embedder.texts([prompt(instance.cue) for instance in usable])
     scores = [
-        jaccard(np.stack([vectors[name] for name in instance.pictures]) @ cue, instance.right)
+        jaccard(
+            np.stack([vectors[name] for name in instance.names]) @ cue, np.array(instance.right)
+        )
         for instance, cue in zip(usable, cues, strict=True)
     ]
     sizes = [len(instance.right) for instance in usable]

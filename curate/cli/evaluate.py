@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import MissingError, UsageError
+from ...progress import say
 from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
 from .download import evalsets_download
 from .engines import engine_option
 
 if TYPE_CHECKING:
-    from ...evaluate.harness import Evaluation
+    from ...evaluate.evalsets import EvalSet
+    from ...evaluate.harness import Evaluation, Examination
+    from ...evaluate.results import Result
+    from ...evaluate.witness import Witness
     from ...pools.engine import Engine
 
 
 @click.command(
     epilog=examples(
-        "datacomp evaluate runs/baseline --data evalsets",
+        "datacomp evaluate runs/baseline",
         "datacomp evaluate runs/baseline --data evalsets --suite datacomp --tasks 'vtab/*,mnist'",
         "datacomp evaluate --model ViT-B-32 --checkpoint b32.pt --data evalsets -o b32.jsonl",
         "datacomp evaluate runs/visualatom --data evalsets --tasks demo/digits --probe knn",
+        "datacomp evaluate runs/baseline --corrupt gaussian_noise:3",
+        "datacomp evaluate runs/baseline --tasks mnist --pages mistakes --keep-embeddings kept",
+        "datacomp evaluate --embeddings kept -o again.jsonl",
+        "datacomp evaluate runs/baseline --data hub --suite datacomp",
+        "torchrun --nproc_per_node 8 -m datacomp.curate.cli evaluate runs/baseline",
     )
 )
 @click.argument("run", required=False, type=click.Path(path_type=Path))
 @click.option("--model", metavar="NAME_OR_CONFIG.json",
               help="Architecture, instead of a run; timm:NAME for a vision encoder.")  # fmt: skip
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Its weights.")
-@click.option("--data", required=True, type=click.Path(path_type=Path),
-              help="Folder of evaluation sets (wds_..._test).")  # fmt: skip
+@click.option("--data", default="evalsets", show_default=True, metavar="DIR_OR_URL",
+              help="Folder of evaluation sets (wds_..._test), its URL, or hub: streamed from the "
+              "Hugging Face Hub.")  # fmt: skip
 @click.option("--tasks", metavar="GLOB,...", help="Only tasks whose keys match.")
 @click.option("--suite", help="All tasks of a suite: demo or datacomp. "
               "Without it, those whose folders lie in the data.")  # fmt: skip
 @click.option("--probe", type=click.Choice(["knn", "linear"]),
               help="Measure the image features by class labels, instead of zero-shot.")  # fmt: skip
+@click.option("--corrupt", metavar="KIND:SEVERITY",
+              help="Corrupt every image first, as ImageNet-C does; severities 1 to 5.")  # fmt: skip
+@click.option("--keep-embeddings", "keep", type=click.Path(path_type=Path), metavar="DIR",
+              help="Keep all embeddings, so that metrics can be computed anew.")  # fmt: skip
+@click.option("--embeddings", "kept", type=click.Path(path_type=Path), metavar="DIR",
+              help="Compute metrics from kept embeddings, without run and model.")  # fmt: skip
+@click.option("--pages", type=click.Path(path_type=Path), metavar="DIR",
+              help="A page for each classification: confusion matrix, worst mistakes.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
@@ -43,7 +62,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Results file; by default eval_results.jsonl (knn_results.jsonl, "
-              "linear_results.jsonl) in the run, or beside the checkpoint.")  # fmt: skip
+              "gaussian_noise-3_results.jsonl) in the run, or beside the checkpoint.")  # fmt: skip
 @json_option
 @click.pass_context
 def evaluate(
@@ -52,10 +71,14 @@ def evaluate(
     run: Path | None,
     model: str | None,
     checkpoint: Path | None,
-    data: Path,
+    data: str,
     tasks: str | None,
     suite: str | None,
     probe: str | None,
+    corrupt: str | None,
+    keep: Path | None,
+    kept: Path | None,
+    pages: Path | None,
     device: str,
     precision: str,
     workers: int | None,
@@ -68,23 +91,66 @@ def evaluate(
 
     Each result is appended to the results file at once; run the same command again to go on
     where it stopped. Exit code 3 if samples were set aside or some tasks failed, 1 if all did.
+    Under torchrun the tasks are divided among the processes, and 3 is 0.
     """
+    from ...evaluate.corruptions import Corruption
     from ...evaluate.harness import evaluate as evaluate_model
+    from ...evaluate.harness import recompute
     from ...evaluate.models import resolve_model
-    from ...evaluate.results import RESULTS
+    from ...evaluate.spread import Processes, evaluate_together
     from ...evaluate.tasks import select_tasks
 
-    if (run is None) == (model is None) or (model is None) != (checkpoint is None):
-        raise UsageError("give a RUN, or --model and --checkpoint")
+    given = sum(value is not None for value in (run, model, kept))
+    if given != 1 or (model is None) != (checkpoint is None):
+        raise UsageError("give a RUN, or --model and --checkpoint, or --embeddings")
+    if kept is not None:
+        if output is None:
+            raise UsageError("name the results file with --output")
+        evaluation = recompute(kept, output, _patterns(tasks), probe)
+        _tell(ctx, evaluation, output, as_json)
+        return
     spec = resolve_model(run if run is not None else model or "", checkpoint)
+    corruption = None if corrupt is None else Corruption.parse(corrupt)
     if output is None:
         folder = run if run is not None else spec.checkpoint.parent
-        output = folder / (RESULTS if probe is None else f"{probe}_results.jsonl")
-    evaluation = evaluate_model(
-        spec, data, select_tasks(_patterns(tasks), suite, data), output,
-        probe=probe, device=device, precision=precision, workers=workers, batch_size=batch_size,
-        engine=engine,
-    )  # fmt: skip
+        output = folder / _results_name(probe, corrupt)
+    processes = Processes.of_torchrun()
+    if processes is not None and engine is not None:
+        raise UsageError("torchrun and --engine both divide the tasks; take one of them")
+    chosen = select_tasks(_patterns(tasks), suite, data)
+    options = {
+        "probe": probe, "corruption": corruption, "device": device, "precision": precision,
+        "workers": workers, "batch_size": batch_size, "keep": keep,
+        "examine": None if pages is None else _examination(pages),
+    }  # fmt: skip
+    if processes is None:
+        evaluation = evaluate_model(spec, data, chosen, output, engine=engine, **options)
+    else:
+        evaluation = evaluate_together(processes, spec, data, chosen, output, **options)
+        if processes.rank:
+            ctx.exit(1 if evaluation.failed and not evaluation.results else 0)
+    _tell(ctx, evaluation, output, as_json)
+
+
+def _results_name(probe: str | None, corrupt: str | None) -> str:
+    from ...evaluate.results import RESULTS
+
+    parts = [part.replace(":", "-") for part in (corrupt, probe) if part]
+    return f"{'_'.join(parts)}_results.jsonl" if parts else RESULTS
+
+
+def _examination(pages: Path) -> Examination:
+    from ...evaluate.harness import Examination
+    from ..report.mistakes import page_path, write_mistakes
+
+    def make(evalset: EvalSet, witness: Witness, result: Result) -> None:
+        say(f"{result.key}: {write_mistakes(pages, evalset, witness, result)}")
+
+    return Examination(make, lambda task: page_path(pages, task).is_file())
+
+
+def _tell(ctx: click.Context, evaluation: Evaluation, output: Path, as_json: bool) -> None:
+    """Print what came of an evaluation, and exit."""
     if as_json:
         emit_json(
             {
@@ -121,7 +187,9 @@ def _patterns(tasks: str | None) -> list[str]:
 def _exit_code(evaluation: Evaluation) -> int:
     if evaluation.failed and not evaluation.results:
         return 1
-    return SET_ASIDE if evaluation.failed or evaluation.set_aside else 0
+    # torchrun takes any other exit code for a crash.
+    partly = 0 if "TORCHELASTIC_RUN_ID" in os.environ else SET_ASIDE
+    return partly if evaluation.failed or evaluation.set_aside else 0
 
 
 @click.group()
@@ -135,7 +203,7 @@ def evalsets() -> None:
 @click.option("--suite", help="Only this suite: demo or datacomp.")
 @json_option
 def list_(suite: str | None, as_json: bool) -> None:
-    """List every task: size, classes, main metric, chance level."""
+    """List every task: size, classes, main metric, chance level, licence and gate of the images."""
     from ...evaluate.tasks import folder_names, select_tasks
 
     tasks = select_tasks(suite=suite)
@@ -153,10 +221,11 @@ def list_(suite: str | None, as_json: bool) -> None:
                 "-"
                 if task.chance is None
                 else f"{task.chance:.4f}" + (" (models stay near it)" if task.near_chance else ""),
+                task.licence + (f"; gated: {task.gate}" if task.gate else ""),
             )
             for task in tasks
         ],
-        ("task", "suite", "images", "classes", "main metric", "chance"),
+        ("task", "suite", "images", "classes", "main metric", "chance", "licence"),
     )
 
 

@@ -1,6 +1,7 @@
 """WILDS, fairness, faces, pairs in parquet and WinoGAViL: from files to metrics."""
 
 import functools
+import hashlib
 import io
 import json
 import re
@@ -209,7 +210,8 @@ def test_a_puzzle_reads_as_it_was_written(sets):
     (found,) = open_evalset(sets.data, sets.task("x/winogavil", "winogavil")).puzzles()
     images = tuple(image["bytes"] for image in rows[0]["candidate_images"])
     right = (False, True, False, True, False)
-    assert found == Puzzle("test-00000-of-00001.parquet:0", "wolf", images, right)
+    names = tuple(hashlib.sha256(image).hexdigest() for image in images)
+    assert found == Puzzle("test-00000-of-00001.parquet:0", "wolf", images, right, names)
 
 
 def test_the_article_of_a_cue():

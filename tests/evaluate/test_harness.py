@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, StorageError, UsageError
-from datacomp.evaluate import harness
+from datacomp.evaluate import measuring
 from datacomp.evaluate.embedding import Embedder, SetAside
 from datacomp.evaluate.evalsets import open_evalset
 from datacomp.evaluate.harness import evaluate
@@ -116,7 +116,7 @@ def test_a_rerun_skips_what_is_done_without_loading_the_model(
     output = tmp_path / "r.jsonl"
     first = evaluate(tiny(0), sets.data, tasks, output, device="cpu")
     before = output.read_bytes()
-    monkeypatch.setattr(harness, "Embedder", None)  # using it would fail
+    monkeypatch.setattr(measuring, "Embedder", None)  # using it would fail
     again = evaluate(tiny(0), sets.data, tasks, output, device="cpu")
     assert again.skipped == ["colours", "pairs", "again"]
     assert again.results == first.results
@@ -248,7 +248,7 @@ def test_a_task_of_which_nothing_is_usable_fails(sets, tiny, tmp_path):
 
 def test_another_number_of_samples_than_published_is_an_error(sets, tiny, tmp_path, monkeypatch):
     path = sets.write("colours", size=3)
-    monkeypatch.setattr(harness, "Embedder", None)  # no model is loaded for it
+    monkeypatch.setattr(measuring, "Embedder", None)  # no model is loaded for it
     found = evaluate(tiny(0), sets.data, [sets.task("colours")], tmp_path / "r.jsonl", device="cpu")
     assert found.failed == {
         "colours": f"{path}: 3 samples, task colours has 12; its score would be another; "
@@ -285,8 +285,8 @@ def test_tasks_that_share_a_classifier_share_it(sets, tasks, tiny):
 def test_only_the_placeholder_is_replaced(sets, tasks, tiny, monkeypatch):
     embedder = Embedder(tiny(0).load("cpu"), workers=1, batch_size=4)
     seen: list[str] = []
-    encode = embedder.texts
-    monkeypatch.setattr(embedder, "texts", lambda texts: seen.extend(texts) or encode(texts))
+    encode = embedder._encode
+    monkeypatch.setattr(embedder, "_encode", lambda texts: seen.extend(texts) or encode(texts))
     embedder.classifier(("{c.__class__}", "b"), ("{c} {0} {c}",))
     assert seen == ["{c.__class__} {0} {c.__class__}", "b {0} b"]
 
@@ -344,40 +344,49 @@ def test_a_torn_last_line_is_done_again(sets, tasks, tiny, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from datacomp.evaluate import harness
+from datacomp.evaluate import embedding, harness
 from datacomp.pools.clip_model import ModelSpec
 from datacomp.evaluate.tasks import Task
 
-append, count = harness.append_line, 0
+where, model, checkpoint, config, data, output, *tasks = sys.argv[1:]
+count = 0
 
-def append_and_die(path, line):
-    global count
-    append(path, line)
-    count += 1
-    if count == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
+def dying(function, last):
+    def wrapped(*arguments):
+        global count
+        found = function(*arguments)
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+    return wrapped
 
-harness.append_line = append_and_die
-model, checkpoint, config, data, output, *tasks = sys.argv[1:]
+if where == "between":
+    harness.append_line = dying(harness.append_line, 2)
+else:  # 13 images, then 11: in the third task of batches of 4
+    embedding.Embedder._batch = dying(embedding.Embedder._batch, 8)
 harness.evaluate(
     ModelSpec(model, Path(checkpoint), Path(config)), Path(data),
-    [Task.model_validate_json(task) for task in tasks], Path(output), device="cpu",
+    [Task.model_validate_json(task) for task in tasks], Path(output), device="cpu", batch_size=4,
 )
 """
 
 
-def test_killed_between_tasks_and_run_again_equals_uninterrupted(sets, tasks, tiny, tmp_path):
+@pytest.mark.parametrize("where", ["between", "inside"])
+def test_killed_between_or_inside_tasks_and_run_again_equals_uninterrupted(
+    sets, tasks, tiny, tmp_path, where
+):
     whole, output = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
     spec = tiny(0)
-    evaluate(spec, sets.data, tasks, whole, device="cpu")
+    evaluate(spec, sets.data, tasks, whole, device="cpu", batch_size=4)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, spec.model, spec.checkpoint, spec.model_config, sets.data,
-         output, *(task.model_dump_json() for task in tasks)],
+        [sys.executable, "-c", KILLED, where, spec.model, spec.checkpoint, spec.model_config,
+         sets.data, output, *(task.model_dump_json() for task in tasks)],
         check=False, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(lines(output)) == 2
-    again = evaluate(spec, sets.data, tasks, output, device="cpu")
+    assert list(read_results(output)) == ["colours", "pairs"]
+    again = evaluate(spec, sets.data, tasks, output, device="cpu", batch_size=4)
     assert again.skipped == ["colours", "pairs"]
     assert output.read_bytes() == whole.read_bytes()
 

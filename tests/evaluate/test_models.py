@@ -1,5 +1,8 @@
+import json
+import shutil
+
 import pytest
-from datacomp.errors import MissingError
+from datacomp.errors import DataError, MissingError
 from datacomp.evaluate.models import load_run, resolve_model
 from datacomp.pools.clip_model import model_of_run
 
@@ -21,3 +24,47 @@ def test_a_name_and_a_checkpoint(tmp_path):
 def test_no_run_there(tmp_path):
     with pytest.raises(MissingError, match="give a run's directory, or --model with --checkpoint"):
         resolve_model(tmp_path / "nothing")
+
+
+def test_a_checkpoint_that_was_trained_as_something_else_is_refused(tiny, tmp_path):
+    """QuickGELU changes no tensor's shape, only every score."""
+    spec = tiny(0)
+    checkpoint = tmp_path / "open_clip_pytorch_model.bin"
+    shutil.copy(spec.checkpoint, checkpoint)
+    trained = json.loads(spec.model_config.read_text())
+    beside = tmp_path / "open_clip_config.json"
+    beside.write_text(json.dumps({"model_cfg": {**trained, "quick_gelu": False}}))
+    assert resolve_model(spec.model_config, checkpoint).checkpoint == checkpoint
+    beside.write_text(json.dumps({"model_cfg": {**trained, "quick_gelu": True}}))
+    with pytest.raises(DataError) as caught:
+        resolve_model(spec.model_config, checkpoint)
+    assert str(caught.value) == (
+        f"{checkpoint}: was not trained as tiny: open_clip_config.json beside it has quick_gelu "
+        "True, tiny has None; give the 'model_cfg' of that file as --model CONFIG.json"
+    )
+    with pytest.raises(DataError, match=r"was not trained as ViT-B-32: .* has embed_dim 16, ViT-B"):
+        resolve_model("ViT-B-32", checkpoint)
+    beside.write_text("[]")
+    with pytest.raises(DataError, match=r"no open_clip configuration \(no 'model_cfg' in it\)$"):
+        resolve_model("ViT-B-32", checkpoint)
+
+
+def test_vitamin_is_built_from_its_configuration(clip_config, tmp_path, picture):
+    """ViTamin's tower comes from timm; the configuration names it."""
+    import open_clip
+    import torch
+
+    config = {
+        **clip_config,
+        "vision_cfg": {"timm_model_name": "vitamin_small_224", "timm_model_pretrained": False,
+                       "timm_pool": "", "timm_proj": "linear", "image_size": 224},
+        "custom_text": True,
+    }  # fmt: skip
+    (tmp_path / "vitamin.json").write_text(json.dumps(config))
+    settings = {key: config[key] for key in ("embed_dim", "vision_cfg", "text_cfg")}
+    state = open_clip.CustomTextCLIP(**settings).state_dict()
+    torch.save(state, tmp_path / "v.pt")
+    model = resolve_model(tmp_path / "vitamin.json", tmp_path / "v.pt").load("cpu")
+    assert model.image_size == 224
+    assert model.encode_tensors([model.prepare(picture(0))]).shape == (1, 16)
+    assert model.encode_texts(["a"]).shape == (1, 16)

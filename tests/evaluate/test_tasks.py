@@ -54,6 +54,14 @@ def test_every_task_of_an_average_knows_its_chance_level():
         assert (task.chance is None) == (task.main_metric is None), task.key
 
 
+def test_every_task_tells_its_licence_and_how_it_is_gated():
+    assert [task.key for task in load_tasks().values() if not task.licence] == []
+    assert {task.key for task in load_tasks().values() if task.gate} == {
+        "imagenet1k", "vtab/kitti_closest_vehicle_distance",
+        "retrieval/flickr_1k_test_image_text_retrieval",
+    }  # fmt: skip
+
+
 def test_each_task_is_resampled_by_a_seed_of_its_own():
     tasks = load_tasks().values()
     assert len({task.seed for task in tasks}) == len(tasks)

@@ -204,3 +204,30 @@ def test_the_demo_suite_is_built(tmp_path):
         "demo/digits", "demo/letters", "demo/greek", "demo/symbols", "demo/glyph_retrieval",
     ]  # fmt: skip
     assert (tmp_path / "wds_demo-digits_test" / "test" / "1.tar").is_file()
+
+
+def test_pages_and_kept_embeddings(place, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "sets").rename(place / "evalsets")  # the default of --data
+    pages, kept, again = tmp_path / "pages", tmp_path / "kept", tmp_path / "again.jsonl"
+    arguments = ["evaluate", "run", "--device", "cpu", "--pages", pages]
+    code, _, errors = command(*arguments, "--keep-embeddings", kept)
+    assert code == 0
+    page = pages / "wds_vtab-kitti_closest_vehicle_distance_test.html"
+    assert f"{KITTI}: {page}\n" in errors
+    assert "KITTI Vehicle Distance: mistakes" in page.read_text()
+    assert "done before" in command(*arguments, "--keep-embeddings", kept)[1]
+    code, _, errors = command("evaluate", "--embeddings", kept)
+    assert (code, errors) == (2, "error: name the results file with --output\n")
+    assert command("evaluate", "--embeddings", kept, "-o", again)[0] == 0
+    assert again.read_bytes() == (place / "run" / "eval_results.jsonl").read_bytes()
+    code, _, errors = command(*arguments, "--probe", "knn")
+    assert (code, errors) == (2, "error: a probe has no confusions to show; leave out the pages "
+                                 "or the probe\n")  # fmt: skip
+
+
+def test_corrupted_images_have_a_results_file_of_their_own(place):
+    arguments = ["evaluate", place / "run", "--data", place / "sets", "--device", "cpu"]
+    call(*arguments, "--probe", "knn", "--corrupt", "contrast:5")
+    (found,) = (place / "run" / "contrast-5_knn_results.jsonl").read_text().splitlines()
+    assert json.loads(found)["provenance"]["corruption"] == "contrast:5"

@@ -1,0 +1,78 @@
+"""Tasks divided among the processes of torchrun."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from datacomp.evaluate.demo_suite import build_demo_suite
+from datacomp.evaluate.harness import evaluate
+from datacomp.evaluate.models import load_run
+from datacomp.evaluate.spread import Processes, put_in_order, shares
+from datacomp.evaluate.tasks import select_tasks
+
+
+def test_tasks_are_balanced_by_size():
+    tasks = select_tasks(suite="datacomp")
+    for world in (1, 2, 3, 8):
+        found = shares(tasks, world)
+        assert sorted(t.key for share in found for t in share) == sorted(t.key for t in tasks)
+        loads = [sum(task.size for task in share) for share in found]
+        # Never more than a task above the mean: the bound of this rule.
+        assert max(loads) <= max(sum(loads) / world * 4 / 3, *(task.size for task in tasks))
+        place = [task.key for task in tasks].index
+        assert all(sorted(s, key=lambda t: place(t.key)) == s for s in found)
+    assert shares(tasks, 2) == shares(list(tasks), 2)
+    assert max(sum(t.size for t in share) for share in shares(tasks, 8)) < 117_000
+
+
+def test_torchrun_is_recognised(monkeypatch):
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert Processes.of_torchrun() is None
+    monkeypatch.setenv("WORLD_SIZE", "4")  # a cluster's scheduler sets it too
+    assert Processes.of_torchrun() is None
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "5", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert Processes.of_torchrun() == Processes(5, 4, 1)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert Processes.of_torchrun() is None
+
+
+def test_lines_are_put_in_order_and_none_is_lost(sets, tmp_path):
+    tasks = [sets.task(key) for key in "abc"]
+    lines = [f'{{"key": "{key}", "n": {n}}}\n' for n, key in enumerate("czbaxc")]
+    output = tmp_path / "r.jsonl"
+    output.write_text("".join(lines) + '{"key": "tor')
+    put_in_order(output, tasks)
+    assert output.read_text() == "".join(lines[n] for n in (1, 4, 3, 2, 0, 5))
+    put_in_order(tmp_path / "none.jsonl", tasks)
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(tiny_run, tmp_path):
+    run, data = tiny_run(tmp_path / "run"), tmp_path / "evalsets"
+    build_demo_suite(data)
+    for name in ("greek", "symbols", "letters"):
+        shutil.rmtree(data / f"wds_demo-{name}_test")
+    tasks = select_tasks(["demo/*"])
+    alone = evaluate(load_run(run).spec, data, tasks, tmp_path / "a", device="cpu")
+    (data / "digests.jsonl").unlink()
+    arguments = ["evaluate", run, "--data", data, "--tasks", "demo/*", "--device", "cpu", "--json"]
+    both = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+         "-m", "datacomp.curate.cli", *map(str, arguments), "-o", tmp_path / "b"],
+        capture_output=True, text=True, check=False, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )  # fmt: skip
+    assert both.returncode == 0, both.stderr[-2000:]
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
+    found = json.loads(both.stdout)
+    assert found["results"] == [result.to_dict() for result in alone.results]
+    assert found["failed"] == alone.failed
+    assert len(found["failed"]) == 3
+    # Whoever goes on, alone or together, does only what is missing.
+    again = evaluate(load_run(run).spec, data, tasks, tmp_path / "b", device="cpu")
+    assert again.skipped == ["demo/digits", "demo/glyph_retrieval"]
