@@ -29,6 +29,8 @@ class Engine(ABC):
 
     distributed: bool
     """Whether workers may be on other machines, with file systems and processors of their own."""
+    workers: int | None
+    """How many partitions are worked on at the same time, if that is known."""
 
     @abstractmethod
     def map(

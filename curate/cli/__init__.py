@@ -26,6 +26,7 @@ COMMANDS = {
     "shards": ("shards:shards", "Index, view, build and check WebDataset shards."),
     "synth": ("synth:synth", "Make sets of images by formula, to pre-train on."),
     "train": ("train:train", "Train CLIP on shards with a fixed recipe."),
+    "slurm": ("slurm:slurm", "A batch file for training on a Slurm cluster."),
     "pretrain": ("vision:pretrain", "Pre-train a vision encoder on class labels."),
     "finetune": ("vision:finetune", "Fine-tune a vision encoder and measure it."),
     "evaluate": ("evaluate:evaluate", "Evaluate a checkpoint zero-shot on a suite of tasks."),

@@ -57,7 +57,7 @@ class RayEngine(Engine):
             self.nodes = check_nodes(self._ray)
             resources = self._ray.cluster_resources()
             cpus = max(1, int(resources.get("CPU", 0)))
-            self.workers = min(workers or cpus, cpus)
+            self.workers: int | None = min(workers or cpus, cpus)
             self._gpus = resources.get("GPU", 0) > 0
             self._memory, self._reserved = memory or _share(self._ray), memory
         except BaseException:
@@ -106,7 +106,7 @@ class RayEngine(Engine):
     ) -> Iterator[R]:
         """Yield the results, in order, of tasks that Ray runs and repeats where it must."""
         del count, worth, threads
-        ray = self._ray
+        ray, workers = self._ray, self.workers or 1
         options: dict[str, Any] = {
             "num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD",
             "name": getattr(function, "__name__", "partition"),
@@ -123,7 +123,7 @@ class RayEngine(Engine):
         more = True
         try:
             while more or waiting:
-                while more and len(unfinished) < self.workers and len(waiting) < 2 * self.workers:
+                while more and len(unfinished) < workers and len(waiting) < 2 * workers:
                     try:
                         reference = run.remote(job, next(pending))
                     except StopIteration:

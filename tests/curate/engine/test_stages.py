@@ -4,6 +4,7 @@ import shutil
 from datetime import UTC, datetime
 
 import pytest
+from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
 from datacomp.curate.selection import select
 from datacomp.curate.shards import build_shards, check_shards, index_shards
@@ -60,6 +61,20 @@ def test_filter(tmp_path, commonpool, cluster, files_of):
         made.append(files_of(tmp_path / name))
     assert made[0] == made[1] == made[2]
     assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
+
+
+def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
+    server.files = {f"/{n}.jpg": (picture(n, "JPEG"), "tag") for n in range(5)}
+    pool_of(url=[f"{server.url}/{n}.jpg" for n in range(6)]).close()
+    options = FetchOptions(boxes=None, per_shard=2, allow_private=True, processes=2, threads=2)
+    made = []
+    for name, engine in (("ray", cluster), ("local", "local")):
+        pool = shutil.copy(tmp_path / "pool.duckdb", tmp_path / f"{name}.duckdb")
+        report = fetch_pool(pool, tmp_path / name, options, engine)
+        assert (report.fetched, report.failed, report.shards) == (5, {"http_404": 1}, 3)
+        made.append({p: d for p, d in files_of(tmp_path / name).items() if p.endswith(".tar")})
+    assert made[0] == made[1]
+    assert len(made[0]) == 3
 
 
 def test_check(tmp_path, write_shards, cluster):
