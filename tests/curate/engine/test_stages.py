@@ -1,5 +1,8 @@
 """Every stage gives the same bytes on a Ray cluster as with processes of this machine."""
 
+import contextlib
+import os
+import re
 import shutil
 from datetime import UTC, datetime
 
@@ -145,6 +148,15 @@ def test_results_come_in_order_and_partitions_are_drawn_only_a_little_ahead(clus
     assert len(drawn) <= 4
     assert list(results) == list(range(1, 40))
     assert list(cluster.map(abs, [])) == []
+
+
+def test_workers_stand_where_the_driver_stands_and_have_their_share_of_memory(cluster, tmp_path):
+    with contextlib.chdir(tmp_path):
+        assert list(cluster.map(os.path.abspath, ["x"])) == [str(tmp_path / "x")]
+    (share,) = cluster.map(os.getenv, ["DATACOMP_MEMORY"])
+    assert re.fullmatch(r"[1-9]\d+KB", share)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert int(share[:-2]) * 1000 <= max(0.7 * machine / 2, 256 << 20)
 
 
 def test_an_error_in_a_worker_is_the_error_it_was(cluster):
