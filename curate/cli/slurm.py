@@ -12,18 +12,21 @@ from .common import examples
 
 @click.command(
     epilog=examples(
-        "datacomp slurm medium shards/ -o runs/medium > medium.sbatch",
+        "datacomp slurm medium shards/ -o runs/medium",
         "datacomp slurm xlarge clip30.view -o runs/x --nodes 16 --gpus 8 --time 6-00:00:00 "
-        "--partition gpu --evalsets evalsets > x.sbatch",
+        "--partition gpu --evalsets evalsets",
     )
 )
 @click.argument("scale")
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The run's folder.")  # fmt: skip
-@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--gpus", type=click.IntRange(1), default=8, show_default=True, help="Per node.")
-@click.option("--cpus-per-gpu", type=click.IntRange(1), default=8, show_default=True)
+@click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
+@click.option(
+    "--gpus", type=click.IntRange(1), default=8, show_default=True, help="In each machine."
+)
+@click.option("--cpus-per-gpu", type=click.IntRange(1), default=8, show_default=True,
+              help="Processors for each.")  # fmt: skip
 @click.option("--time", default="24:00:00", show_default=True, metavar="[D-]HH:MM:SS",
               help="Of one turn; the job goes back into the queue when it is over.")  # fmt: skip
 @click.option("--partition", help="Slurm's partition.")
@@ -31,7 +34,7 @@ from .common import examples
 @click.option("--setup", metavar="COMMAND", help="Run first, such as 'source .venv/bin/activate'.")
 @click.option("--evalsets", type=click.Path(path_type=Path),
               help="Also evaluate in the end, on these sets.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the run.")
 def slurm(
     scale: str, data: Path, output: Path, evalsets: Path | None, seed: int, **where: Any
 ) -> None:
