@@ -56,7 +56,6 @@ def plan_sets(data: Path, tasks: Sequence[Task]) -> list[SetPlan]:
 
 def _plan(data: Path, task: Task) -> SetPlan:
     folder = folder_names(task)[-1]
-    own = getattr(task, "licence", "")
     in_parquet = task.family in ("retrieval", "winogavil")
     name = f"{PARQUET if in_parquet else TARS}/{folder}"
     try:
@@ -65,8 +64,8 @@ def _plan(data: Path, task: Task) -> SetPlan:
         else:
             found = plan(name, data / folder, _tars)
     except DatacompError as error:
-        return SetPlan(task, name, None, own or "unknown", str(error))
-    return SetPlan(task, name, found, own or found.repository.licence)
+        return SetPlan(task, name, None, task.licence or "unknown", str(error))
+    return SetPlan(task, name, found, task.licence or found.repository.licence)
 
 
 def _tars(repository: Repository) -> Sequence[RemoteFile]:

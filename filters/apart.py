@@ -110,10 +110,15 @@ def judge(task: Task) -> Asked | NotApart | Judged:
 
 
 def judge_whole(task: Task) -> Judged:
-    """Judge the pool as a whole, on one machine, for filters that cannot be judged apart."""
-    reasons = task.path("reasons", ".parquet") if task.reasons else None
+    """Judge a folder of metadata as a whole, on one machine, as ``judge_pool`` does."""
     with Pool.open(task.pool, threads=1) as pool:
-        found = run_filters(pool, task.filters, task.combine, reasons)
+        return judge_pool(task, pool)
+
+
+def judge_pool(task: Task, pool: Pool) -> Judged:
+    """Judge a pool as a whole, for filters that cannot be judged apart."""
+    reasons = task.path("reasons", ".parquet") if task.reasons else None
+    found = run_filters(pool, task.filters, task.combine, reasons)
     save_subset(task.path("uids", ".npy"), found.uids)
     names = [list(step.reasons) for step in found.steps]
     return Judged(

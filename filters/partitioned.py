@@ -6,7 +6,8 @@ shares and are judged again with the answer (see ``answers`` and ``narrowing``).
 holds more than that and the uids that it is merging.
 
 Filters that compare samples with each other (duplicates, clusters, quotas) cannot be judged apart:
-these run on one worker, over all files, as ``run_filters`` does it.
+these run on one worker, over all files, as ``run_filters`` does it; of a pool that is a file of its
+own, in this process, which holds it open.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ..pools.pool import Pool
 from ..pools.uids import UID_DTYPE, UidArray
 from ..progress import Progress, say
 from .answers import Bounds, Question
-from .apart import Asked, Judged, NotApart, Task, judge, judge_whole, merge_reasons
+from .apart import Asked, Judged, NotApart, Task, judge, judge_pool, judge_whole, merge_reasons
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
@@ -82,8 +83,12 @@ def run_partitions(
     tasks = [replace(task, partition=partition) for partition in partitions]
     found = _rounds(tasks, engine)
     if isinstance(found, NotApart):
-        say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
-        (whole,) = engine.map(judge_whole, [task], count=1)
+        if pool.path.is_file():  # open here, so that no worker can open it
+            say(f"{found.why}: the filters are run over all {len(tasks)} files at once")
+            whole = judge_pool(task, pool)
+        else:
+            say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
+            (whole,) = engine.map(judge_whole, [task], count=1)
         tasks, found = [task], [whole]
     total = sum(one.samples for one in found)
     if total == 0:

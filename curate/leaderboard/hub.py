@@ -14,6 +14,7 @@ from typing import Any
 from ...errors import MissingError, RunError, UsageError
 from ...evaluate.leaderboard.layout import RECORD
 from ...evaluate.leaderboard.record import Record
+from ...pools.hub.listing import is_of_transport
 
 SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -43,7 +44,6 @@ def to_hub(target: str, folder: Path, record: Record, token: str) -> dict[str, A
     if not _REPOSITORY.fullmatch(repository):
         raise UsageError(f"--to {target}: expected {SCHEME}USER/REPOSITORY")
     try:
-        import httpx
         from huggingface_hub import CommitOperationAdd, HfApi
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
@@ -61,7 +61,10 @@ def to_hub(target: str, folder: Path, record: Record, token: str) -> dict[str, A
             repository, operations, repo_type="model",
             commit_message=f"Upload artifacts ({record.scale_name} scale)",
         )  # fmt: skip
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+    except Exception as error:
+        known = isinstance(error, HfHubHTTPError | OSError | ValueError)
+        if not (known or is_of_transport(error)):
+            raise
         # The library's messages may quote a request, and with it the token.
         text = str(error).splitlines()[0][:300].replace(token, "…") if str(error) else ""
         raise RunError(f"{target}: {text or type(error).__name__}") from None

@@ -107,10 +107,14 @@ def asking(name: str, question: Callable[[], T]) -> T:
     except (HfHubHTTPError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreachable(name, error) from None
     except Exception as error:
-        # The library's transport has errors of its own, which it does not wrap.
-        if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore"):
+        if is_of_transport(error):
             raise _unreachable(name, error) from None
         raise
+
+
+def is_of_transport(error: Exception) -> bool:
+    """Tell whether an error is the library's transport's, which it does not wrap."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore")
 
 
 def _unreachable(name: str, error: Exception) -> StorageError:

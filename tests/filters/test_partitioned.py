@@ -122,6 +122,18 @@ def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_no
     assert found[0] == found[1] == found[2]
 
 
+def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("commonpool", metadata, link=True))
+    spec = parse_all(["exact_dedup:by=caption", "semdedup:clusters=4,epsilon=0.3"]).filters
+    found = []
+    for name, engine in (("whole", None), ("apart", Local(2))):
+        with Pool.open(tmp_path / "pool.duckdb") as pool:
+            select(pool, spec, tmp_path / f"{name}.npy", engine=engine)
+        found.append((tmp_path / f"{name}.npy").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_nothing_kept_is_an_error_and_leaves_nothing(judge, tmp_path):
     for engine in (None, Local(1)):
         with pytest.raises(DataError, match=r"^the filters keep no sample \(900 "):

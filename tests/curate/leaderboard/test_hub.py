@@ -3,6 +3,7 @@
 import base64
 import http.server
 import json
+import socket
 import threading
 
 import pytest
@@ -113,6 +114,18 @@ def test_refusals(hub, words, command, monkeypatch):
     words[-1] = "hf://nothing"
     code, _, err = command(*words)
     assert (code, err) == (2, "error: --to hf://nothing: expected hf://USER/REPOSITORY\n")
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(hub, words, command, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{port}")
+    code, out, err = command(*words)
+    assert (code, out) == (1, "")
+    assert err.startswith("error: hf://me/mine: ")
+    assert err.count("\n") == 1
+    assert TOKEN not in err
 
 
 def test_seeds_have_names_of_their_own(submissions):
