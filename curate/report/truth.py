@@ -44,7 +44,7 @@ def against_truth(results: dict[str, Any]) -> Html | None:
 
 
 def _name(row: Row) -> Html:
-    return el("code", breakable(row["name"]))
+    return el("code", breakable(row["name"]), class_="fit")
 
 
 def _rated(title: str) -> Column:
