@@ -179,7 +179,8 @@ def test_a_pool_without_features_says_so(pool_of, baseline_assets):
         run(pool_of(text=["a photo of a dog"]), "image_based", baseline_assets)
     assert (
         "the pool does not know where its samples' features are; add DataComp's metadata with "
-        "--kind commonpool; cluster needs l14_img; features come with DataComp's metadata"
+        "--kind commonpool, or compute features with 'datacomp pool embed'; cluster needs l14_img; "
+        "features come with DataComp's metadata ('datacomp pool download small DIR --features')"
     ) in str(caught.value)
 
 
