@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
+import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import TypeVar
 
 from ..errors import RunError
@@ -51,9 +53,10 @@ def map_ordered(
         yield from map(function, tasks)
         return
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
-    context = multiprocessing.get_context("forkserver")
+    module = _module_of(function)
+    context = ForkServerContext() if module == "__main__" else ScriptlessContext()
     # Workers are forked from a server that has imported what they need, once for all.
-    context.set_forkserver_preload([preload or _module_of(function)])
+    context.set_forkserver_preload([preload or module])
     executor = ProcessPoolExecutor(workers, context, _start_worker, (memory,))
     waiting: deque[Future[R]] = deque()
     try:
@@ -74,6 +77,34 @@ def map_ordered(
         raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+class _ScriptlessProcess(ForkServerProcess):
+    """A process that does not run its parent's script."""
+
+    def start(self) -> None:
+        """Start without what ``multiprocessing`` would find the script by."""
+        with _main_lock:
+            script = sys.modules["__main__"]
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = script
+
+
+class ScriptlessContext(ForkServerContext):
+    """A fork server whose processes do not run the parent's script again.
+
+    ``multiprocessing`` does that so that functions of the script are found; without a guard
+    (``if __name__ == "__main__"``) the script then does all its work once more in each process,
+    or fails. Functions of modules need none of it.
+    """
+
+    Process = _ScriptlessProcess
+
+
+_main_lock = threading.Lock()
 
 
 def _module_of(function: Callable[..., object]) -> str:

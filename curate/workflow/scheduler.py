@@ -26,6 +26,7 @@ from typing import Any
 from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError, StorageError
+from ...pools.parallel import ScriptlessContext
 from ...progress import Board, duration, say, set_verbosity, tell_through, warn
 from .lifeline import PARENT, tie_stage
 from .outlook import Outlook, Watch
@@ -246,7 +247,7 @@ def _context() -> Any:
     """Start the fork server; Ctrl-C in the terminal is for this process alone."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    context = ScriptlessContext()
     context.set_forkserver_preload([PRELOAD])
     resource_tracker.ensure_running()  # which would unblock the signal
     # Blocked, not ignored: what comes meanwhile is not lost on this process, only on the server.

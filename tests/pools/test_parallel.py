@@ -44,6 +44,28 @@ def test_a_worker_that_dies_is_an_error():
     )
 
 
+def test_a_script_is_not_run_again_in_its_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from datacomp.pools.parallel import map_ordered\n"
+        "print('here', *map_ordered(abs, range(-3, 0), 2))\n"
+        "import sys; print(sys.modules['__main__'].__file__)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"here 3 2 1\n{script}\n", "")
+
+
+def test_a_function_of_a_guarded_script_is_found(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from datacomp.pools.parallel import map_ordered\n"
+        "def double(n): return 2 * n\n"
+        "if __name__ == '__main__': print(*map_ordered(double, range(3), 2))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0 2 4\n", "")
+
+
 def test_workers_die_with_a_killed_parent():
     script = """
         import multiprocessing, time
