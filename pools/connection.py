@@ -162,6 +162,8 @@ def pool_errors(path: Path) -> Iterator[None]:
                 f"{path}: more memory is needed than allowed; allow more with --memory or "
                 f"{MEMORY_VARIABLE}, or free some disk space beside the pool"
             ) from error
+        if "is not valid UTF8" in text and "Parquet" in text:
+            text += " Such samples are set aside if you add the folder without linking it."
         raise DataError(f"{path}: {text}") from error
 
 

@@ -20,6 +20,7 @@ from ..progress import Progress
 from .columns import MAX_COLUMNS, add_columns, columns_of, quote, warn_of_columns
 from .connection import pool_errors
 from .schema import CORE_COLUMNS
+from .sources import sound_rows
 from .sources.base import LinkableSource, Record, RecordSource, Scan, SetAside
 
 BATCH = 4096
@@ -27,7 +28,7 @@ BATCH_CHARACTERS = 1 << 25
 """A batch ends early when its captions and values are longer than this."""
 
 MAX_ITEM = 200
-TABLES = ("incoming", "incoming_aside")
+TABLES = ("incoming", "incoming_aside", sound_rows.TABLE)
 
 _LARGEST = 1 << 63
 _INCOMING = {name: kind for name, kind in CORE_COLUMNS.items() if name != "source"}
@@ -99,7 +100,14 @@ def load_scans(
     for number, file in enumerate(files):
         try:
             with pool_errors(file):
-                _load_scan(connection, source.scan(connection, [file]), number)
+                try:
+                    _load_scan(connection, source.scan(connection, [file]), number)
+                except duckdb.Error as error:
+                    if not sound_rows.is_not_utf8(error):
+                        raise
+                    scan, rows = source.sound(connection, file)
+                    _load_scan(connection, scan, number)
+                    put_aside(connection, rows)
         except DataError as error:
             if len(files) == 1:
                 raise

@@ -91,6 +91,22 @@ def commonpool():
 
 
 @pytest.fixture(scope="session")
+def spoil():
+    """Return a way to write bytes that are no UTF-8 into one text of a parquet file."""
+
+    def spoil(path, column, row):
+        table = pq.read_table(path)
+        values = [value.encode() for value in table[column].to_pylist()]
+        values[row] = b"b\xff\xfed"
+        raw = pa.array(values, pa.binary())
+        texts = pa.StringArray.from_buffers(len(raw), *raw.buffers()[1:])
+        place = table.schema.get_field_index(column)
+        pq.write_table(table.set_column(place, column, texts), path)
+
+    return spoil
+
+
+@pytest.fixture(scope="session")
 def clip_config():
     """Return the configuration of a tiny CLIP."""
     return {

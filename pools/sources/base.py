@@ -192,6 +192,12 @@ class LinkableSource(Source):
     def scan(self, connection: duckdb.DuckDBPyConnection, files: list[Path]) -> Scan:
         """Return how to read some of the files."""
 
+    @abstractmethod
+    def sound(
+        self, connection: duckdb.DuckDBPyConnection, file: Path
+    ) -> tuple[Scan, list[SetAside]]:
+        """Return how to read a file's rows but those with text that is not UTF-8, and those."""
+
 
 def caption_of(raw: bytes) -> str:
     """Decode a caption; raise ValueError with a reason code for what cannot be one."""

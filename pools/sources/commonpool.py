@@ -20,6 +20,7 @@ from ...errors import DataError, MissingError
 from ...progress import warn
 from ..columns import columns_of, literal, quote
 from ..connection import pool_errors
+from . import sound_rows
 from .base import (
     CAPTION_KEYS,
     MAX_CAPTION_BYTES,
@@ -114,12 +115,28 @@ class CommonPoolSource(LinkableSource):
         """Return the SQL that reads some of the files."""
         listed = ", ".join(literal(glob.escape(str(file))) for file in files)
         relation = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        name = f"filename[{len(str(self.root)) + 2}:]"
+        return self._scan(connection, relation, name, "file_row_number")
+
+    def sound(
+        self, connection: duckdb.DuckDBPyConnection, file: Path
+    ) -> tuple[Scan, list[SetAside]]:
+        """Return the SQL of a file's rows but those with text that is not UTF-8, and those."""
+        with pool_errors(self.path):
+            columns = sound_rows.columns_of(file)
+            text = next((name for name in CAPTION_KEYS if name in columns), "")
+            aside = sound_rows.load(connection, file, self._name(file), text)
+        name = literal(self._name(file))
+        return self._scan(connection, sound_rows.TABLE, name, sound_rows.ROW), aside
+
+    def _scan(
+        self, connection: duckdb.DuckDBPyConnection, relation: str, name: str, row: str
+    ) -> Scan:
         with pool_errors(self.path):
             columns = columns_of(connection, f"SELECT * FROM {relation}")
             (rows,) = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0]
-        url = next((name for name in URL_KEYS if name in columns), "")
-        text = next((name for name in CAPTION_KEYS if name in columns), "")
-        name = f"filename[{len(str(self.root)) + 2}:]"
+        url = next((key for key in URL_KEYS if key in columns), "")
+        text = next((key for key in CAPTION_KEYS if key in columns), "")
         given = "CASE WHEN strlen(uid) = 32 THEN TRY_CAST('0x' || uid AS UHUGEINT) END"
         core = {
             "url": f"{quote(url)}::VARCHAR" if url else "NULL::VARCHAR",
@@ -131,15 +148,15 @@ class CommonPoolSource(LinkableSource):
             "offset": "NULL::BIGINT",
             "length": "NULL::BIGINT",
             FILE: name,
-            ROW: "file_row_number",
+            ROW: row,
         }
         values = ", ".join(f"{sql} AS {quote(column)}" for column, sql in core.items())
         return Scan(
             relation,
             uid=given,
             values=values + extra_columns(columns, (url, text, FILE, ROW)),
-            item=f"{name} || ': row ' || (file_row_number + 1)",
-            row="file_row_number",
+            item=f"{name} || ': row ' || ({row} + 1)",
+            row=row,
             reason=f"CASE WHEN ({given}) IS NULL THEN 'uid_broken' "
             f"WHEN strlen({core['text']}) > {MAX_CAPTION_BYTES} THEN 'caption_too_long' END",
             rows=rows,

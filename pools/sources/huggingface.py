@@ -139,11 +139,11 @@ class HuggingFaceSource(WebDatasetSource):
                 others = [f.name for f in schema if f.name not in (image, text) and _plain(f.type)]
                 columns = [image, text, *others]
                 for batch in opened.iter_batches(_ROWS, columns=columns):
-                    for row in batch.to_pylist():
+                    for row in _texts_as_bytes(batch).to_pylist():
                         yield (
                             _bytes_of(row[image]),
                             _caption_of(row[text], names),
-                            {name: row[name] for name in others if row[name] is not None},
+                            {n: _value(row[n]) for n in others if row[n] is not None},
                         )
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{file}: {' '.join(str(error).split())[:200]}") from error
@@ -204,6 +204,26 @@ def _class_names(schema: pa.Schema, column: str) -> list[str]:
     return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
 
 
+def _texts_as_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch in which text is bytes: one that is not UTF-8 must not cost the whole file."""
+    import pyarrow as pa
+    import pyarrow.types as kinds
+
+    def raw(column: pa.Array) -> pa.Array:
+        kind = column.type
+        if kinds.is_string(kind) or kinds.is_large_string(kind):
+            return column.cast(pa.large_binary())
+        if kinds.is_list(kind) and kinds.is_string(kind.value_type):
+            return column.cast(pa.list_(pa.binary()))
+        return column
+
+    return pa.RecordBatch.from_arrays([raw(c) for c in batch.columns], names=batch.schema.names)
+
+
+def _value(value: Any) -> Any:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
 def _bytes_of(value: Any) -> bytes | None:
     if isinstance(value, dict):
         value = value.get("bytes")
@@ -211,14 +231,14 @@ def _bytes_of(value: Any) -> bytes | None:
 
 
 def _caption_of(value: Any, names: list[str]) -> bytes | None:
-    if isinstance(value, list) and value and isinstance(value[0], str):
+    if isinstance(value, list) and value:
         value = value[0]  # several captions of one image: the first
     if names and isinstance(value, int) and 0 <= value < len(names):
         value = names[value]
-    if not isinstance(value, str):
-        return None
+    if isinstance(value, str):
+        value = printable(value).encode()
     # One byte more than is allowed is enough to be told why it is set aside.
-    return printable(value[: MAX_CAPTION_BYTES + 1]).encode()
+    return value[: MAX_CAPTION_BYTES + 1] if isinstance(value, bytes) else None
 
 
 def _extension(image: bytes) -> str:

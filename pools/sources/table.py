@@ -18,6 +18,7 @@ from ..columns import add_columns, columns_of, literal, quote
 from ..connection import one_line, pool_errors
 from ..schema import CORE_COLUMNS
 from ..staging import MAX_ITEM, put_aside
+from . import sound_rows
 from .base import (
     CAPTION_KEYS,
     MAX_CAPTION_BYTES,
@@ -61,7 +62,7 @@ class _TableSource(SqlSource):
             else:
                 try:
                     with pool_errors(file):
-                        self._load_file(connection, file, printable(name))
+                        aside = self._load_file(connection, file, printable(name))
                     loaded = True
                 except (DataError, UsageError) as error:
                     first = first or error
@@ -76,23 +77,41 @@ class _TableSource(SqlSource):
                       "no_url")  # fmt: skip
             _take_out(connection, f"strlen(text) > {MAX_CAPTION_BYTES}", "url", "caption_too_long")
 
-    def _load_file(self, connection: duckdb.DuckDBPyConnection, file: Path, name: str) -> None:
-        """Append one file's rows to ``incoming``, all of them or none."""
+    def _load_file(
+        self, connection: duckdb.DuckDBPyConnection, file: Path, name: str
+    ) -> list[SetAside]:
+        """Append one file's rows to ``incoming``, all of them or none; return what it set aside."""
         columns = self._columns(connection, file)
         url = self._pick(file, "url", self.url_column, URL_KEYS, columns)
         text = self._pick(file, "caption", self.text_column, CAPTION_KEYS, columns)
         as_text = tuple(c for c in dict.fromkeys((url, text, "uid", "sha256")) if c in columns)
-        select = self._select(url, text, columns) + f" FROM {self._reader(file, as_text)}"
-        fitted = add_columns(connection, "incoming", columns_of(connection, select))
+        select, aside = self._select(url, text, columns), []
+        try:
+            self._append(connection, f"{select} FROM {self._reader(file, as_text)}", name)
+        except duckdb.Error as error:
+            if not sound_rows.is_not_utf8(error):
+                raise
+            aside = sound_rows.load(connection, file, name, text)
+            select = f"{select}, {sound_rows.ROW} FROM {sound_rows.TABLE}"
+            self._append(connection, select, name, f"{sound_rows.ROW} + 1")
+        self._note_rejected(connection, name)
+        return aside
+
+    def _append(
+        self, connection: duckdb.DuckDBPyConnection, select: str, name: str,
+        number: str = "row_number() OVER ()",
+    ) -> None:  # fmt: skip
+        kinds = columns_of(connection, select)
+        kinds.pop(sound_rows.ROW, None)
+        fitted = add_columns(connection, "incoming", kinds)
         before = connection.execute("SELECT coalesce(max(_row), -1) FROM incoming").fetchall()[0][0]
         row = literal(f"{name}: row ")
         connection.execute(
             f"INSERT INTO incoming BY NAME SELECT {before} + _n AS _row, "
             f"left(coalesce(nullif(url, ''), {row} || _n), {MAX_ITEM}) AS _item, "
-            f"{', '.join(map(quote, fitted))} FROM (SELECT *, row_number() OVER () AS _n "
+            f"{', '.join(map(quote, fitted))} FROM (SELECT *, {number} AS _n "
             f"FROM ({select}))"
         )
-        self._note_rejected(connection, name)
 
     def _select(self, url: str, text: str, columns: dict[str, str]) -> str:
         uid = _uid_sql(url, text)

@@ -220,16 +220,40 @@ def test_a_linked_row_without_a_uid_is_named_when_it_is_read(tmp_path, commonpoo
     assert "\n" not in str(caught.value)
 
 
-def test_a_caption_that_is_not_utf8_costs_its_file_and_no_other(tmp_path, empty, commonpool, aside):
-    folder = commonpool(tmp_path / "m", files=2)
-    offsets, data = np.arange(0, 24, 4, dtype=np.int32), b"good" * 2 + b"b\xff\xfed" + b"good" * 2
-    texts = pa.StringArray.from_buffers(5, pa.py_buffer(offsets), pa.py_buffer(data))
-    path = folder / "00ab.parquet"
-    table = pq.read_table(path)
-    place = table.schema.get_field_index("text")
-    pq.write_table(table.set_column(place, "text", texts), path)
+def test_a_text_that_is_not_utf8_costs_its_sample_and_no_other(
+    tmp_path, empty, commonpool, aside, spoil
+):
+    folder = commonpool(tmp_path / "m", files=2, rows=20_000)
+    whole = commonpool(tmp_path / "whole", files=2, rows=20_000)
+    spoil(folder / "00ab.parquet", "text", 17_000)
+    spoil(folder / "00ab.parquet", "url", 4)
+    spoil(folder / "01ab.parquet", "sha256", 19_999)
     report = empty.add(source(folder))
-    assert (report.added, report.set_aside) == (5, {"file_broken": 1})
-    ((item, reason, detail),) = aside(empty, "item, reason, detail")
-    assert (item, reason) == ("00ab.parquet", "file_broken")
-    assert "is not valid UTF8" in detail
+    expected = {"caption_not_utf8": 1, "value_not_utf8": 2}
+    assert (report.added, report.set_aside) == (39_997, expected)
+    assert sorted(aside(empty, "item, reason, detail")) == [
+        ("00ab.parquet: row 17001", "caption_not_utf8", "column text"),
+        ("00ab.parquet: row 5", "value_not_utf8", "column url"),
+        ("01ab.parquet: row 20000", "value_not_utf8", "column sha256"),
+    ]
+    # All else is what it is without the three.
+    everything = "SELECT * FROM samples ORDER BY uid"
+    lost = "(17000, 4, 39999)"
+    with Pool.create(tmp_path / "whole.duckdb") as other:
+        other.add(source(whole))
+        kept = f"SELECT * FROM samples WHERE uid NOT IN {lost} ORDER BY uid"
+        columns = ", ".join(f'"{name}"' for name in other.columns())
+        assert empty.sql(everything.replace("*", columns)).fetchall() == (
+            other.sql(kept.replace("*", columns)).fetchall()
+        )
+    assert empty.add(source(folder)).unchanged == 39_997
+
+
+def test_a_linked_caption_that_is_not_utf8_is_told_in_one_line(tmp_path, commonpool, spoil):
+    folder = commonpool(tmp_path / "m", files=1)
+    spoil(folder / "00ab.parquet", "text", 2)
+    with Pool.open(folder) as pool, pytest.raises(DataError) as caught:
+        pool.sql("SELECT text FROM samples").fetchall()
+    assert "is not valid UTF8" in str(caught.value)
+    assert "add the folder without linking it" in str(caught.value)
+    assert "\n" not in str(caught.value)

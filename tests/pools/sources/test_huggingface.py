@@ -97,6 +97,19 @@ def test_what_cannot_be_used_is_set_aside(tmp_path, dataset, picture, empty, asi
         ]  # fmt: skip
 
 
+def test_a_text_that_is_not_utf8_costs_its_sample_and_no_other(
+    tmp_path, dataset, picture, empty, aside, rows, spoil
+):
+    images = [{"bytes": picture(n)} for n in range(3)]
+    data = dataset("a.parquet", image=images, text=["a", "b", "c"], note=["x", "y", "z"])
+    spoil(data / "a.parquet", "text", 1)
+    spoil(data / "a.parquet", "note", 2)
+    report = empty.add(source(tmp_path, data))
+    assert (report.added, report.set_aside) == (2, {"caption_not_utf8": 1})
+    assert aside(empty, "item, reason") == [("a.tar/00000001", "caption_not_utf8")]
+    assert sorted(rows(empty, "text, note")) == [("a", "x"), ("c", r"b\xff\xfed")]
+
+
 def test_columns_are_named_if_need_be(tmp_path, dataset, picture):
     data = dataset("a.parquet", photo=[{"bytes": picture(0)}], words=["w"])
     file = data / "a.parquet"

@@ -114,6 +114,20 @@ def test_a_caption_of_megabytes_is_set_aside(tmp_path, pool):
     assert aside(pool) == [("long", "caption_too_long")]
 
 
+def test_a_text_that_is_not_utf8_costs_its_row_of_a_parquet_file(tmp_path, pool, spoil):
+    path = tmp_path / "t.parquet"
+    table = {"url": list("abcd"), "text": list("ABCD"), "note": list("wxyz"), "width": [1, 2, 3, 4]}
+    pq.write_table(pa.table(table), path)
+    spoil(path, "text", 1)
+    spoil(path, "note", 2)
+    report = pool.add(open_source("parquet", path))
+    assert (report.added, report.set_aside) == (2, {"caption_not_utf8": 1, "value_not_utf8": 1})
+    assert rows(pool, "url, text, note, width") == [("a", "A", "w", 1), ("d", "D", "z", 4)]
+    assert aside(pool) == [
+        ("t.parquet: row 2", "caption_not_utf8"), ("t.parquet: row 3", "value_not_utf8"),
+    ]  # fmt: skip
+
+
 def test_one_bad_file_does_not_stop_the_others(tmp_path, pool):
     folder = tmp_path / "tables"
     folder.mkdir()
