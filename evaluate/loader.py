@@ -4,9 +4,12 @@ As in open_clip (``--dataset-resampled``): shards are drawn with replacement, sa
 shuffle buffer, images are augmented by the model's own preprocessing, batches are whole. What
 differs is the source of randomness. open_clip seeds its shuffle buffer by the clock and lets
 its workers' generators run on over epochs, so no two runs, and no resumed run, are alike. Here
-the samples come from a fixed number of **lanes**, each with generators of its own for (seed,
-epoch, process, lane); batch i comes from lane i modulo LANES, whichever worker holds the lane.
-So the batches are the same for 0, 1, 2, 4 or 8 workers, and a resumed run repeats them.
+each global batch is made of **blocks**, as many as its size asks for, however many processes there
+are; block b of every batch comes from a stream of its own. A stream has a fixed number of
+**lanes**, each with generators of its own for (seed, block, epoch, lane); batch i comes from lane i
+modulo LANES, whichever worker holds the lane. So the batches are the same for any number of
+processes and accumulation steps, and for 0, 1, 2, 4 or 8 workers, and a resumed run repeats them.
+A process reads the blocks that its share of the batch is in, and no others.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import functools
 import math
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DatacompError, DataError, UnsafeInputError
@@ -33,9 +37,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LANES = 8
+BLOCK = 128
+"""A global batch is halved until no more samples than this are left: that is its block. So small
+that two processes seldom share one, for both have to read it then."""
 SHUFFLE_SIZE = 2500
 """Samples in each lane's buffer: eight lanes hold as many as open_clip's four workers. Short
 epochs have smaller ones, for every epoch fills them anew."""
+SHUFFLE_BATCH = 2 * SHUFFLE_SIZE
+"""Samples in the buffers that one global batch is drawn from: many blocks have smaller ones."""
+SHUFFLE_LEAST = 64
 SHUFFLE_INITIAL = 500
 CAPTION_CACHE = 1 << 16
 READ_AHEAD = 1 << 20
@@ -65,38 +75,67 @@ def training_loader(
         from torch.utils.data import DataLoader
 
         shared = SharedEpoch(epoch=epoch)
-        global_batch = args.batch_size * args.world_size
-        # Accumulated gradients need whole groups of batches.
-        groups = math.ceil(args.train_num_samples / (global_batch * args.accum_freq))
-        batches = groups * args.accum_freq
+        split = Split(args.batch_size, args.accum_freq, args.rank, args.world_size)
+        steps = math.ceil(args.train_num_samples / split.whole)
         if progress is not None:
-            progress.resume(epoch * batches * global_batch)
-            progress.total = args.epochs * batches * global_batch
-        buffer = min(SHUFFLE_SIZE, max(64, batches * args.batch_size // (4 * LANES)))
-        lanes = _Lanes(data, weights, f"{seed}/{args.rank}", shared, buffer, aside)
-        dataset = _batches_class()(lanes, batches, args.batch_size, preprocess[0], tokenizer)
+            progress.resume(epoch * steps * split.whole)
+            progress.total = args.epochs * steps * split.whole
+        lanes = _Lanes(data, weights, seed, shared, _buffer(split, steps), aside)
+        dataset = _batches_class()(lanes, steps, split, preprocess[0], tokenizer)
         loader = DataLoader(dataset, batch_size=None, num_workers=args.workers)
-        counted = _Counted(loader, batches, global_batch, progress)
+        counted = _Counted(loader, steps * split.parts, split.size * split.world, progress)
         return {"train": DataInfo(dataloader=counted, shared_epoch=shared)}  # pyright: ignore[reportArgumentType]
 
     return get_data
 
 
-def seeded_epochs(train_one_epoch: Callable[..., Any], seed: int) -> Callable[..., Any]:
-    """Wrap open_clip's epoch so that its generators depend on seed, epoch and rank only."""
+def block_size(batch: int) -> int:
+    """Return the size of the blocks of a global batch.
 
-    def wrapped(model: Any, data: Any, loss: Any, epoch: int, *rest: Any, **kwargs: Any) -> Any:
-        import numpy as np
-        import torch
+    >>> block_size(4096), block_size(90112), block_size(96)
+    (128, 88, 96)
+    """
+    while batch > BLOCK and batch % 2 == 0:
+        batch //= 2
+    return batch
 
-        args = rest[4]
-        own = random.Random(f"{seed}/{epoch}/{args.rank}").getrandbits(31)
-        torch.manual_seed(own)
-        np.random.seed(own)
-        random.seed(own)
-        return train_one_epoch(model, data, loss, epoch, *rest, **kwargs)
 
-    return wrapped
+@dataclass(frozen=True)
+class Split:
+    """How a global batch is split: ``parts`` batches of ``size`` for each process of ``world``."""
+
+    size: int
+    parts: int = 1
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def whole(self) -> int:
+        """Samples in a global batch."""
+        return self.size * self.parts * self.world
+
+    @property
+    def block(self) -> int:
+        """Samples in a block."""
+        return block_size(self.whole)
+
+    def pieces(self, part: int) -> Iterator[tuple[int, slice]]:
+        """Yield the blocks, and what of each, that make a batch of this process.
+
+        >>> [(block, piece.start, piece.stop) for block, piece in Split(96, 2, 1, 2).pieces(0)]
+        [(2, 0, 96)]
+        """
+        begin = (self.rank * self.parts + part) * self.size
+        end = begin + self.size
+        for block in range(begin // self.block, -(-end // self.block)):
+            first = block * self.block
+            yield block, slice(max(begin - first, 0), min(end - first, self.block))
+
+
+def _buffer(split: Split, steps: int) -> int:
+    """Return how many samples a lane's buffer holds."""
+    most = min(SHUFFLE_SIZE, SHUFFLE_BATCH // (split.whole // split.block))
+    return min(max(most, SHUFFLE_LEAST), max(steps * split.block // (4 * LANES), SHUFFLE_LEAST))
 
 
 def read_shard(path: str, aside: SetAside = lambda *_: None) -> Iterator[Sample]:
@@ -165,13 +204,13 @@ def shuffled(samples: Iterator[T], size: int, rng: random.Random) -> Iterator[T]
 
 
 class _Lanes:
-    """Endless streams of samples, each the same whenever (seed, epoch, process, lane) is."""
+    """Endless streams of samples, each the same whenever (seed, block, epoch, lane) is."""
 
     def __init__(
         self,
         data: list[TrainingData],
         weights: list[float] | None,
-        seed: str,
+        seed: int,
         epoch: Any,
         buffer: int,
         aside: SetAsideLog,
@@ -186,17 +225,17 @@ class _Lanes:
         self.where = data[0].path
         self._seed, self._epoch, self._buffer = seed, epoch, buffer
 
-    def generator(self, purpose: str) -> random.Random:
+    def generator(self, block: int, purpose: str) -> random.Random:
         """Return the generator of a purpose in the current epoch."""
-        return random.Random(f"{self._seed}/{self._epoch.get_value()}/{purpose}")
+        return random.Random(f"{self._seed}/{block}/{self._epoch.get_value()}/{purpose}")
 
-    def lane(self, number: int) -> Iterator[tuple[Sample, SetAside]]:
+    def lane(self, block: int, number: int) -> Iterator[tuple[Sample, SetAside]]:
         """Yield the samples of a lane, shuffled, each with whom to tell if it is broken."""
-        rng = self.generator(f"lane{number}/samples")
-        return shuffled(self._samples(number), self._buffer, rng)
+        rng = self.generator(block, f"lane{number}/samples")
+        return shuffled(self._samples(block, number), self._buffer, rng)
 
-    def _samples(self, number: int) -> Iterator[tuple[Sample, SetAside]]:
-        rng = self.generator(f"lane{number}/shards")
+    def _samples(self, block: int, number: int) -> Iterator[tuple[Sample, SetAside]]:
+        rng = self.generator(block, f"lane{number}/shards")
         barren = 0
         while True:
             source, shard = rng.choices(self._shards, weights=self._weights)[0]
@@ -217,32 +256,45 @@ def _batches_class() -> type:
     from torch.utils.data import IterableDataset, get_worker_info
 
     class Batches(IterableDataset):
-        """Batches of (images, texts); each worker makes those of its own lanes."""
+        """Batches of (images, texts) of one process; each worker makes those of its own lanes."""
 
         def __init__(
-            self, lanes: _Lanes, batches: int, size: int, preprocess: Any, tokenizer: Any
+            self, lanes: _Lanes, steps: int, split: Split, preprocess: Any, tokenizer: Any
         ) -> None:
-            self._lanes, self._batches, self._size = lanes, batches, size
+            self._lanes, self._steps, self._split = lanes, steps, split
             self._preprocess, self._tokenizer = preprocess, tokenizer
             self._tokens: Any = None
 
         def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor] | DatacompError]:
             info = get_worker_info()
             worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+            # Then the parts of a lane's steps, LANES apart, are all made by one worker.
             lanes = LANES if LANES % workers == 0 else workers
             self._tokens = functools.lru_cache(CAPTION_CACHE)(lambda t: self._tokenizer(t)[0])
             self._lanes.aside.refresh()
-            streams = {n: self._lanes.lane(n) for n in range(worker, lanes, workers)}
-            for number in range(self._batches):
-                if number % lanes in streams:
-                    try:
-                        yield self._batch(number, streams[number % lanes])
-                    except DatacompError as error:
-                        yield error  # raised by a worker, it would come with torch's traceback
-                        return
+            streams: dict[tuple[int, int], Iterator[tuple[Sample, SetAside]]] = {}
+            shared: tuple[Any, Any] = None, None  # the last block, where it is not used up
+            parts = self._split.parts
+            for number in range(worker, self._steps * parts, workers):
+                step, part = divmod(number, parts)
+                made: list[tuple[torch.Tensor, torch.Tensor]] = []
+                try:
+                    for block, piece in self._split.pieces(part):
+                        if shared[0] != (step, block):
+                            place = block, step % lanes
+                            if place not in streams:
+                                streams[place] = self._lanes.lane(*place)
+                            shared = (step, block), self._block(step, block, streams[place])
+                        made.append((shared[1][0][piece], shared[1][1][piece]))
+                        if piece.stop == self._split.block:
+                            shared = None, None
+                except DatacompError as error:
+                    yield error  # raised by a worker, it would come with torch's traceback
+                    return
+                yield made[0] if len(made) == 1 else _joined(made)
 
-        def _batch(
-            self, number: int, stream: Iterator[tuple[Sample, SetAside]]
+        def _block(
+            self, step: int, block: int, stream: Iterator[tuple[Sample, SetAside]]
         ) -> tuple[torch.Tensor, torch.Tensor]:
             images: list[torch.Tensor] = []
             texts: list[torch.Tensor] = []
@@ -251,9 +303,9 @@ def _batches_class() -> type:
             # Several threads gain nothing on one small image, and in the training process, on a
             # busy machine, they wait for each other most of the time. Workers have one anyway.
             torch.set_num_threads(1)
-            torch.manual_seed(self._lanes.generator(f"batch{number}").getrandbits(63))
+            torch.manual_seed(self._lanes.generator(block, f"batch{step}").getrandbits(63))
             try:
-                while len(images) < self._size:
+                while len(images) < self._split.block:
                     (key, image, text), aside = next(stream)
                     try:
                         images.append(self._preprocess(decode(image)))
@@ -272,6 +324,11 @@ def _batches_class() -> type:
                 torch.set_rng_state(before)
                 torch.set_num_threads(threads)
             return torch.stack(images), torch.stack(texts)
+
+    def _joined(
+        made: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.cat([images for images, _ in made]), torch.cat([texts for _, texts in made])
 
     return Batches
 

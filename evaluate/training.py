@@ -3,7 +3,8 @@
 The trainer is open_clip_train, unchanged; what is added around it is what DataComp's
 leaderboard needs: the recipe is fixed by the scale, the data are pinned by a fingerprint, the
 order of samples and the augmentation follow from the seed alone (so an interrupted run
-resumes into the same bytes), and the run is described by an ``info.json``.
+resumes into the same bytes, and several processes see what one would), and the run is described by
+an ``info.json``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import (
-    atomic_path,
     fsync_directory,
     partial_path,
     sha256_file,
@@ -33,12 +33,16 @@ from ..errors import DataError, IntegrityError, MissingError, RunError, StorageE
 from ..pools.clip_model import RUN_INFO, ModelSpec, read_run, resolve_device
 from ..progress import Progress, say
 from . import set_aside
+from .checkpoints import keep_weights_only, load_to_resume
 from .data import DIGESTS, TrainingData, find_shards, pin
-from .loader import LANES, seeded_epochs, training_loader
+from .epochs import seeded_epochs
+from .loader import LANES, block_size, training_loader
 from .objectives import BENCHMARK, check_first_weights, check_objective, described
 from .scales import CHECKPOINTS, Scale, model_config_path
 from .versions import library_versions
 
+_SPLIT = ("world_size", "accumulation")
+"""How the work on a batch is divided: a run may go on with another number of processes."""
 PRECISIONS = ("fp32", "amp", "amp_bf16", "bf16", "fp16")
 
 
@@ -98,6 +102,7 @@ def train(
         "device": device.split(":")[0],
         "accumulation": accumulation,
         "world_size": world,
+        "block": block_size(scale.batch_size),
         "workers": workers,
         "threads": threads,
         "grad_clip_norm": grad_clip_norm,
@@ -220,8 +225,10 @@ def _recorded(output: Path) -> dict[str, Any] | None:
 def _check_settings(output: Path, before: dict[str, Any], plan: dict[str, Any]) -> None:
     """Refuse a run begun with other settings."""
     before = {**described(BENCHMARK, None), **before}  # as runs were that do not tell
+    if all(before.get(key) == 1 for key in _SPLIT):
+        before.setdefault("block", plan["scale"]["batch_size"])
     for key, value in plan.items():
-        if key == "workers" and _alike(before.get(key), value):
+        if key in _SPLIT or (key == "workers" and _alike(before.get(key), value)):
             continue
         differences = list(_differences(key, before.get(key), value))
         if differences:
@@ -293,6 +300,10 @@ def _run_trainer(
         progress = stack.enter_context(Progress("training", total))
         stack.enter_context(storage_errors(output))
         stack.enter_context(_logging_to_file(trainer))
+        if torch.distributed.is_initialized():  # by the launcher: Ray Train does
+            stack.enter_context(
+                _replaced(torch.distributed, "init_process_group", lambda *_, **__: None)
+            )
         if not torch.cuda.is_available():
             stack.enter_context(_distributed_on_cpu())
         stack.enter_context(
@@ -301,6 +312,7 @@ def _run_trainer(
         stack.enter_context(
             _replaced(trainer, "train_one_epoch", seeded_epochs(trainer.train_one_epoch, seed))
         )
+        stack.enter_context(_replaced(trainer, "pt_load", load_to_resume))
         with _clear_errors():
             code = trainer.main(arguments)
     if code not in (None, 0):
@@ -341,7 +353,7 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
             os.fsync(file.fileno())
         fsync_directory(checkpoint.parent)
     else:
-        _keep_weights_only(checkpoint, plan["scale"]["name"])
+        keep_weights_only(checkpoint, plan["scale"]["name"])
     aside = set_aside.SetAsideLog(output / set_aside.FILE).settle()
     info = {
         **plan,
@@ -357,16 +369,6 @@ def _finish(output: Path, plan: dict[str, Any], started: float) -> dict[str, Any
     (checkpoint.parent / "epoch_latest.pt").unlink(missing_ok=True)
     say(f"trained {output} in {info['seconds']:.0f} s", 1)
     return info
-
-
-def _keep_weights_only(checkpoint: Path, name: str) -> None:
-    """Drop the optimiser and the folder's name: fewer bytes, and the same in any folder."""
-    import torch
-
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    slim = {"epoch": content["epoch"], "name": name, "state_dict": content["state_dict"]}
-    with atomic_path(checkpoint) as partial:
-        torch.save(slim, partial)
 
 
 @contextlib.contextmanager
