@@ -4,24 +4,37 @@ A filter that judges the pool as a whole asks how many candidates there are, or 
 at a place of their order. Where the pool is one database it answers (``Whole``). Where it is in
 partitions, nobody can: a partition tells its share of the answer (``Share``), the driver puts the
 shares together (``filters/narrowing.py``) and the partition is judged again with the answer known.
-Filters are the same for either, for scores are kept and decisions cost little.
+Filters are the same for either, for scores are kept and decisions cost little. What is more than a
+value is found out by joint work (``filters/together.py``).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from ..durable import atomic_path
 from ..errors import DataError, MissingError, UsageError
 from ..pools.features import Features
-from ..pools.pool import HALVES, Pool, literal
+from ..pools.pool import HALVES, Pool, literal, quote
+from ..pools.uids import UidArray, from_halves, from_hex, save_subset, to_hex
 from ..progress import warn
 from .contract import Scorer
+from .relations import CANDIDATES, Relations, record_batches
+from .together import FirstOfEach, Joint, Members, Place, keyed, share_once, uids_of
 from .vectors import need_features, open_features
+
+_HALF = (1 << 64) - 1
+
+FIRST = "group:first:"
+"""Begins the names of columns that tell what is the first of its kind."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +91,11 @@ class UnansweredError(BaseException):
     No Exception, so that no filter and nobody who blames one takes it for a failure.
     """
 
-    def __init__(self, question: Question) -> None:
+    def __init__(
+        self, question: Question | Joint, share: Callable[[], Any] | None = None
+    ) -> None:  # fmt: skip
         super().__init__(question)
-        self.question = question
+        self.question, self.share = question, share
 
 
 class AsWholeError(BaseException):
@@ -100,6 +115,10 @@ class Answers(ABC):
     @abstractmethod
     def features(self, pool: Pool, scorer: Scorer) -> dict[str, Features] | None:
         """Return readers of a scorer's features, or None where only other partitions have them."""
+
+    @abstractmethod
+    def first(self, relations: Relations, relation: str, columns: Sequence[str]) -> str:
+        """Return SQL that is true of the first of those that are the same in the columns."""
 
     def recall(self, pool: Pool, table: str, digest: str) -> None:  # noqa: B027
         """Fill the table of a score with what is remembered of it elsewhere."""
@@ -121,6 +140,10 @@ class Whole(Answers):
         """Open the features."""
         return open_features(pool, scorer.features, scorer.name)
 
+    def first(self, relations: Relations, relation: str, columns: Sequence[str]) -> str:
+        """Number the copies of each."""
+        return first_here(columns)
+
 
 class Share(Answers):
     """The pool is a partition; ``known`` are the answers so far, ``scores`` a folder of its own.
@@ -131,15 +154,81 @@ class Share(Answers):
 
     whole = False
 
-    def __init__(self, known: Mapping[Question, Any], scores: Path) -> None:
-        self._known, self._scores = known, scores
+    def __init__(
+        self, known: Mapping[Question | Joint, Any], scores: Path, place: Place
+    ) -> None:  # fmt: skip
+        self._known, self._scores, self.place = known, scores, place
         self._recalled: dict[str, int] = {}
+        self._firsts = self._sets = 0
 
     def ask(self, pool: Pool, question: Question, repeated: bool = False) -> Any:
         """Return the answer, or raise UnansweredError."""
         if question not in self._known:
             raise UnansweredError(question)
         return self._known[question]
+
+    def join(self, joint: Joint, share: Callable[[], Any]) -> Any:
+        """Return what a joint came to, or raise UnansweredError with the work to be done for it."""
+        if joint not in self._known:
+            raise UnansweredError(joint, lambda: share_once(self.place, joint, share))
+        return self._known[joint]
+
+    def members(self, pool: Pool, scorer: str, members: str) -> tuple[str, int]:
+        """Return the digest of the uids of a set in all partitions, and how many they are."""
+        self._sets += 1
+        joint = Members(scorer, f"{members} {self._sets}")
+
+        def share() -> None:
+            rows = pool.table(f"SELECT {HALVES} FROM {members}")
+            uids = from_halves(rows["high"].to_numpy(), rows["low"].to_numpy())
+            save_subset(self.place.file(joint), uids)
+
+        digest, total = self.join(joint, share)
+        return digest, total
+
+    def first(self, relations: Relations, relation: str, columns: Sequence[str]) -> str:
+        """Let the relation have a column for it: what is first here, and nowhere else.
+
+        Files send the first of each key that they have, by a hash of it that nobody can make
+        collide; of each key all but one come back.
+        """
+        pool, key = relations.pool, key_of(columns)
+        joint = FirstOfEach(relation, tuple(columns))
+
+        def share() -> None:
+            query = (
+                f"SELECT {HALVES}, key FROM (SELECT min(uid) AS uid, {key} AS key "
+                f"FROM {relation} GROUP BY key)"
+            )
+            uids, keys = [], []
+            for batch in record_batches(pool, query, 1 << 16):
+                uids.append(from_halves(batch["high"].to_numpy(), batch["low"].to_numpy()))
+                keys.append(from_hex(batch["key"].to_pylist()))
+            nothing = from_hex([])
+            found = keyed(np.concatenate([nothing, *keys]), np.concatenate([nothing, *uids]))
+            joint.share(self.place, found)
+
+        self.join(joint, share)
+        found = np.concatenate(list(joint.answers(self.place)))
+        keys = to_hex(from_halves(found["k0"], found["k1"]))
+        uids = uids_of(found)
+        arrow = pa.table(
+            {"high": uids["f0"], "low": uids["f1"], "key": pa.array(keys, pa.string())}
+        )
+        with pool.registered("elsewhere", arrow):
+            later = relations.create_next(
+                "later",
+                "SELECT (high::UHUGEINT << 64) + low::UHUGEINT AS uid, key FROM elsewhere",
+            )
+        self._firsts += 1
+        name = f"{FIRST}{self._firsts}"
+        is_first = f"{first_here(columns)} AND (uid, {key}) NOT IN (SELECT (uid, key) FROM {later})"
+        if relation == CANDIDATES:
+            return relations.define(name, is_first)
+        relations.create(
+            "TABLE", relation, f"SELECT *, {is_first} AS {quote(name)} FROM {relation}"
+        )
+        return quote(name)
 
     def recall(self, pool: Pool, table: str, digest: str) -> None:
         """Read the scores of an earlier round, or of a run that broke off."""
@@ -185,6 +274,53 @@ class Share(Answers):
         if trouble:
             warn(f"scoring {scorer.name}: left out {trouble[0]}")
         return readers or None
+
+
+class Asking:
+    """A set scorer's way to ask the other partitions (``together.Together``)."""
+
+    def __init__(self, share: Share, pool: Pool, digest: str, total: int) -> None:
+        self._share, self._pool, self._digest = share, pool, digest
+        self.place, self.total = share.place, total
+
+    def ask(self, joint: Joint, share: Callable[[], Any]) -> Any:
+        """Return what a joint came to."""
+        return self._share.join(joint, share)
+
+    def lowest(self, what: str, uids: UidArray, values: NDArray[Any], keep: int) -> NDArray[Any]:
+        """Find the value at the place, and among its like the uid."""
+        name = f"lowest_{self._digest[:16]}_{what}"
+        arrow = pa.table({"high": uids["f0"], "low": uids["f1"], "value": values})
+        with self._pool.registered("values_here", arrow):  # the table ends with the partition
+            self._pool.sql(
+                f"CREATE OR REPLACE TEMP TABLE {name} AS "
+                "SELECT (high::UHUGEINT << 64) + low::UHUGEINT AS uid, value FROM values_here"
+            )
+
+        def ask(kind: str, **about: Any) -> Any:
+            return self._share.ask(self._pool, Question(kind, name, **about))
+
+        limit = ask("nth", value="value", place=keep - 1)
+        below = ask("count", where=f"value < {sql_value(limit)}")
+        equal = f"value = {sql_value(limit)}"
+        last = ask("nth", value="uid", where=equal, place=keep - below - 1)
+        high, low = np.uint64(last >> 64), np.uint64(last & _HALF)
+        before = (uids["f0"] < high) | ((uids["f0"] == high) & (uids["f1"] <= low))
+        return (values < limit) | ((values == limit) & before)
+
+
+def first_here(columns: Sequence[str]) -> str:
+    """Return SQL that is true of the smallest uid of those that are the same in the columns."""
+    return f"row_number() OVER (PARTITION BY {', '.join(map(quote, columns))} ORDER BY uid) = 1"
+
+
+def key_of(columns: Sequence[str]) -> str:
+    """Return SQL of 32 hex digits that are the same only for the same values in the columns."""
+    parts = (
+        f"coalesce('v' || length({quote(c)}::VARCHAR) || ':' || {quote(c)}::VARCHAR, 'n')"
+        for c in columns
+    )
+    return f"substr(sha256({' || '.join(parts)}), 1, 32)"
 
 
 def query_of(question: Question, repeated: bool = False) -> str:

@@ -19,6 +19,7 @@ from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, sha
 from .engine import Rules, rules_of, run_filters
 from .expression import Node, prepare
 from .judging import Engine, Frame
+from .together import Joint, Place
 from .verdicts import Decider
 
 
@@ -26,7 +27,8 @@ from .verdicts import Decider
 class Task:
     """What a worker is to do with a partition, or with the ``whole`` pool where there is none.
 
-    ``known`` are the answers so far; ``bounds`` and ``most`` are for its share of the next one.
+    ``known`` are the answers so far; ``bounds`` and ``most`` are for its share of the next one;
+    ``count`` is how many partitions there are.
     """
 
     partition: Partition | None
@@ -36,9 +38,10 @@ class Task:
     combine: str
     work: Path
     reasons: bool
-    known: tuple[tuple[Question, Any], ...] = ()
+    known: tuple[tuple[Question | Joint, Any], ...] = ()
     bounds: Bounds = field(default_factory=Bounds)
     most: int = 0
+    count: int = 1
 
     def path(self, kind: str, suffix: str) -> Path:
         """Return where the partition's outcome of a kind goes."""
@@ -50,7 +53,7 @@ class Task:
 class Asked:
     """The partition cannot go on without an answer; this is its share of it."""
 
-    question: Question
+    question: Question | Joint
     share: Any
 
 
@@ -84,7 +87,9 @@ def judge(task: Task) -> Asked | NotApart | Judged:
         return done
     scores = task.work / "scores" / f"{task.partition.number:06d}"
     with open_partition(task.partition, task.columns, threads=1) as pool:
-        engine, frame = Engine(pool, Share(dict(task.known), scores)), Frame(task.combine)
+        place = Place(task.partition.number, task.count, task.work / "joint")
+        engine = Engine(pool, Share(dict(task.known), scores, place))
+        frame = Frame(task.combine)
         try:
             prepared = prepare(task.filters, task.combine)
             verdicts = [engine.judge(one, frame) for one in prepared]
@@ -92,6 +97,9 @@ def judge(task: Task) -> Asked | NotApart | Judged:
             return NotApart(str(error))
         except UnansweredError as error:
             question = error.question
+            if error.share is not None:
+                return Asked(question, error.share())
+            assert isinstance(question, Question)
             return Asked(question, share_of(pool, question, task.bounds, task.most))
         samples = pool.count()
         reasons = task.path("reasons", ".parquet") if task.reasons else None

@@ -142,6 +142,14 @@ class View(Protocol):
         """
         ...
 
+    def first(self, *columns: str) -> str:
+        """Return SQL that is true of one of those candidates that are the same in the columns.
+
+        It is that of the smallest uid. NULL is the same as NULL. Unlike a window of one's own it
+        serves a pool in partitions too.
+        """
+        ...
+
     def kind(self, column: str) -> str:
         """Return the SQL type of a column."""
         ...

@@ -22,9 +22,10 @@ class ExactDedup(Filter):
 
     def decide(self, view: View) -> list[Decision]:
         """Number the copies of each and keep the first."""
-        key = {"image": "sha256", "caption": "text", "both": "sha256, text"}[self.by]
-        first = f"row_number() OVER (PARTITION BY {key} ORDER BY uid) = 1"
+        key = {"image": ["sha256"], "caption": ["text"], "both": ["sha256", "text"]}[self.by]
+        if self.by != "caption":
+            view.require("sha256")
+        first = view.first(*key)
         if self.by == "caption":
             return [Decision("duplicate", first)]
-        view.require("sha256")
         return [Decision("duplicate", f"(sha256 IS NULL OR {first})")]

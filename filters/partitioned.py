@@ -36,6 +36,7 @@ from .apart import Asked, Judged, NotApart, Task, judge, judge_pool, judge_whole
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
+from .together import Joint, settle_once
 
 _ROUNDS = 1000
 _MARK, _MAX_MARK = "work.json", 1 << 20
@@ -78,7 +79,7 @@ def run_partitions(
     engine.reach(work, *sorted({partition.file.parent for partition in partitions}))
     task = Task(
         None, pool.path.absolute(), pool.columns(), tuple(filters), combine, work,
-        reasons is not None, most=most_told(len(partitions)),
+        reasons is not None, most=most_told(len(partitions)), count=len(partitions),
     )  # fmt: skip
     tasks = [replace(task, partition=partition) for partition in partitions]
     found = _rounds(tasks, engine)
@@ -113,13 +114,13 @@ def _claim(work: Path, identity: str) -> None:
 
 def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:
     """Judge all partitions, round after round, until nothing is left to ask."""
-    known: list[tuple[Question, Any]] = []
+    known: list[tuple[Question | Joint, Any]] = []
     bounds = Bounds()
     for _ in range(_ROUNDS):
         now = [replace(task, known=tuple(known), bounds=bounds) for task in tasks]
         judged: list[Judged] = []
         shares: list[Any] = []
-        questions: set[Question] = set()
+        questions: set[Question | Joint] = set()
         label = "judging" if not known else f"judging, {len(known)} answers known"
         with Progress(label, len(now), "partitions") as progress:
             for reply in engine.map(judge, now, count=len(now)):
@@ -139,7 +140,11 @@ def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:
                 "--engine and --workers"
             )
         (question,) = questions
-        settled, found = settle(question, shares, bounds)
+        if isinstance(question, Joint):
+            work = tasks[0].work / "joint"
+            settled, found = True, settle_once(question, shares, work, engine)
+        else:
+            settled, found = settle(question, shares, bounds)
         if settled:
             known.append((question, found))
             bounds = Bounds()

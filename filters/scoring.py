@@ -14,14 +14,14 @@ from ..errors import DatacompError, MissingError, RunError, UsageError
 from ..pools.pool import quote
 from ..pools.uids import UidArray
 from ..progress import Progress
-from .answers import Answers, AsWholeError
+from .answers import Answers, Asking, AsWholeError, Share
 from .blaming import blaming_scorer
 from .contract import Batch, Scorer
 from .flow import ScoreWriter, read_features, read_images, stream_columns
 from .predicates import all_true
 from .registry import defined_at
 from .relations import Relations
-from .sets import SetScorer, set_digest, write_set_scores
+from .sets import SetScorer, SpreadScorer, name_of_set, set_digest, write_set_scores
 from .spec import FilterSpec
 from .stored import EmbeddedScore
 
@@ -71,7 +71,7 @@ class Scoring:
     def ensure(self, spec: FilterSpec, scorer: Scorer, scope: str, alive: list[str]) -> None:
         """Compute and store the scores that are missing in ``scope`` where ``alive`` is true."""
         if isinstance(scorer, SetScorer):
-            if not self._answers.whole:
+            if not self._answers.whole and not isinstance(scorer, SpreadScorer):
                 raise AsWholeError(f"{spec.use} scores the set as a whole")
             self._ensure_set(spec, scorer, scope, alive)
             return
@@ -163,13 +163,24 @@ class Scoring:
             "set_members",
             f"SELECT c.uid{own}{theirs} FROM {scope} c WHERE {all_true(alive)} ORDER BY c.uid",
         )
-        digest = set_digest(self.pool, members, scorer)
+        together, readers = None, None
+        if isinstance(self._answers, Share):
+            share = self._answers
+            uids, everybody = share.members(self.pool, scorer.digest(), members)
+            digest = name_of_set(scorer, uids)
+            together = Asking(share, self.pool, digest, everybody)
+            opened = share.features(self.pool, scorer) if scorer.features else {}
+            readers = lambda: opened  # noqa: E731
+        else:
+            digest = set_digest(self.pool, members, scorer)
         table = self._table(spec, scorer, digest)
+        self._answers.recall(self.pool, table, digest)
         total = self.pool.scalar(f"SELECT count(*) FROM {members}")
         with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, progress):
             if self.pool.scalar(f"SELECT count(*) FROM {table}") != total:
-                write_set_scores(self.pool, members, scorer, table)
+                write_set_scores(self.pool, members, scorer, table, readers, together)
                 progress.advance(total)
+        self._answers.remember(self.pool, table, digest)
         self._of_sets[scorer.digest()] = digest
         self._use(scorer, digest, table)
 

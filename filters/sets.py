@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 
 from ..durable import digest
 from ..errors import DatacompError, DataError, RunError
+from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, quote
 from ..pools.uids import UidArray, from_halves
 from ..progress import warn
 from .contract import Batch, Scorer
 from .registry import defined_at
+from .together import Together
 from .vectors import open_features
 
 Values = Sequence[Any] | NDArray[Any] | pa.Array
@@ -57,11 +59,33 @@ class SetScorer(Scorer):
         """Yield uids (n,) and a value for each, in any order; who is left out has no value."""
 
 
-class Samples:
-    """The samples of a set, to be read as often as wanted, each time in the same order."""
+class SpreadScorer(SetScorer):
+    """A set scorer for pools in partitions too."""
 
-    def __init__(self, pool: Pool, members: str, scorer: SetScorer) -> None:
+    @abstractmethod
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield the values of ``score_set`` for the samples of one partition.
+
+        What depends on the others is asked ``together``; the work begins anew with each answer.
+        """
+
+
+Readers = Callable[[], Mapping[str, Features] | None]
+
+
+class Samples:
+    """The samples of a set, to be read as often as wanted, each time in the same order.
+
+    ``readers`` opens their features, if not those of the pool; None is of no features.
+    """
+
+    def __init__(
+        self, pool: Pool, members: str, scorer: SetScorer, readers: Readers | None = None
+    ) -> None:
         self._pool, self._members, self._scorer = pool, members, scorer
+        self._readers = readers or (lambda: open_features(pool, scorer.features, scorer.name))
         self._warned = False
         self.count: int = pool.scalar(f"SELECT count(*) FROM {members}")
         """How many there are, those without features included."""
@@ -90,7 +114,9 @@ class Samples:
     def _features(self, size: int) -> Iterator[tuple[UidArray, Batch]]:
         """Read features in the order of the files, which is the quick one."""
         names = self._scorer.features
-        readers = open_features(self._pool, names, self._scorer.name)
+        readers = self._readers()
+        if readers is None:
+            return
         found = (reader.batches(self._members, size) for reader in readers.values())
         for parts in itertools.zip_longest(*found):
             if any(part is None or not np.array_equal(part[0], parts[0][0]) for part in parts):
@@ -113,22 +139,36 @@ def set_digest(pool: Pool, members: str, scorer: SetScorer) -> str:
     rows = pool.connection.sql(f"SELECT {HALVES} FROM {members} ORDER BY uid").to_arrow_reader()
     for batch in rows:
         found.update(from_halves(batch["high"].to_numpy(), batch["low"].to_numpy()).tobytes())
+    return name_of_set(scorer, found.hexdigest())
+
+
+def name_of_set(scorer: SetScorer, uids: str) -> str:
+    """Return the digest that names the score of a scorer on uids of a digest."""
     needed = [inner.digest() for inner in scorer.scores]
-    return digest({"scorer": scorer.digest(), "set": found.hexdigest(), "scores": needed})
+    return digest({"scorer": scorer.digest(), "set": uids, "scores": needed})
 
 
-def write_set_scores(pool: Pool, members: str, scorer: SetScorer, table: str) -> None:
+def write_set_scores(
+    pool: Pool, members: str, scorer: SetScorer, table: str, readers: Readers | None = None,
+    together: Together | None = None,
+) -> None:  # fmt: skip
     """Score the samples of the table ``members``, and fill ``table`` in one transaction.
 
     ``members`` has a row for each sample in the order of the uids, with ``uid`` and the columns
-    and scores asked for. A sample without a value gets NULL. A table that is filled stays.
+    and scores asked for. A sample without a value gets NULL. A table that is filled stays. Those
+    of a partition are scored ``together`` with the others.
     """
-    samples = Samples(pool, members, scorer)
+    samples = Samples(pool, members, scorer, readers)
     if pool.scalar(f"SELECT count(*) FROM {table}") == samples.count:
         return
     pool.sql(f"CREATE OR REPLACE TEMP TABLE {_STAGED} (uid UHUGEINT, value {scorer.type})")
     try:
-        for uids, values in scorer.score_set(samples):
+        if together is None:
+            found = scorer.score_set(samples)
+        else:
+            assert isinstance(scorer, SpreadScorer)
+            found = scorer.score_apart(samples, together)
+        for uids, values in found:
             if len(values) != len(uids):
                 raise RunError(
                     f"scorer {scorer.name} ({defined_at(scorer)}) returned {len(values)} values "

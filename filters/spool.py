@@ -44,6 +44,12 @@ class Spool:
             for first, end in _runs(places):
                 self._put(rows[first:end], int(places[first]) * self._width)
 
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add rows (n, dimension) at the end."""
+        first, self.rows = self.rows, self.rows + len(rows)
+        with storage_errors(self._place):
+            self._put(np.ascontiguousarray(rows, self.dtype), first * self._width)
+
     def _put(self, rows: NDArray[Any], offset: int) -> None:
         data = rows.view(np.uint8).reshape(-1).data
         while data:

@@ -57,6 +57,11 @@ def view_of(
         ) -> Any:  # fmt: skip
             return ask(Question("nth", scope, value, where, place, descending), repeated)
 
+        def first(self, *columns: str) -> str:
+            for column in columns:
+                self.require(column)
+            return answers.first(relations, scope, columns)
+
         def kind(self, column: str) -> str:
             return relations.types[column]
 

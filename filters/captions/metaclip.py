@@ -15,23 +15,25 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ...durable import sha256_file, storage_errors
+from ...durable import atomic_path, sha256_file, storage_errors
 from ...errors import DataError, MissingError, UnsafeInputError
 from ...pools.uids import UidArray
 from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View
 from ..language import HAS_CAPTION
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, SpreadScorer, Values
+from ..together import Sum, Together, save
 
 _MAX_BYTES = 256 << 20
 _MARKS = re.compile(r"[,.;:?!`]")
@@ -73,7 +75,7 @@ class Metaclip(Filter):
         return BalanceScorer(Path(self.entries_file), self.t)
 
 
-class BalanceScorer(SetScorer):
+class BalanceScorer(SpreadScorer):
     """The probability with which balancing keeps a caption; 0 if it matches nothing."""
 
     name = "metaclip"
@@ -91,23 +93,50 @@ class BalanceScorer(SetScorer):
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Count what matches each entry, then yield each caption's probability."""
+        with storage_errors(tempfile.gettempdir()), tempfile.TemporaryFile() as matched:
+            counts = self._match(samples, matched)
+            yield from self._chances(matched, counts)
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Let all partitions count, then yield the probabilities of one."""
+        joint = Sum("matches", self.digest())
+        kept = together.place.file(joint, "matched")
+
+        def share() -> None:
+            with atomic_path(kept) as partial, partial.open("w+b") as matched:
+                counts = self._match(samples, matched)
+            save(together.place.file(joint), counts)
+
+        file = joint.total(together.place, together.ask(joint, share))
+        with kept.open("rb") as matched:
+            yield from self._chances(matched, np.load(file, allow_pickle=False))
+
+    def _match(self, samples: Samples, matched: IO[bytes]) -> NDArray[np.int64]:
+        """Write what each caption matches; return how many match each entry, shape (entries,)."""
         entries = load(self._path)
         counts = np.zeros(len(entries), np.int64)
-        with storage_errors(tempfile.gettempdir()), tempfile.TemporaryFile() as matched:
-            with Progress("matching captions", samples.count) as progress:
-                for uids, batch in samples.batches():
-                    found = [entries.match(text) for text in batch.columns["text"].to_pylist()]
-                    lengths = np.fromiter(map(len, found), np.int32, len(found))
-                    ids = np.fromiter((i for some in found for i in some), np.int32, lengths.sum())
-                    counts += np.bincount(ids, minlength=len(entries))
-                    for array in (uids, lengths, ids):
-                        np.save(matched, array)
-                    progress.advance(len(uids))
-            end = matched.tell()
-            matched.seek(0)
-            while matched.tell() < end:
-                uids, lengths, ids = (np.load(matched) for _ in range(3))
-                yield uids, probabilities(lengths, ids, counts, self._t)
+        with Progress("matching captions", samples.count) as progress:
+            for uids, batch in samples.batches():
+                found = [entries.match(text) for text in batch.columns["text"].to_pylist()]
+                lengths = np.fromiter(map(len, found), np.int32, len(found))
+                ids = np.fromiter((i for some in found for i in some), np.int32, lengths.sum())
+                counts += np.bincount(ids, minlength=len(entries))
+                for array in (uids, lengths, ids):
+                    np.save(matched, array)
+                progress.advance(len(uids))
+        return counts
+
+    def _chances(
+        self, matched: IO[bytes], counts: NDArray[np.int64]
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield each caption's probability."""
+        end = matched.seek(0, os.SEEK_END)
+        matched.seek(0)
+        while matched.tell() < end:
+            uids, lengths, ids = (np.load(matched, allow_pickle=False) for _ in range(3))
+            yield uids, probabilities(lengths, ids, counts, self._t)
 
 
 def probabilities(

@@ -8,6 +8,7 @@ concepts; then what lies nearest to the new centroids drops out.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,11 +17,13 @@ from pydantic import Field
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES
-from ..sets import Samples, Values
-from ..spool import gathered
-from .kmeans import in_order
+from ..sets import Samples, SpreadScorer, Values
+from ..spool import Spool, gathered
+from ..together import Together
+from .kmeans import assign, in_order
 from .scorer import ClusterScorer
-from .semdedup import redundancy
+from .semdedup import Redundancy, redundancy
+from .spread import centroids_of, gatherer
 
 _DUPLICATE, _PROTOTYPICAL, _KEPT = 0, 1, 2
 
@@ -60,7 +63,7 @@ class D4(Filter):
         return D4Scorer(**self.model_dump())
 
 
-class D4Scorer(ClusterScorer):
+class D4Scorer(ClusterScorer, SpreadScorer):
     """Tells whether a sample drops out first (0), second (1) or not at all (2)."""
 
     name = "d4"
@@ -85,6 +88,38 @@ class D4Scorer(ClusterScorer):
             kept = _lowest(uids[left], again.similarity, about["fraction"])
             fate[left[kept]] = _KEPT
             yield uids, fate
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield what becomes of a partition's samples."""
+        about, gather, what = self._parameters, gatherer(samples), self.digest()
+        found = centroids_of(what, together, gather, about)
+        if found is None:
+            return
+        joint = Redundancy(what, "hard", about["seed"])
+        parts = [*joint.ask(together, gather, found, self._device)]
+        uids = np.concatenate([part[0] for part in parts])
+        like = np.concatenate([part[1] for part in parts])
+        keep = max(1, int(found.total * about["dedup_fraction"]))
+        unlike = together.lowest("like", uids, like, keep)
+        left = np.sort(uids[unlike])
+
+        @contextlib.contextmanager
+        def gather_left() -> Iterator[tuple[UidArray, Spool]]:
+            with gather() as (every, spool):
+                stays = np.flatnonzero(np.isin(every, left))
+                with in_order(spool, stays) as rest:
+                    yield every[stays], rest
+
+        again = centroids_of(f"{what} again", together, gather_left, about, lowered=True)
+        assert again is not None
+        with gather_left() as (some, spool):
+            typical = assign(spool, again.centroids, self._device).similarity
+        keep = max(1, int(again.total * about["fraction"]))
+        kept = together.lowest("typical", some, typical, keep)
+        yield uids[~unlike], np.full(int((~unlike).sum()), _DUPLICATE, np.uint8)
+        yield some, np.where(kept, _KEPT, _PROTOTYPICAL).astype(np.uint8)
 
 
 def _lowest(uids: UidArray, values: np.ndarray, fraction: float) -> np.ndarray:

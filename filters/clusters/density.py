@@ -14,21 +14,30 @@ samples, and takes DINOv2's features; any of the pool's can be named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from ...errors import DataError
+from ...pools.engine import Engine
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..products import products
 from ..ranking import NO_FEATURES
-from ..sets import Samples, Values
-from ..spool import gathered
+from ..sets import Samples, SpreadScorer, Values
+from ..spool import Spool, gathered
+from ..together import Joint, Together, save
+from ..vectors import Floats
 from .kmeans import Clusters
 from .scorer import ClusterScorer
+from .spread import WholeClusters, centroids_of, gatherer, numbered_anew, summed_up
+
+_FINE = 1 << 30
 
 NEIGHBOURS = 20
 """How many other centroids say how far a cluster is from the rest."""
@@ -63,7 +72,7 @@ class Density(Filter):
         return DensityScorer(**self.model_dump())
 
 
-class DensityScorer(ClusterScorer):
+class DensityScorer(ClusterScorer, SpreadScorer):
     """Tells whether a sample stays."""
 
     name = "density"
@@ -78,23 +87,91 @@ class DensityScorer(ClusterScorer):
             groups = self.cluster(uids, spool, about["clusters"])
             sizes = groups.sizes()
             wanted = max(1, int(len(uids) * about["fraction"]))
-            counts = quotas(complexity(groups), sizes, wanted, about["temperature"])
-            order = np.lexsort((uids["f1"], uids["f0"], groups.similarity, groups.ids))
-            rank = np.empty(len(uids), np.int64)
-            rank[order] = np.arange(len(uids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-            yield uids, rank < counts[groups.ids]
+            found = complexity(groups.centroids, spread(groups))
+            counts = quotas(found, sizes, wanted, about["temperature"])
+            yield uids, _ranks(uids, groups) < counts[groups.ids]
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield who stays of a partition's samples."""
+        about, gather = self._parameters, gatherer(samples)
+        found = centroids_of(self.digest(), together, gather, about)
+        if found is None:
+            return
+        file = summed_up(self.digest(), together, gather, found, self._device, spread)
+        sums = np.load(file, allow_pickle=False)
+        wanted = max(1, int(found.total * about["fraction"]))
+        joint = Quotas(self.digest(), wanted, about["temperature"])
+
+        def share() -> None:
+            # Each could tell: one is asked, for all that all know.
+            if together.place.number == 0:
+                found_ = complexity(found.centroids, sums)
+                save(together.place.file(joint), quotas(found_, sums[0], wanted, joint.temperature))
+
+        together.ask(joint, share)
+        file = together.place.folder(joint) / "sent" / "000000.npy"
+        yield from Densest(self.digest(), str(file)).ask(together, gather, found, self._device)
 
 
-def complexity(groups: Clusters) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Quotas(Joint):
+    """How many samples to keep of each cluster, in a file of the first partition."""
+
+    what: str
+    wanted: int
+    temperature: float
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """Nothing is left to do."""
+        return True
+
+
+@dataclass(frozen=True)
+class Densest(WholeClusters):
+    """Who is among the first of its cluster, of as many as a file says for each cluster."""
+
+    counts: str
+    vectors = False
+    type = np.bool_
+
+    def values(self, uids: UidArray, groups: Clusters, spool: Spool) -> NDArray[Any]:
+        """Compare ranks with the counts."""
+        present, groups = numbered_anew(groups)
+        counts = np.load(self.counts, allow_pickle=False)[present]
+        return _ranks(uids, groups) < counts[groups.ids]
+
+
+def _ranks(uids: UidArray, groups: Clusters) -> NDArray[np.int64]:
+    """Return the place of each sample in its cluster, (n,), the least typical first."""
+    sizes = groups.sizes()
+    order = np.lexsort((uids["f1"], uids["f0"], groups.similarity, groups.ids))
+    rank = np.empty(len(uids), np.int64)
+    rank[order] = np.arange(len(uids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank
+
+
+def spread(groups: Clusters) -> NDArray[np.int64]:
+    """Return size of each cluster and sum of distances to its centroid, in 2^-30, shape (2, k).
+
+    Integers, so that it does not depend on the order of the samples.
+    """
+    found = np.zeros((2, len(groups.centroids)), np.int64)
+    found[0] = groups.sizes()
+    apart = np.rint((1 - groups.similarity.astype(np.float64)) * _FINE).astype(np.int64)
+    np.add.at(found[1], groups.ids, apart)
+    return found
+
+
+def complexity(centroids: Floats, sums: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return how spread each cluster is, times how far it is from others, shape (k,).
 
-    That of a cluster without samples is the mean of the others.
+    That of a cluster without samples is the mean of the others. ``sums`` are those of ``spread``.
     """
-    spread = np.bincount(groups.ids, 1 - groups.similarity.astype(np.float64),
-                         minlength=len(groups.centroids))  # fmt: skip
-    sizes = groups.sizes()
-    inside = np.divide(spread, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
-    found = inside * _apart(groups.centroids.astype(np.float64))
+    sizes = sums[0]
+    inside = np.divide(sums[1] / _FINE, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    found = inside * _apart(centroids.astype(np.float64))
     found[np.isnan(found)] = np.nanmean(found)
     return np.maximum(found, 0)
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +26,13 @@ from ..contract import Decision, Filter, Scorer, View
 from ..products import products
 from ..published import Published
 from ..ranking import NO_FEATURES
-from ..sets import Samples, Values
-from ..spool import gathered
+from ..sets import Samples, SpreadScorer, Values
+from ..spool import Spool, gathered
+from ..together import Together
 from ..vectors import Floats, unit
-from .kmeans import by_draw, in_order
+from .kmeans import Clusters, by_draw, in_order
 from .scorer import ClusterScorer
+from .spread import WholeClusters, centroids_of, gatherer, numbered_anew, summed_up
 
 _MOST = 4096
 
@@ -66,7 +70,7 @@ class FacilityLocation(Filter):
         return FacilityLocationScorer(**self.model_dump())
 
 
-class FacilityLocationScorer(ClusterScorer):
+class FacilityLocationScorer(ClusterScorer, SpreadScorer):
     """Tells whether a sample is chosen."""
 
     name = "facility_location"
@@ -79,30 +83,67 @@ class FacilityLocationScorer(ClusterScorer):
             if not len(uids):
                 return
             groups = self.cluster(uids, spool, about["clusters"])
-            rank = np.empty(len(uids), np.int64)
-            rank[by_draw(uids, about["seed"], 5)] = np.arange(len(uids))
-            order = np.lexsort((rank, groups.ids))
-            chosen = np.zeros(len(uids), bool)
-            reached = 0
-            with in_order(spool, order) as ordered, Progress(self.name, len(uids)) as progress:
-                for start, end in _parts(groups.sizes()):
-                    rows, _ = unit(ordered.stretch(start, end))
-                    # So many are due up to here, rounded; what was taken before is not.
-                    due = round(end * about["fraction"]) - reached
-                    chosen[order[start + choose(rows, due)]] = True
-                    reached += due
-                    progress.advance(end - start)
-            yield uids, chosen
+            sizes = groups.sizes()
+            starts = np.cumsum(sizes) - sizes
+            yield uids, _chosen(uids, spool, groups, starts, about["fraction"], about["seed"])
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield who is chosen of a partition's samples."""
+        about, gather, what = self._parameters, gatherer(samples), self.digest()
+        found = centroids_of(what, together, gather, about)
+        if found is None:
+            return
+        sizes = summed_up(what, together, gather, found, self._device, Clusters.sizes)
+        joint = Representatives(what, str(sizes), about["fraction"], about["seed"])
+        yield from joint.ask(together, gather, found, self._device)
 
 
-def _parts(sizes: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield where each cluster begins and ends; a large one in even parts of at most 4,096."""
-    start = 0
-    for size in sizes.tolist():
-        pieces = -(-size // _MOST)
-        for piece in range(pieces):
-            yield start + size * piece // pieces, start + size * (piece + 1) // pieces
-        start += size
+@dataclass(frozen=True)
+class Representatives(WholeClusters):
+    """Who is chosen in clusters whose sizes, those of all, stand in a file."""
+
+    sizes: str
+    fraction: float
+    seed: int
+    type = np.bool_
+
+    def values(self, uids: UidArray, groups: Clusters, spool: Spool) -> NDArray[Any]:
+        """Choose in each, as many as are due at its place among all."""
+        present, groups = numbered_anew(groups)
+        sizes = np.load(self.sizes, allow_pickle=False)
+        starts = (np.cumsum(sizes) - sizes)[present]
+        return _chosen(uids, spool, groups, starts, self.fraction, self.seed)
+
+
+def _chosen(
+    uids: UidArray, spool: Spool, groups: Clusters, starts: NDArray[np.int64], fraction: float,
+    seed: int,
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Tell who is chosen, (n,); ``starts`` are how many samples the clusters before each have."""
+    rank = np.empty(len(uids), np.int64)
+    rank[by_draw(uids, seed, 5)] = np.arange(len(uids))
+    order = np.lexsort((rank, groups.ids))
+    chosen = np.zeros(len(uids), bool)
+    here = 0
+    with in_order(spool, order) as ordered, Progress("choosing", len(uids)) as progress:
+        for size, start in zip(groups.sizes().tolist(), starts.tolist(), strict=True):
+            for first, end in _parts(size):
+                rows, _ = unit(ordered.stretch(here + first, here + end))
+                # So many are due up to here, rounded; what was taken before is not.
+                due = round((start + end) * fraction) - round((start + first) * fraction)
+                chosen[order[here + first + choose(rows, due)]] = True
+                progress.advance(end - first)
+            here += size
+    return chosen
+
+
+def _parts(size: int) -> Iterator[tuple[int, int]]:
+    """Yield where each part of a cluster begins and ends: even parts of at most 4,096."""
+    pieces = -(-size // _MOST)
+    for piece in range(pieces):
+        yield size * piece // pieces, size * (piece + 1) // pieces
 
 
 def choose(rows: Floats, count: int) -> NDArray[np.int64]:

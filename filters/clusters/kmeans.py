@@ -50,7 +50,7 @@ def cluster(
 
     Raises DataError where there are fewer rows than clusters.
     """
-    wanted = max(1, round(len(uids) ** 0.5)) if count is None else count
+    wanted = clusters_of(len(uids), count)
     if wanted > len(uids):
         raise DataError(
             f"{wanted:,} clusters of {len(uids):,} samples with features: ask for fewer clusters"
@@ -65,8 +65,17 @@ def cluster(
 
 def _sample(uids: UidArray, clusters: int, seed: int) -> NDArray[np.int64]:
     """Return the places of the vectors to find centroids with, in an order drawn by uid."""
-    wanted = max(_LEAST_PER_CLUSTER * clusters, min(_PER_CLUSTER * clusters, _SAMPLE))
-    return by_draw(uids, seed)[:wanted]
+    return by_draw(uids, seed)[: sample_size(clusters)]
+
+
+def clusters_of(rows: int, count: int | None) -> int:
+    """Return how many clusters so many vectors are to have."""
+    return max(1, round(rows**0.5)) if count is None else count
+
+
+def sample_size(clusters: int) -> int:
+    """Return of how many vectors, if there are so many, so many centroids are found."""
+    return max(_LEAST_PER_CLUSTER * clusters, min(_PER_CLUSTER * clusters, _SAMPLE))
 
 
 def by_draw(uids: UidArray, seed: int, what: int = 0) -> NDArray[np.int64]:

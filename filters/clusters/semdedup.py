@@ -11,7 +11,8 @@ second computation.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,13 @@ from ..contract import Decision, Filter, Scorer, View, sql_number
 from ..products import products
 from ..published import Published
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, Values
+from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool, gathered
+from ..together import Together
 from ..vectors import Floats, unit
 from .kmeans import Clusters, by_draw, in_order
 from .scorer import ClusterScorer
+from .spread import WholeClusters, centroids_of, gatherer, numbered_anew
 
 Order = Literal["hard", "easy", "random"]
 
@@ -84,7 +87,7 @@ class SemDeDup(Filter):
         return SemDeDupScorer(**self.model_dump(exclude={"epsilon", "fraction"}))
 
 
-class SemDeDupScorer(ClusterScorer):
+class SemDeDupScorer(ClusterScorer, SpreadScorer):
     """The largest cosine of a sample and one before it in its cluster; 0 at least; float32."""
 
     name = "semdedup"
@@ -97,6 +100,28 @@ class SemDeDupScorer(ClusterScorer):
             about = self._parameters
             groups = self.cluster(uids, spool, about["clusters"])
             yield uids, redundancy(uids, spool, groups, about["keep"], about["seed"])
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield the cosines of a partition's samples."""
+        about, gather = self._parameters, gatherer(samples)
+        found = centroids_of(self.digest(), together, gather, about)
+        if found is not None:
+            joint = Redundancy(self.digest(), about["keep"], about["seed"])
+            yield from joint.ask(together, gather, found, self._device)
+
+
+@dataclass(frozen=True)
+class Redundancy(WholeClusters):
+    """``redundancy`` of the clusters of all partitions."""
+
+    keep: Order
+    seed: int
+
+    def values(self, uids: UidArray, groups: Clusters, spool: Spool) -> NDArray[Any]:
+        """Compare within each cluster."""
+        return redundancy(uids, spool, numbered_anew(groups)[1], self.keep, self.seed)
 
 
 def redundancy(

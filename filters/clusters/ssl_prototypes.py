@@ -15,9 +15,12 @@ from pydantic import Field
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, Values
+from ..sets import Samples, SpreadScorer, Values
 from ..spool import gathered
+from ..together import Together
+from .kmeans import assign
 from .scorer import ClusterScorer
+from .spread import centroids_of, gatherer
 
 
 class SslPrototypes(Filter):
@@ -50,7 +53,7 @@ class SslPrototypes(Filter):
         return PrototypeScorer(**self.model_dump(exclude={"fraction"}))
 
 
-class PrototypeScorer(ClusterScorer):
+class PrototypeScorer(ClusterScorer, SpreadScorer):
     """The cosine of a sample's features and the centroid of its cluster, float32."""
 
     name = "centroid_similarity"
@@ -60,3 +63,13 @@ class PrototypeScorer(ClusterScorer):
         with gathered(samples) as (uids, (spool,)):
             if len(uids):
                 yield uids, self.cluster(uids, spool, self._parameters["clusters"]).similarity
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+        """Yield the cosines of a partition's samples."""
+        gather = gatherer(samples)
+        found = centroids_of(self.digest(), together, gather, self._parameters)
+        if found is not None:
+            with gather() as (uids, spool):
+                yield uids, assign(spool, found.centroids, self._device).similarity

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datacomp.errors import DataError
 from datacomp.filters import parse, run_filters
-from datacomp.filters.clusters.density import complexity, quotas
+from datacomp.filters.clusters.density import complexity, quotas, spread
 from datacomp.filters.clusters.kmeans import Clusters
 from datacomp.pools.uids import to_hex
 from hypothesis import given
@@ -16,15 +16,15 @@ def test_complexity_by_hand():
     groups = Clusters(
         np.eye(2, dtype=np.float32), np.array([0, 0, 1, 1]), np.float32([0.8, 1, 0.6, 0.8])
     )
-    assert complexity(groups) == pytest.approx([0.1, 0.3], abs=1e-6)
+    assert complexity(groups.centroids, spread(groups)) == pytest.approx([0.1, 0.3], abs=1e-6)
     # The third centroid lies between; its cluster is empty and gets the mean of the others.
     root = 0.5**0.5
     three = np.float32([[1, 0], [0, 1], [root, root]])
-    found = complexity(Clusters(three, groups.ids, groups.similarity))
+    found = complexity(three, spread(Clusters(three, groups.ids, groups.similarity)))
     apart = ((1 - 0) + (1 - root)) / 2
     assert found == pytest.approx([0.1 * apart, 0.3 * apart, 0.2 * apart], abs=1e-6)
     one = Clusters(three[:1], np.array([0, 0]), np.float32([0.5, 1]))
-    assert complexity(one) == pytest.approx([0.25])
+    assert complexity(one.centroids, spread(one)) == pytest.approx([0.25])
 
 
 def test_only_the_nearest_centroids_count():
@@ -32,7 +32,7 @@ def test_only_the_nearest_centroids_count():
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     groups = Clusters(rows.astype(np.float32), np.arange(30), np.zeros(30, np.float32))
     expected = [1 - np.sort(np.delete(rows @ row, i))[-20:].mean() for i, row in enumerate(rows)]
-    assert complexity(groups) == pytest.approx(expected, abs=1e-6)
+    assert complexity(groups.centroids, spread(groups)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_quotas_by_hand():

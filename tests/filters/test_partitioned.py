@@ -35,6 +35,20 @@ CASES = {
     ),
     "duplicates": ("and", "exact_dedup:by=caption"),
     "clusters": ("and", "semdedup:clusters=4,epsilon=0.3"),
+    "part of clusters": ("and", "semdedup:fraction=0.5,keep=random"),
+    "clusters then": ("then", "caption_length", "semdedup:clusters=5,epsilon=0.2,keep=easy"),
+    "prototypes": ("and", "ssl_prototypes:clusters=6,fraction=0.4"),
+    "density": ("and", "density:clusters=7,fraction=0.4"),
+    "representatives": ("and", "facility_location:fraction=0.3"),
+    "d4": ("and", "d4:clusters=5", "language"),
+    "duplicates then": (
+        "then",
+        "caption_length",
+        "exact_dedup:by=caption",
+        "clip_score:arch=b32,fraction=0.5",
+    ),
+    "duplicates or": ("or", "not", "exact_dedup:by=both", "clip_score:arch=b32,fraction=0.2"),
+    "duplicates and": ("and", "exact_dedup:by=image", "exact_dedup:by=caption", "language"),
 }
 
 
