@@ -167,6 +167,10 @@ class Share(Answers):
             raise UnansweredError(question)
         return self._known[question]
 
+    def knows(self, joint: Joint) -> bool:
+        """Tell whether a joint is settled."""
+        return joint in self._known
+
     def join(self, joint: Joint, share: Callable[[], Any]) -> Any:
         """Return what a joint came to, or raise UnansweredError with the work to be done for it."""
         if joint not in self._known:

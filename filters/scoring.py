@@ -24,6 +24,7 @@ from .relations import Relations
 from .sets import SetScorer, SpreadScorer, name_of_set, set_digest, write_set_scores
 from .spec import FilterSpec
 from .stored import EmbeddedScore
+from .together import Scored
 
 
 @dataclass(frozen=True)
@@ -163,26 +164,47 @@ class Scoring:
             "set_members",
             f"SELECT c.uid{own}{theirs} FROM {scope} c WHERE {all_true(alive)} ORDER BY c.uid",
         )
-        together, readers = None, None
         if isinstance(self._answers, Share):
-            share = self._answers
-            uids, everybody = share.members(self.pool, scorer.digest(), members)
-            digest = name_of_set(scorer, uids)
-            together = Asking(share, self.pool, digest, everybody)
-            opened = share.features(self.pool, scorer) if scorer.features else {}
-            readers = lambda: opened  # noqa: E731
+            digest, table = self._score_apart(spec, scorer, members, self._answers)
         else:
             digest = set_digest(self.pool, members, scorer)
-        table = self._table(spec, scorer, digest)
-        self._answers.recall(self.pool, table, digest)
-        total = self.pool.scalar(f"SELECT count(*) FROM {members}")
-        with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, progress):
-            if self.pool.scalar(f"SELECT count(*) FROM {table}") != total:
-                write_set_scores(self.pool, members, scorer, table, readers, together)
-                progress.advance(total)
-        self._answers.remember(self.pool, table, digest)
+            table = self._table(spec, scorer, digest)
+            total = self.pool.scalar(f"SELECT count(*) FROM {members}")
+            with self._progress(scorer, digest, total) as progress:
+                if self.pool.scalar(f"SELECT count(*) FROM {table}") != total:
+                    write_set_scores(self.pool, members, scorer, table)
+                    progress.advance(total)
         self._of_sets[scorer.digest()] = digest
         self._use(scorer, digest, table)
+
+    def _score_apart(
+        self, spec: FilterSpec, scorer: SetScorer, members: str, share: Share
+    ) -> tuple[str, str]:  # fmt: skip
+        """Score a partition's samples together with the others; return digest and table.
+
+        Scores are read back only when all partitions have theirs, so that all ask alike.
+        """
+        uids, everybody = share.members(self.pool, scorer.digest(), members)
+        digest = name_of_set(scorer, uids)
+        table = self._table(spec, scorer, digest)
+        scored = Scored(digest)
+        if share.knows(scored):
+            share.recall(self.pool, table, digest)
+            return digest, table
+        opened = share.features(self.pool, scorer) if scorer.features else {}
+        total = self.pool.scalar(f"SELECT count(*) FROM {members}")
+        asking = Asking(share, self.pool, digest, everybody)
+        with self._progress(scorer, digest, total) as progress:
+            write_set_scores(self.pool, members, scorer, table, lambda: opened, asking)
+            progress.advance(total)
+        share.remember(self.pool, table, digest)
+        share.join(scored, lambda: None)
+        return digest, table
+
+    @contextlib.contextmanager
+    def _progress(self, scorer: Scorer, digest: str, total: int) -> Iterator[Progress]:
+        with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, progress):
+            yield progress
 
     def _note_missed(self, scorer: Scorer, table: str, scope: str, total: int) -> None:
         """Set apart what was to be scored and has no score: its image was not there to be seen."""

@@ -159,7 +159,7 @@ def write_set_scores(
     of a partition are scored ``together`` with the others.
     """
     samples = Samples(pool, members, scorer, readers)
-    if pool.scalar(f"SELECT count(*) FROM {table}") == samples.count:
+    if together is None and pool.scalar(f"SELECT count(*) FROM {table}") == samples.count:
         return
     pool.sql(f"CREATE OR REPLACE TEMP TABLE {_STAGED} (uid UHUGEINT, value {scorer.type})")
     try:

@@ -218,6 +218,17 @@ def _merged(task: tuple[list[Path], Path]) -> list[Any]:
 
 
 @dataclass(frozen=True)
+class Scored(Joint):
+    """That all partitions have kept the values of a set score."""
+
+    digest: str
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """All have."""
+        return True
+
+
+@dataclass(frozen=True)
 class Sum(Joint):
     """The sum of arrays of integers, all of one shape, of which each partition leaves one."""
 

@@ -23,7 +23,7 @@ from ...pools.engine import Engine
 from ...pools.uids import UID_DTYPE, UidArray
 from ..sets import Samples
 from ..spool import Spool, gathered
-from ..together import Exchange, Joint, Place, Records, Sum, Together, save, send, uids_of
+from ..together import Exchange, Joint, Place, Records, Sum, Together, save, send, sent_to, uids_of
 from ..vectors import Floats, draw, unit
 from .kmeans import Clusters, assign, clusters_of, sample_size, train
 
@@ -77,9 +77,7 @@ class Centroids(Joint):
         sample = min(total, sample_size(wanted))
         out = folder / "centroids.npy"
         if 0 < wanted <= total and drawn >= sample:
-            files = [
-                str(Place(n, len(shares), folder.parent).file(self)) for n in range(len(shares))
-            ]
+            files = sent_to(folder, len(shares))
             task = (files, sample, wanted, self.iterations, self.seed, out)
             list(engine.map(_train, [task], count=1))
         return {"total": total, "clusters": wanted, "enough": drawn >= sample}

@@ -3,12 +3,14 @@
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.selection import select
 from datacomp.errors import DataError, MissingError, RunError, UsageError
-from datacomp.filters import apart, partitioned
+from datacomp.filters import apart, partitioned, together
 from datacomp.filters.answers import Bounds, Question, Steps, share_of
+from datacomp.filters.clusters import spread
 from datacomp.filters.expression import parse_all
 from datacomp.filters.narrowing import most_told, settle
 from datacomp.pools import Pool
@@ -70,10 +72,46 @@ def judge(metadata, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_partitions_give_what_the_whole_gives(judge, case):
+def test_partitions_give_what_the_whole_gives(judge, case, monkeypatch):
     whole = judge(None, *CASES[case])
+    monkeypatch.setattr(partitioned, "judge_whole", None)
     assert judge(Local(1), *CASES[case]) == whole
     assert len(whole[2]) > 20
+
+
+@pytest.mark.parametrize("t", [30, 10**6])
+def test_captions_are_balanced_over_all_files(judge, tmp_path, t):
+    words = tmp_path / "words.txt"
+    words.write_text("dog\nbrown dog\nthe\na\nbeach\nnowhere\nwine")
+    case = ("and", f"metaclip:entries_file={words},t={t}")
+    whole = judge(None, *case)
+    assert judge(Local(1), *case) == whole
+    assert 20 < len(whole[2]) < 800
+
+
+def test_copies_of_rows_in_several_files_leave_one(judge, metadata, tmp_path):
+    """Also where a uid has two captions, and where files are all alike."""
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    table = pq.read_table(min(metadata.glob("*.parquet"))).slice(0, 60)
+    other = table.set_column(table.schema.names.index("text"), "text", [["x", "y", "z"] * 20])
+    for name, part in {"a": table, "b": other, "c": table, "d": other.slice(7)}.items():
+        pq.write_table(part, folder / f"{name}.parquet")
+    pq.write_table(pa.concat_tables([table.slice(50), other]), folder / "e.parquet")
+    for by in ("image", "caption", "both"):
+        whole = judge(None, "and", f"exact_dedup:by={by}", folder=folder)
+        assert judge(Local(1), "and", f"exact_dedup:by={by}", folder=folder)[1:] == whole[1:]
+
+
+def test_filters_that_stay_with_one_worker(metadata):
+    for name in ("hierarchical:clusters=9/3", "cluster_sampling:clusters=4", "near_captions"):
+        with Pool.open(metadata) as pool:
+            spec = parse_all([name]).filters
+            (partition, *_) = partitions_of(pool)
+            task = apart.Task(
+                partition, pool.path, pool.columns(), tuple(spec), "and", metadata, False
+            )
+        assert isinstance(apart.judge(task), apart.NotApart)
 
 
 def test_processes_give_the_same(judge):
@@ -139,7 +177,7 @@ def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_no
 def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("commonpool", metadata, link=True))
-    spec = parse_all(["exact_dedup:by=caption", "semdedup:clusters=4,epsilon=0.3"]).filters
+    spec = parse_all(["exact_dedup:by=caption", "cluster_sampling:clusters=4"]).filters
     found = []
     for name, engine in (("whole", None), ("apart", Local(2))):
         with Pool.open(tmp_path / "pool.duckdb") as pool:
@@ -194,6 +232,21 @@ def test_an_interrupted_run_goes_on_at_the_partition(judge, metadata, tmp_path, 
     assert judge(*run) == whole
     assert len(scored) == 3
     assert not work.exists()
+
+
+def test_joint_work_goes_on_where_it_broke_off(judge, monkeypatch):
+    case = ("and", "semdedup:clusters=4,epsilon=0.3")
+    whole = judge(None, *case)
+
+    def fail(*_):
+        raise RunError("the machine went away")
+
+    monkeypatch.setattr(together, "_judge", fail)
+    with pytest.raises(RunError, match="the machine went away"):
+        judge(Local(1), *case)
+    monkeypatch.undo()
+    monkeypatch.setattr(spread, "train", fail)  # the centroids are there
+    assert judge(Local(1), *case) == whole
 
 
 def test_work_of_other_filters_is_not_gone_on_with(judge, tmp_path, monkeypatch):

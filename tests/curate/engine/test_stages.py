@@ -6,6 +6,7 @@ import re
 import shutil
 from datetime import UTC, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
@@ -50,9 +51,20 @@ def test_build_from_shards_and_from_a_pool(tmp_path, write_shards, subset, clust
         assert len(made[0]) == 4 + 4 + 4  # tars, stats, and what is not a shard
 
 
-def test_filter(tmp_path, commonpool, cluster, files_of):
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["caption_length", "clip_score:arch=l14,fraction=0.3,exact=false"], 36),
+        (["exact_dedup:by=caption", "ssl_prototypes:clusters=2,fraction=0.5"], 19),
+    ],
+)
+def test_filter(tmp_path, commonpool, cluster, files_of, words, kept):
     folder = commonpool(tmp_path / "metadata", files=3, rows=40)
-    words = ["caption_length", "clip_score:arch=l14,fraction=0.3,exact=false"]
+    if "exact_dedup:by=caption" in words:  # those of the first file: others keep none
+        texts = pq.read_table(min(folder.glob("*.parquet")))["text"]
+        for file in folder.glob("*.parquet"):
+            table = pq.read_table(file)
+            pq.write_table(table.set_column(2, "text", texts), file)
     filters = parse_all(words).filters
     made = []
     for name, engine in (("ray", cluster), ("local", Local(1)), ("whole", None)):
@@ -60,7 +72,7 @@ def test_filter(tmp_path, commonpool, cluster, files_of):
         out = tmp_path / name / "subset.npy"
         with Pool.open(folder) as pool:
             found = select(pool, filters, out, "then", out.with_suffix(".parquet"), engine)
-        assert found.selection.kept == 36
+        assert found.selection.kept == kept
         made.append(files_of(tmp_path / name))
     assert made[0] == made[1] == made[2]
     assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
