@@ -238,6 +238,9 @@ class _AnyPool:
     def scalar(self, query: str) -> Any:
         return 100
 
+    def first(self, *columns: str) -> str:
+        return "true"
+
     def count(self, where: str = "true") -> int:
         return 100
 
