@@ -11,6 +11,8 @@ import math
 
 import numpy as np
 
+from .plasma import plasma
+
 # -- noise --------------------------------------------------------------------------------------
 
 
@@ -114,7 +116,7 @@ def fog(image: np.ndarray, rng: np.random.Generator, severity: int) -> np.ndarra
     """Add a cloud of diamond-square noise."""
     amount, decay = ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4))[severity]
     side, most = image.shape[0], image.max()
-    cloud = _plasma(1 << (side - 1).bit_length(), decay, rng)[:side, :side, None]
+    cloud = plasma(1 << (side - 1).bit_length(), decay, rng)[:side, :side, None]
     return (image + amount * cloud) * most / (most + amount)
 
 
@@ -243,28 +245,3 @@ def _picture(image: np.ndarray):
     from PIL import Image
 
     return Image.fromarray(np.round(np.clip(image, 0, 1) * 255).astype(np.uint8))
-
-
-def _plasma(side: int, decay: float, rng: np.random.Generator) -> np.ndarray:
-    """Return diamond-square noise (side, side) from 0 to 1 on a torus; ``side`` is a power of 2.
-
-    Fournier, Fussell and Carpenter 1982.
-    """
-    grid = np.zeros((side, side))
-    step, wibble = side, 100.0
-
-    def near(total: np.ndarray) -> np.ndarray:
-        return total / 4 + wibble * rng.uniform(-wibble, wibble, total.shape)
-
-    while step > 1:
-        half = step // 2
-        corners = grid[::step, ::step]
-        sums = corners + np.roll(corners, -1, 0)
-        grid[half::step, half::step] = middles = near(sums + np.roll(sums, -1, 1))
-        sides = middles + np.roll(middles, 1, 0)
-        grid[::step, half::step] = near(sides + corners + np.roll(corners, -1, 1))
-        sides = middles + np.roll(middles, 1, 1)
-        grid[half::step, ::step] = near(sides + corners + np.roll(corners, -1, 0))
-        step, wibble = half, wibble / decay
-    grid -= grid.min()
-    return grid / max(grid.max(), 1e-12)

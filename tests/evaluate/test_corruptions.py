@@ -7,8 +7,11 @@ import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.evaluate import distortions
 from datacomp.evaluate.corruptions import KINDS, Corruption
+from datacomp.evaluate.frost import frost, texture
 from datacomp.evaluate.harness import evaluate
+from datacomp.evaluate.plasma import plasma
 from datacomp.evaluate.results import read_results
+from datacomp.evaluate.spatter import MUD, WATER, spatter
 from PIL import Image
 
 RNG = np.random.default_rng
@@ -42,7 +45,7 @@ def test_the_same_key_gives_the_same_pixels(photo, kind):
     assert np.array_equal(one, other) != random
 
 
-UNEVEN = ("elastic_transform", "saturate", "fog", "glass_blur")
+UNEVEN = ("elastic_transform", "saturate", "fog", "glass_blur", "frost", "spatter")
 GROWING = [kind for kind in KINDS if kind not in UNEVEN]
 
 
@@ -131,11 +134,72 @@ def test_the_digital_ones_are_pillows(photo):
 
 
 def test_fog_is_rough_at_every_scale_and_fills_its_range():
-    cloud = distortions._plasma(256, 2, RNG(0))
+    cloud = plasma(256, 2, RNG(0))
     assert (cloud.min(), cloud.max(), cloud.shape) == (0, 1, (256, 256))
     steps = [np.abs(cloud - np.roll(cloud, step, 1)).mean() for step in (1, 4, 16, 64)]
     assert steps == sorted(steps)
     assert steps[0] > 0.001
+
+
+def test_frost_is_grown_as_light_as_the_photographs_and_never_twice():
+    grown = [texture(224, RNG(seed)) for seed in range(6)]
+    means = np.array([ice.mean(axis=(0, 1)) for ice in grown])
+    assert (means.mean(axis=1) > 0.38).all()
+    assert (means.mean(axis=1) < 0.83).all()
+    assert (np.diff(means, axis=1) > 0).all()  # bluish
+    spreads = [ice.std(axis=(0, 1)).mean() for ice in grown]
+    assert all(0.05 < spread < 0.18 for spread in spreads)
+    assert np.abs(grown[0] - grown[1]).mean() > 0.03
+    # Fine crystals: the light changes from one pixel to the next, unlike fog's.
+    steps = [np.abs(np.diff(ice[:, :, 1], axis=1)).mean() / ice[:, :, 1].std() for ice in grown]
+    cloud = plasma(256, 2, RNG(0))
+    assert min(steps) > 2 * np.abs(np.diff(cloud, axis=1)).mean() / cloud.std()
+
+
+@pytest.mark.parametrize(
+    ("severity", "mine", "ice"), [(0, 1, 0.4), (1, 0.8, 0.6), (2, 0.7, 0.7), (4, 0.6, 0.75)]
+)
+def test_frost_has_the_published_shares(severity, mine, ice):
+    found = frost(GREY, RNG(5), severity)
+    assert np.allclose(found, mine * GREY + ice * texture(224, RNG(5)))
+
+
+# The sum, the extent and some values of what is added, computed with OpenCV 5.0: Canny,
+# distanceTransform, threshold, blur, equalizeHist, filter2D.
+@pytest.mark.parametrize(
+    ("severity", "total", "extent", "places"),
+    [
+        (0, 83.6020, 1684,
+         [(0, 0, 0.088446), (52, 84, 0.012020), (105, 179, 0.024040), (171, 203, 0.007171)]),
+        (1, 826.4234, 5904,
+         [(0, 0, 0.339065), (64, 130, 0.030824), (117, 73, 0.061296), (175, 2, 0.232049)]),
+        (2, 1894.5504, 11111,
+         [(0, 9, 0.076868), (50, 74, 0.140264), (106, 115, 0.047582), (165, 38, 0.122958)]),
+    ],
+)  # fmt: skip
+def test_drops_of_water_are_those_of_opencv(severity, total, extent, places):
+    added = (spatter(GREY, RNG(severity), severity) - GREY) / WATER
+    assert np.ptp(added, axis=2).max() < 1e-9
+    assert added[:, :, 0].sum() == pytest.approx(total, abs=0.01)
+    assert np.count_nonzero(added[:, :, 0] > 1e-9) == extent
+    for row, column, value in places:
+        assert added[row, column, 0] == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("severity", "total", "extent"), [(3, 5666.537, 6472), (4, 8905.789, 10116)]
+)
+def test_mud_covers(severity, total, extent):
+    found = spatter(GREY, RNG(severity), severity)
+    cover = (found - GREY) / (MUD - GREY)
+    assert cover[:, :, 0].sum() == pytest.approx(total, abs=0.01)
+    assert np.count_nonzero(cover[:, :, 0]) == extent
+    assert cover.max() <= 1
+
+
+def test_all_of_imagenet_c_is_there():
+    assert len(KINDS) == 19
+    assert {"frost", "spatter", "speckle_noise", "gaussian_blur", "saturate"} <= set(KINDS)
 
 
 def test_any_shape_becomes_the_square_of_clips_preprocessing(picture):
@@ -153,7 +217,7 @@ def test_any_shape_becomes_the_square_of_clips_preprocessing(picture):
         ("fog", r"^--corrupt fog: expected fog: and a severity from 1 to 5$"),
         ("fog:6", "a severity from 1 to 5"),
         ("fog:0", "a severity from 1 to 5"),
-        ("frost:1", "^corruption frost is not here: it needs its authors' photographs of frost$"),
+        ("frost", "expected frost: and a severity from 1 to 5"),
     ],
 )
 def test_what_there_is_not_is_said(text, message):
