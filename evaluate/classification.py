@@ -10,6 +10,7 @@ from ..errors import DataError
 from . import metrics
 from .embedding import Embedder, Outcome, SetAside
 from .evalsets import EvalSet
+from .witness import Confusions
 
 LOGIT_SCALE = np.float32(100.0)
 
@@ -48,7 +49,7 @@ def classify(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Classifie
         labels = np.array([sample.label for sample in samples])
         metadata = np.array([sample.metadata for sample in samples], np.float64)
         scores = logits(embedded, classifier)
-        if embedder.witness is not None:
+        if isinstance(embedder.witness, Confusions):
             embedder.witness.classified(samples, scores / LOGIT_SCALE)
         parts.append(classified(scores, labels, metadata))
     if not parts:

@@ -32,7 +32,7 @@ from .suite_progress import SuiteProgress
 from .tasks import Task, is_url
 from .vision.backbone import VisionSpec
 from .vision.probes import PROBES
-from .witness import WITNESSED, Witness
+from .witness import Witness
 
 
 @dataclass
@@ -111,7 +111,7 @@ def evaluate(
                     evalset = open_set(folder, data, task)
                     job = Measurement(
                         evalset, data, named, probe, None if keep is None else Path(keep),
-                        examine is not None and task.family in WITNESSED, loaded,
+                        examine is not None, loaded,
                     )  # fmt: skip
                     earlier = done.get(task.key)
                     if earlier is not None and not _is_earlier(earlier, job):
@@ -187,12 +187,19 @@ def _present(
     data: Path | str, tasks: Sequence[Task], evaluation: Evaluation
 ) -> list[tuple[Task, SetFolder | None]]:
     """Return the tasks with their folders; say once which have none."""
-    found = [(task, find_set(data, task)) for task in tasks]
+    found: list[tuple[Task, SetFolder | None]] = []
+    for task in tasks:
+        try:
+            found.append((task, find_set(data, task)))
+        except DatacompError as error:  # a gate is shut, a server broken: the others go on
+            _fail(evaluation, task, str(error))
+    if tasks and not found:
+        return found
     absent = [task for task, folder in found if folder is None]
     if len(absent) < 2:
         return found
     text = absence(data, absent, len(tasks))
-    if len(absent) == len(tasks):
+    if len(absent) == len(found):
         raise MissingError(text)
     warn(text)
     for task in absent:

@@ -26,7 +26,7 @@ from .vision.backbone import VisionSpec
 from .vision.probes import PROBES
 from .wilds import evaluate_wilds
 from .winogavil import evaluate_winogavil
-from .witness import Witness
+from .witness import Witness, witness_of
 
 FAMILIES = {
     "classification": evaluate_classification,
@@ -87,7 +87,7 @@ def measure(job: Measurement, embedder: Embedder) -> Measured:
     """Measure a task; a broken set is no exception, but told in what is returned."""
     evalset, task, aside = job.evalset, job.evalset.task, SetAside()
     family = FAMILIES[task.family] if job.probe is None else PROBES[job.probe]
-    embedder.witness = Witness() if job.watched else None
+    embedder.witness = witness_of(task.family) if job.watched else None
     if embedder.progress is not None:
         embedder.progress.begin(task)
     try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import RunError, UsageError
-from ..pools.clip_model import resolve_device
+from ..pools.devices import resolve_device
 from .scales import Scale, model_config_path
 from .training import PRECISIONS
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, suggest
-from ..pools.clip_model import ModelSpec, model_of_run
+from ..pools.clip_model import ModelSpec
+from ..pools.clip_runs import model_of_run
 from .scales import Scale, model_config_path
 
 BENCHMARK, FILTERING = "clip", "dfn"

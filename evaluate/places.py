@@ -7,13 +7,13 @@ read as they publish it. ``HF_ENDPOINT`` names another server with the Hub's int
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError, MissingError, UnsafeInputError
+from ..errors import DatacompError, DataError, MissingError, UnsafeInputError
+from ..pools.hub_access import endpoint
 from ..pools.ranges import fetch, join, open_ranges, store
 from .tasks import HUB, Task, find_folder, folder_names, is_url
 
@@ -113,9 +113,8 @@ class HubFolder(RemoteFolder):
     """A dataset repository of the Hub: files as published, parquet files as the Hub lists them."""
 
     def __init__(self, owner: str, name: str) -> None:
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        super().__init__(f"{endpoint}/datasets/{owner}/{name}/resolve/main")
-        self._listing = f"{endpoint}/api/datasets/{owner}/{name}/parquet"
+        super().__init__(f"{endpoint()}/datasets/{owner}/{name}/resolve/main")
+        self._listing = f"{endpoint()}/api/datasets/{owner}/{name}/parquet"
 
     def parquet(self) -> tuple[str, ...]:
         """Return the parquet files of the test split."""
@@ -148,6 +147,14 @@ def find_set(data: Path | str, task: Task) -> SetFolder | None:
         if found:
             return folder
     return None
+
+
+def is_there(data: Path | str, task: Task) -> bool:
+    """Tell whether a task's data can be had; what is not open to whoever asks cannot."""
+    try:
+        return find_set(data, task) is not None
+    except DatacompError:
+        return False
 
 
 def first_place(data: Path | str, task: Task) -> str:

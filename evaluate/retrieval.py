@@ -14,6 +14,7 @@ from ..errors import DataError
 from . import metrics
 from .embedding import Embedder, Outcome, SetAside
 from .evalsets import EvalSet
+from .witness import Misses
 
 CUTOFFS = (1, 5, 10)
 ROWS_AT_ONCE = 512
@@ -39,10 +40,15 @@ def evaluate_retrieval(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
             owners.extend([count] * len(sample.captions))
             count += 1
         parts.append(embedded)
+        if isinstance(embedder.witness, Misses):
+            embedder.witness.seen(samples)
     if not parts:
         raise DataError(f"{evalset.path}: not one usable sample ({aside.count} set aside)")
     owner = np.array(owners)
-    ranks = rank_pairs(np.concatenate(parts), embedder.texts(captions), owner)
+    images, texts = np.concatenate(parts), embedder.texts(captions)
+    ranks = rank_pairs(images, texts, owner)
+    if isinstance(embedder.witness, Misses):
+        embedder.witness.ranked(images, texts, owner, ranks.image, ranks.text)
     return summarise(ranks, owner, evalset.task.seed)
 
 

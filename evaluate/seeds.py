@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import digest
-from ..pools.clip_model import RUN_INFO, read_run
+from ..pools.clip_runs import RUN_INFO, read_run
 from .results import RESULTS, Estimate, Result, combine, group_names, group_score
 from .tasks import Suite
 

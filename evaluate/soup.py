@@ -25,7 +25,9 @@ from ..durable import (
     write_json,
 )
 from ..errors import DataError, MissingError, UsageError
-from ..pools.clip_model import RUN_INFO, ModelSpec, read_checkpoint, read_run
+from ..pools.checkpoints import read_checkpoint
+from ..pools.clip_model import ModelSpec
+from ..pools.clip_runs import RUN_INFO, read_run
 from ..progress import Progress, say
 from .models import load_run
 from .tasks import Task

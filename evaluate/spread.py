@@ -21,7 +21,7 @@ from ..errors import DatacompError, RunError
 from ..pools.clip_model import ModelSpec
 from ..progress import set_verbosity
 from .harness import Evaluation, evaluate
-from .places import find_set
+from .places import is_there
 from .results import read_results
 from .tasks import Task
 from .vision.backbone import VisionSpec
@@ -114,7 +114,7 @@ def evaluate_together(
 
 def _share(processes: Processes, data: Path | str, tasks: Sequence[Task]) -> list[Task]:
     """Return this process's tasks; those whose data are not there are told by the first."""
-    there = {task.key for task in tasks if find_set(data, task) is not None}
+    there = {task.key for task in tasks if is_there(data, task)}
     share = shares([task for task in tasks if task.key in there], processes.world)
     mine = {task.key for task in share[processes.rank]}
     absent = {task.key for task in tasks} - there if processes.rank == 0 else set()

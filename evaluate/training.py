@@ -30,7 +30,9 @@ from ..durable import (
     write_json,
 )
 from ..errors import DataError, IntegrityError, MissingError, RunError, StorageError, UsageError
-from ..pools.clip_model import RUN_INFO, ModelSpec, read_run, resolve_device
+from ..pools.clip_model import ModelSpec
+from ..pools.clip_runs import RUN_INFO, read_run
+from ..pools.devices import resolve_device
 from ..progress import Progress, say
 from . import set_aside
 from .checkpoints import keep_weights_only, load_to_resume

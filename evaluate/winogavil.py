@@ -16,6 +16,7 @@ from . import metrics
 from .embedding import Embedder, Outcome, SetAside
 from .evalsets import EvalSet
 from .samples import Flawed, Puzzle, Sample
+from .witness import Associations
 
 SIZES = (5, 6, 10, 12)
 FEW, MANY = 6, 10
@@ -54,6 +55,8 @@ def evaluate_winogavil(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
     for samples, embedded in embedder.embed(pictures, broken):
         names = [sample.key for sample in samples]
         vectors.update(zip(names, embedded, strict=True))
+        if isinstance(embedder.witness, Associations):
+            embedder.witness.seen(samples)
     if embedder.keeper is not None:
         embedder.keeper.puzzles(pictures.items)
     usable: list[Puzzle] = []
@@ -67,12 +70,15 @@ def evaluate_winogavil(evalset: EvalSet, embedder: Embedder, aside: SetAside) ->
     if not usable:
         raise DataError(f"{evalset.path}: not one usable instance ({aside.count} set aside)")
     cues = embedder.texts([prompt(instance.cue) for instance in usable])
-    scores = [
-        jaccard(
-            np.stack([vectors[name] for name in instance.names]) @ cue, np.array(instance.right)
-        )
+    cosines = [
+        np.stack([vectors[name] for name in instance.names]) @ cue
         for instance, cue in zip(usable, cues, strict=True)
     ]
+    rights = [np.array(instance.right) for instance in usable]
+    picks = [pick(found, right) for found, right in zip(cosines, rights, strict=True)]
+    scores = [jaccard(picked, right) for picked, right in zip(picks, rights, strict=True)]
+    if isinstance(embedder.witness, Associations):
+        embedder.witness.solved(list(zip(usable, cosines, picks, scores, strict=True)))
     sizes = [len(instance.right) for instance in usable]
     return summarise(np.array(scores), np.array(sizes), evalset.task.seed)
 
@@ -87,10 +93,15 @@ def prompt(cue: str) -> str:
     return f"{'An' if cue[0] in 'aeiou' else 'A'} {cue}"
 
 
-def jaccard(scores: np.ndarray, right: np.ndarray) -> float:
-    """Return the Jaccard index of the best ``right.sum()`` scores (n,) and ``right`` (n,)."""
+def pick(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return which candidates have the best ``right.sum()`` scores (n,), bool (n,)."""
     picked = np.zeros(len(right), bool)
     picked[np.argsort(-scores, kind="stable")[: int(right.sum())]] = True
+    return picked
+
+
+def jaccard(picked: np.ndarray, right: np.ndarray) -> float:
+    """Return the Jaccard index of two sets of candidates, bool (n,) each; one is not empty."""
     return float((picked & right).sum() / (picked | right).sum())
 
 

@@ -1,20 +1,32 @@
-"""What a model took for what: the confusions of a classification, and its worst mistakes."""
+"""What became of each sample of a task: remembered for its page, the worst with their images."""
 
 from __future__ import annotations
 
 import heapq
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .samples import Sample
+from ..errors import DataError
+from ..pools.images import decode
+from .samples import Puzzle, Sample
 
-WITNESSED = ("classification", "wilds", "fairness")
-"""The families that have one label a sample."""
 WORST = 48
-"""Mistakes remembered with their images."""
+"""Mistakes of a classification remembered with their images."""
+MISSED = 24
+"""Queries of a retrieval remembered, each way, and instances of WinoGAViL."""
+PREVIEW = 192
+"""Longest side of a preview in px."""
+
+
+class Witness:
+    """Sees what becomes of the samples of a task; each family has one of its own."""
+
+
+# -- classification ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, order=True)
@@ -28,7 +40,7 @@ class Mistake:
     image: bytes = field(compare=False, repr=False)
 
 
-class Witness:
+class Confusions(Witness):
     """Sees the scores of every sample; remembers counts, and the worst WORST mistakes."""
 
     def __init__(self) -> None:
@@ -57,3 +69,171 @@ class Witness:
                 heapq.heappush(self._worst, mistake)
             elif self._worst[0] < mistake:
                 heapq.heapreplace(self._worst, mistake)
+
+
+# -- retrieval --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An image with one of its captions; ``preview`` is None where it cannot be decoded."""
+
+    key: str
+    caption: str
+    preview: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A query whose answer is not the first: ``rank`` counts from 0, ``first`` came first."""
+
+    rank: int
+    wanted: Shown
+    first: Shown
+
+
+class Misses(Witness):
+    """Sees pairs and their ranks; remembers all ranks, and the worst MISSED queries each way."""
+
+    def __init__(self) -> None:
+        self.image_ranks = self.text_ranks = np.zeros(0, np.int64)
+        """The rank of each caption's image, and of each image's best caption."""
+        self.images: list[Miss] = []
+        """Captions whose image is not found, the worst first."""
+        self.texts: list[Miss] = []
+        """Images none of whose captions is found, the worst first."""
+        self._samples: list[tuple[str, tuple[str, ...], bytes | None]] = []
+
+    def seen(self, samples: Sequence[Sample]) -> None:
+        """See a batch of images; small copies of all are kept until they are ranked."""
+        for sample in samples:
+            self._samples.append((sample.key, sample.captions, preview(sample.image)))
+
+    def ranked(
+        self,
+        images: np.ndarray,
+        texts: np.ndarray,
+        owner: np.ndarray,
+        image_ranks: np.ndarray,
+        text_ranks: np.ndarray,
+    ) -> None:
+        """See the ranks, by the embeddings (n, d) and (m, d); ``owner`` (m,) of each text."""
+        self.image_ranks, self.text_ranks = image_ranks, text_ranks
+        starts = np.searchsorted(owner, np.arange(len(images)))
+        for text in _worst(image_ranks):
+            first = int(np.argmax(images @ texts[text]))
+            self.images.append(
+                Miss(int(image_ranks[text]), self._shown(int(owner[text]), text - starts),
+                     self._shown(first, None))
+            )  # fmt: skip
+        for image in _worst(text_ranks):
+            scores = texts @ images[image]
+            own = starts[image] + int(np.argmax(scores[owner == image]))
+            first = int(np.argmax(scores))
+            self.texts.append(
+                Miss(int(text_ranks[image]), self._shown(image, own - starts),
+                     self._shown(int(owner[first]), first - starts))
+            )  # fmt: skip
+        self._samples.clear()
+
+    def _shown(self, image: int, places: np.ndarray | None) -> Shown:
+        """Show an image with its caption at ``places[image]``, by default its first."""
+        key, captions, small = self._samples[image]
+        return Shown(key, captions[0 if places is None else int(places[image])], small)
+
+
+def _worst(ranks: np.ndarray) -> list[int]:
+    """Return where the worst ranks are; what was found first is none of them."""
+    return [place for place in np.argsort(-ranks, kind="stable")[:MISSED].tolist() if ranks[place]]
+
+
+# -- WinoGAViL --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A picture of an instance: whether it belongs to the cue, and whether it was picked."""
+
+    right: bool
+    picked: bool
+    cosine: float
+    preview: bytes | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Association:
+    """An instance of WinoGAViL as it was solved; candidates in the order of the model."""
+
+    key: str
+    cue: str
+    jaccard: float
+    candidates: tuple[Candidate, ...]
+
+
+class Associations(Witness):
+    """Sees pictures and solved instances; remembers all scores, and the worst MISSED instances.
+
+    Among equal scores the worse is where what was picked wrongly lies further before what was
+    missed.
+    """
+
+    def __init__(self) -> None:
+        self.scores: list[tuple[int, float]] = []
+        """Number of candidates and Jaccard index of each instance."""
+        self.worst: list[Association] = []
+        self._previews: dict[str, bytes | None] = {}
+
+    def seen(self, samples: Sequence[Sample]) -> None:
+        """See a batch of pictures; small copies of all are kept until the instances are solved."""
+        self._previews.update((sample.key, preview(sample.image)) for sample in samples)
+
+    def solved(self, instances: Sequence[tuple[Puzzle, np.ndarray, np.ndarray, float]]) -> None:
+        """See instances with their cosines (n,), what was picked (n,) bool, and their scores."""
+        margins: list[float] = []
+        for puzzle, cosines, picked, score in instances:
+            right = np.array(puzzle.right)
+            wrong, missed = cosines[picked & ~right], cosines[right & ~picked]
+            margins.append(float(wrong.mean() - missed.mean()) if len(wrong) else 0.0)
+            self.scores.append((len(right), score))
+        order = sorted(
+            range(len(instances)), key=lambda n: (instances[n][3], -margins[n], instances[n][0].key)
+        )
+        for number in order[:MISSED]:
+            puzzle, cosines, picked, score = instances[number]
+            if score < 1:
+                self.worst.append(self._shown(puzzle, cosines, picked, score))
+        self._previews.clear()
+
+    def _shown(
+        self, puzzle: Puzzle, cosines: np.ndarray, picked: np.ndarray, score: float
+    ) -> Association:
+        candidates = tuple(
+            Candidate(
+                puzzle.right[place], bool(picked[place]), float(cosines[place]),
+                self._previews.get(puzzle.names[place]),
+            )
+            for place in np.argsort(-cosines, kind="stable").tolist()
+        )  # fmt: skip
+        return Association(puzzle.key, puzzle.cue, score, candidates)
+
+
+# -- all --------------------------------------------------------------------------------------
+
+
+def witness_of(family: str) -> Witness:
+    """Return a witness for a task of a family. For faces the metrics say everything."""
+    return {"retrieval": Misses, "winogavil": Associations, "faces": Witness}.get(
+        family, Confusions
+    )()
+
+
+def preview(image: bytes) -> bytes | None:
+    """Return a small JPEG of an image, None where it cannot be decoded."""
+    try:
+        small = decode(image)
+    except DataError:
+        return None
+    small.thumbnail((PREVIEW, PREVIEW))
+    buffer = io.BytesIO()
+    small.convert("RGB").save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

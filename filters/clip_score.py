@@ -23,7 +23,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from ..errors import DataError, MissingError, UsageError
 from ..pools.clip_model import ClipModel, ModelSpec
-from ..pools.clip_model import model_of as model_in
+from ..pools.clip_runs import model_of as model_in
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 from .published import Published

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pools.clip_model import resolve_device
+from ..pools.devices import resolve_device
 
 _ROWS = 4096
 """How many vectors and how many centroids are multiplied at a time: 64 MB of products."""

@@ -9,47 +9,29 @@ nothing is resized, skipped or downloaded.
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
 import logging
-import re
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..durable import digest, read_json, sha256_file
-from ..errors import (
-    DatacompError,
-    DataError,
-    MissingError,
-    RunError,
-    UnsafeInputError,
-    UsageError,
-    suggest,
-)
+from ..errors import DatacompError, DataError, MissingError, RunError, UnsafeInputError
 from . import images as image_files
-from .clip_settings import FILE as OWN_CONFIG
-from .clip_settings import WEIGHTS, check_architecture, own_settings, preparation_digest
+from .checkpoints import first_line, read_checkpoint
+from .clip_config import import_open_clip, register_config, side_of
+from .clip_identity import model_identity
+from .clip_settings import preparation, settings_of
+from .devices import exact, resolve_device
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-PRECISIONS = ("fp32", "bf16", "fp16")
-MAX_CONFIG_BYTES = 1 << 20
-MAX_CONFIG_NUMBER = 1_000_000
 MAX_TEXT = 4096
 """Characters of a text that are looked at. A model reads some hundred, but the time a tokenizer
 takes grows with the square of a word's length: a megabyte without a space would take hours."""
-RUN_INFO = "info.json"
-"""The description of a run, in its folder."""
-MAX_RUN_INFO_BYTES = 16 << 20
-_HUB = re.compile(r"(hf[-_]hub|local[-_]dir|https?):")
 
 
 @dataclass(frozen=True)
@@ -100,14 +82,16 @@ class ClipModel:
         with _as_data_error(model):
             tokenizer = open_clip.get_tokenizer(name)
         settings = dict(getattr(network.visual, "preprocess_cfg", {}))
-        size = _side(settings.get("size", 224))
-        own = own_settings(checkpoint)
-        if own is not None:
-            settings |= own.preparation
-            if _side(settings["size"]) != size:
+        size = side_of(settings.get("size", 224))
+        own = settings_of(checkpoint, lambda: identity["weights_sha256"])
+        given = preparation(own, model_config)
+        if given:
+            settings |= given
+            if side_of(settings["size"]) != size:
                 raise DataError(
-                    f"{checkpoint}: takes images of {_side(settings['size'])} px, as "
-                    f"{own.file.name} says, but {model} of {size} px"
+                    f"{checkpoint}: takes images of {side_of(settings['size'])} px, as "
+                    f"{own.said if own is not None and 'size' in own.preparation else model_config}"
+                    f" says, but {model} of {size} px"
                 )
             open_clip.model.set_model_preprocess_cfg(network, settings)
         preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
@@ -168,7 +152,7 @@ class ClipModel:
         import torch
 
         try:
-            with torch.inference_mode(), _exact(self.device):
+            with torch.inference_mode(), exact(self.device):
                 features = forward().float()
                 features = torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
         except torch.OutOfMemoryError:
@@ -196,303 +180,6 @@ class ModelSpec:
     def load(self, device: str = "auto", precision: str = "fp32") -> ClipModel:
         """Load the model; see :meth:`ClipModel.load` for the errors."""
         return ClipModel.load(self.model, self.checkpoint, self.model_config, device, precision)
-
-
-def model_of_run(path: Path) -> ModelSpec:
-    """Return the model of a finished run, read from the ``info.json`` in its folder.
-
-    Raises MissingError for what is no run or not finished, DataError for a broken description
-    and UnsafeInputError for paths that leave the run.
-    """
-    file = path / RUN_INFO
-    info = read_run(path)
-    if info.get("status") != "done":
-        raise MissingError(
-            f"{path}: the run is not finished; give the same 'datacomp train' command again first"
-        )
-    model = info.get("model")
-    if not isinstance(model, str) or not model:
-        raise DataError(f"{file}: model is {model!r}, expected a name")
-    checkpoint = _inside(path, info.get("checkpoint"), file, "checkpoint")
-    config = info.get("model_config")
-    return ModelSpec(
-        model, checkpoint, None if config is None else _inside(path, config, file, "model_config")
-    )
-
-
-def model_of(checkpoint: Path, model: str | None = None, use: str = "") -> ModelSpec:
-    """Return the model of a weights file, of a folder of the Hub's, or of a run's folder.
-
-    ``model`` is open_clip's name or a configuration file (.json); it need not be given for a run,
-    nor where the weights' own configuration lies beside them. ``use`` begins what errors say.
-    """
-    said = f"{use}: " if use else ""
-    if checkpoint.is_dir():
-        inside = next((file for file in map(checkpoint.joinpath, WEIGHTS) if file.is_file()), None)
-        if inside is None:
-            return model_of_run(checkpoint)
-        checkpoint = inside
-    if not checkpoint.is_file():
-        raise MissingError(f"{said}no checkpoint at {checkpoint}")
-    if model is None:
-        own = checkpoint.parent / OWN_CONFIG
-        if not own.is_file():
-            raise UsageError(
-                f"{said}the architecture of {checkpoint} is not known: name its model (no "
-                f"{OWN_CONFIG} lies beside it)"
-            )
-        return ModelSpec(checkpoint.resolve().parent.name, checkpoint, own)
-    if model.endswith(".json"):
-        return ModelSpec(Path(model).stem, checkpoint, Path(model))
-    return ModelSpec(model, checkpoint)
-
-
-def read_run(path: Path) -> dict[str, Any]:
-    """Return what the ``info.json`` in the folder of a run says; nothing of it is checked.
-
-    Raises MissingError without one, DataError for anything but a JSON object.
-    """
-    file = path / RUN_INFO
-    if not file.is_file():
-        peer = "; DataComp's info.pkl is a pickle and is not opened, name its model and checkpoint"
-        raise MissingError(
-            f"no run at {path}: {RUN_INFO} is not there"
-            + (peer if (path / "info.pkl").is_file() else "")
-        )
-    info = read_json(file, MAX_RUN_INFO_BYTES)
-    if not isinstance(info, dict):
-        raise DataError(f"{file}: expected an object")
-    return info
-
-
-def _inside(root: Path, name: Any, file: Path, key: str) -> Path:
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise DataError(f"{file}: {key} is {name!r}, expected a path inside the run")
-    path = (root / name).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise UnsafeInputError(f"{file}: {key} {name[:200]!r} leaves the run's directory")
-    return path
-
-
-def import_open_clip() -> Any:
-    """Return open_clip, or raise MissingError with the line that installs it."""
-    try:
-        import open_clip
-    except ImportError:
-        raise MissingError(
-            "models need open_clip, which is not installed: pip install -e '.[train]'"
-        ) from None
-    return open_clip
-
-
-def model_identity(
-    model: str, checkpoint: Path, model_config: Path | None = None, precision: str = "fp32"
-) -> dict[str, Any]:
-    """Return what names a model for good: model, config, weights_sha256, precision, image_size.
-
-    Costs one read of the checkpoint's bytes; nothing of it is interpreted. Raises DataError where
-    the configuration beside it (see ``clip_settings``) says that it is of another architecture.
-    """
-    if precision not in PRECISIONS:
-        raise UsageError(
-            f"unknown precision {precision!r}{suggest(precision, list(PRECISIONS))}; "
-            f"there are: {', '.join(PRECISIONS)}"
-        )
-    config = read_config(model_config) if model_config else _builtin_config(model)
-    if not checkpoint.is_file():
-        raise MissingError(f"no checkpoint at {checkpoint}; train the model or give another path")
-    own = own_settings(checkpoint)
-    if own is not None:
-        check_architecture(checkpoint, own, model, config, import_open_clip())
-    prepared = preparation_digest(own)
-    return {
-        "model": model,
-        "config": digest(config),
-        "weights_sha256": _weights_digest(checkpoint),
-        "precision": precision,
-        "image_size": _side(config["vision_cfg"].get("image_size", 224)),
-        **({} if prepared is None else {"preprocessing": prepared}),
-    }
-
-
-def _weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a file of weights; one that has not changed is read once."""
-    state = path.stat()
-    return _digest_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(16)
-def _digest_of(path: Path, *_: int) -> str:
-    return sha256_file(path)
-
-
-def _side(size: Any) -> int:
-    return int(max(size) if isinstance(size, list | tuple) else size)
-
-
-def _builtin_config(model: str) -> dict[str, Any]:
-    open_clip = import_open_clip()
-    known = open_clip.list_models()
-    if model not in known:
-        raise UsageError(
-            f"unknown model {model!r}{suggest(model, known)}; open_clip knows {len(known)} by "
-            "name, another architecture needs its configuration as a .json file"
-        )
-    return open_clip.get_model_config(model)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read an open_clip model configuration; refuse what would download or open other files."""
-    if not path.is_file():
-        raise MissingError(f"no model configuration at {path}")
-    config = read_json(path, MAX_CONFIG_BYTES)
-    if not isinstance(config, dict):
-        raise DataError(f"{path}: not an open_clip model configuration (expected an object)")
-    if isinstance(config.get("model_cfg"), dict):  # as the Hub has it
-        config = config["model_cfg"]
-    for key, kind in (("embed_dim", int), ("vision_cfg", dict), ("text_cfg", dict)):
-        if not isinstance(config.get(key), kind):
-            raise DataError(f"{path}: not an open_clip model configuration (no usable {key!r})")
-    _check_values(config, path, "")
-    return config
-
-
-def _check_values(value: Any, path: Path, where: str) -> None:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            if key == "bpe_path":
-                raise UnsafeInputError(f"{path}: {where}{key} would open another file")
-            if key in ("hf_model_name", "hf_tokenizer_name"):
-                raise UnsafeInputError(f"{path}: {where}{key} would need a download")
-            _check_values(item, path, f"{where}{key}.")
-    elif isinstance(value, list):
-        for item in value:
-            _check_values(item, path, where)
-    elif isinstance(value, str) and _HUB.match(value):
-        raise UnsafeInputError(f"{path}: {where[:-1]} {value[:80]!r} would need a download")
-    elif isinstance(value, int | float) and not abs(value) <= MAX_CONFIG_NUMBER:
-        raise UnsafeInputError(f"{path}: {where[:-1]} is {value}, at most {MAX_CONFIG_NUMBER:,}")
-
-
-def register_config(model: str, path: Path | None) -> str:
-    """Make a configuration known to open_clip in this process; return the name to build it by.
-
-    The name carries the digest, so two files of one name never stand for each other.
-    """
-    if path is None:
-        _builtin_config(model)
-        return model
-    open_clip = import_open_clip()
-    config = read_config(path)
-    name = f"{path.stem}-{digest(config)[:16]}"
-    if name not in open_clip.list_models():
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"{name}.json"
-            file.write_text(json.dumps(config))
-            open_clip.add_model_config(file)
-    return name
-
-
-def resolve_device(device: str) -> str:
-    """Return the device to use; ``auto`` is the GPU if there is one."""
-    import torch
-
-    has_gpu = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if has_gpu else "cpu"
-    if device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", device):
-        raise UsageError(f"unknown device {device!r}; there are: auto, cpu, cuda, cuda:N")
-    _, _, number = device.partition(":")
-    if device != "cpu" and (not has_gpu or int(number or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device {device} is not here; use --device cpu")
-    return device
-
-
-def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """Return a checkpoint's tensors by name, ``module.`` taken off; nothing in it is executed.
-
-    Reads safetensors, plain state dictionaries and open_clip training checkpoints. Raises
-    UnsafeInputError when the file would run code, DataError when it is no checkpoint.
-    """
-    import torch
-
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise DataError(f"{path}: not a checkpoint (no state_dict of tensors in it)")
-    for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise DataError(f"{path}: not a checkpoint ({str(name)[:80]!r} is not a tensor)")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DataError(
-                f"{path}: tensor {name!r} holds values that are not finite; the training diverged"
-            )
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a safetensors file: {_first_line(error)}") from None
-
-
-def _read_torch(path: Path) -> Any:
-    import pickle
-    import zipfile
-
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            mapped = zipfile.is_zipfile(path)  # spares reading the optimiser's half of the file
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        found = re.search(r"(GLOBAL|global|class|function) ([\w.]+\.\w+)", text)
-        if found or "Unsupported" in text or "unsupported" in text:
-            what = f" ({found.group(2)})" if found else ""
-            raise UnsafeInputError(
-                f"{path}: refused, loading it would run code{what}; "
-                "export its tensors as safetensors where it comes from"
-            ) from None
-        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
-    except (
-        RuntimeError, EOFError, ValueError, LookupError, OSError, AttributeError, TypeError
-    ) as error:  # fmt: skip
-        if "TorchScript" in str(error):
-            raise UnsafeInputError(
-                f"{path}: refused, a TorchScript archive carries code; "
-                "export its tensors as safetensors where it comes from"
-            ) from None
-        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-@contextlib.contextmanager
-def _as_data_error(model: str) -> Iterator[None]:
-    """Name the architecture in whatever open_clip raises about it, and keep its log quiet."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    except DatacompError:
-        raise
-    except ImportError as error:
-        raise MissingError(f"model {model} needs more: {_first_line(error)}") from None
-    except Exception as error:  # noqa: BLE001  a configuration can break any of its classes
-        raise DataError(
-            f"model {model} cannot be built: {type(error).__name__}: {_first_line(error)}"
-        ) from None
-    finally:
-        logging.disable(before)
 
 
 def _build(open_clip: Any, name: str, model: str, device: str, precision: str) -> torch.nn.Module:
@@ -537,14 +224,19 @@ def _fill(
 
 
 @contextlib.contextmanager
-def _exact(device: str) -> Iterator[None]:
-    """Keep a GPU from rounding fp32 convolutions to TF32 and from choosing kernels by timing."""
-    if device == "cpu":
+def _as_data_error(model: str) -> Iterator[None]:
+    """Name the architecture in whatever open_clip raises about it, and keep its log quiet."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
         yield
-        return
-    import torch
-
-    with torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    ):
-        yield
+    except DatacompError:
+        raise
+    except ImportError as error:
+        raise MissingError(f"model {model} needs more: {first_line(error)}") from None
+    except Exception as error:  # noqa: BLE001  a configuration can break any of its classes
+        raise DataError(
+            f"model {model} cannot be built: {type(error).__name__}: {first_line(error)}"
+        ) from None
+    finally:
+        logging.disable(before)

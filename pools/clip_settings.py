@@ -1,22 +1,23 @@
-"""What a checkpoint says of itself: the configuration that lies beside it.
+"""What is known of a checkpoint: the configuration beside it, or what open_clip lists of it.
 
 Weights fit an architecture by their shapes alone, but the activation (QuickGELU or GELU), the
 heads and how images are prepared leave no trace in shapes: with the wrong ones a model embeds,
 and embeds badly. The Hub puts ``open_clip_config.json`` beside open_clip's weights, and a run its
-``info.json``; where there is one, it counts.
+``info.json``; where there is one, it counts. Otherwise published weights are recognised.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..durable import digest, read_json
+from ..durable import read_json
 from ..errors import DatacompError, DataError
+from .published_weights import recognise
 
 FILE = "open_clip_config.json"
 RUN_INFO = "info.json"
@@ -26,6 +27,7 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
 )  # fmt: skip
 """Names of the weights in a repository of the Hub, the safer first."""
+MAX_SIDE = 16384
 _PREPARATION = ("mean", "std", "interpolation", "resize_mode", "fill_color", "size")
 _INTERPOLATIONS = ("bicubic", "bilinear")
 _RESIZES = ("shortest", "longest", "squash")
@@ -37,11 +39,29 @@ _OF_TRAINING = ("patch_dropout", "init_logit_scale", "init_logit_bias")
 
 @dataclass(frozen=True)
 class OwnSettings:
-    """The configuration beside a checkpoint; ``model`` names or describes its architecture."""
+    """What is known of a checkpoint, and who said it; ``model`` names or describes what it is.
 
-    file: Path
+    ``file`` is the configuration, None where open_clip's list says it.
+    """
+
+    said: str
+    file: Path | None
     model: str | Mapping[str, Any]
     preparation: Mapping[str, Any] = field(default_factory=dict)
+
+
+def settings_of(checkpoint: Path, sha256: Callable[[], str]) -> OwnSettings | None:
+    """Return what is known of a checkpoint, None where nothing is.
+
+    ``sha256`` is asked for its digest where nothing lies beside it. Raises DataError for a
+    configuration that cannot be one.
+    """
+    own = own_settings(checkpoint)
+    if own is None:
+        listed = recognise(checkpoint, sha256)
+        if listed is not None:
+            own = OwnSettings(listed.said, None, listed.config(), listed.preparation)
+    return own
 
 
 def own_settings(checkpoint: Path) -> OwnSettings | None:
@@ -55,7 +75,8 @@ def own_settings(checkpoint: Path) -> OwnSettings | None:
         config = found.get("model_cfg") if isinstance(found, dict) else None
         if not isinstance(config, dict):
             raise DataError(f"{file}: not open_clip's (no object model_cfg)")
-        return OwnSettings(file, config, _preparation(file, found.get("preprocess_cfg") or {}))
+        prepared = _preparation(file, found.get("preprocess_cfg") or {})
+        return OwnSettings(file.name, file, config, prepared)
     return _of_run(checkpoint)
 
 
@@ -74,9 +95,9 @@ def _of_run(checkpoint: Path) -> OwnSettings | None:
             if isinstance(config, str):
                 inside = (folder / config).resolve()
                 if inside.is_relative_to(folder.resolve()):
-                    return OwnSettings(file, read_json(inside, MAX_BYTES))
+                    return OwnSettings(file.name, file, read_json(inside, MAX_BYTES))
             elif isinstance(name, str):
-                return OwnSettings(file, name)
+                return OwnSettings(file.name, file, name)
     return None
 
 
@@ -93,9 +114,16 @@ def _preparation(file: Path, given: Any) -> dict[str, Any]:
                 f"{file}: preprocess_cfg.{key} is {found[key]!r}, expected one of "
                 f"{', '.join(known)}"
             )
+    if "size" in found and not _is_size(found["size"]):
+        raise DataError(f"{file}: preprocess_cfg.size is {found['size']!r}, expected pixels")
     if given.get("mode", "RGB") != "RGB":
         raise DataError(f"{file}: preprocess_cfg.mode is {given['mode']!r}, expected 'RGB'")
     return found
+
+
+def _is_size(value: Any) -> bool:
+    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(type(side) is int and 0 < side <= MAX_SIDE for side in sides)
 
 
 def _three_numbers(value: Any, positive: bool) -> bool:
@@ -116,13 +144,13 @@ def check_architecture(
             return
         mine, other = _filled(config, open_clip), _filled(theirs, open_clip)
     except (TypeError, AttributeError) as error:
-        raise DataError(f"{own.file}: not a model's configuration: {error}") from None
+        raise DataError(f"{own.file or own.said}: not a model's configuration: {error}") from None
     for key in sorted(set(mine) | set(other), key=lambda key: (key != "quick_gelu", key)):
         if mine.get(key) != other.get(key):
             name = _name_of(other, open_clip)
             what = f"--model {name}" if name else f"the configuration in {own.file}"
             raise DataError(
-                f"{checkpoint}: trained with {key} {_shown(other.get(key))}, as {own.file.name} "
+                f"{checkpoint}: trained with {key} {_shown(other.get(key))}, as {own.said} "
                 f"says, but {model} has {_shown(mine.get(key))}; use {what}"
             )
 
@@ -162,6 +190,24 @@ def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)[:60]
 
 
-def preparation_digest(own: OwnSettings | None) -> str | None:
-    """Return what names how a checkpoint wants its images prepared, None where it does not say."""
-    return digest(dict(own.preparation)) if own is not None and own.preparation else None
+def preparation(own: OwnSettings | None, model_config: Path | None = None) -> dict[str, Any]:
+    """Return how images are to be prepared, as far as it is said: mean, std and so on.
+
+    A ``model_config`` as the Hub has it says it too. Raises DataError where the two differ.
+    """
+    given = {} if model_config is None else _preparation_in(model_config)
+    if own is None or own.file == model_config:
+        return given
+    for key in sorted(given.keys() & own.preparation.keys()):
+        if given[key] != own.preparation[key]:
+            raise DataError(
+                f"{model_config}: preprocess_cfg.{key} is {given[key]}, but the checkpoint wants "
+                f"{own.preparation[key]}, as {own.said} says"
+            )
+    return {**given, **own.preparation}
+
+
+def _preparation_in(model_config: Path) -> dict[str, Any]:
+    found = read_json(model_config, MAX_BYTES)
+    prepared = found.get("preprocess_cfg") if isinstance(found, dict) else None
+    return {} if prepared is None else _preparation(model_config, prepared)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ..errors import DataError, MissingError, StorageError, UnsafeInputError
+from .hub_access import gate_of, hub_headers, is_of_the_hub
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
@@ -39,10 +40,13 @@ os.register_at_fork(after_in_child=_idle.clear)
 def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
     """GET a URL, following redirects; return response, at most ``limit`` bytes, final URL.
 
-    A connection that breaks and a server that is busy are tried again, with pauses.
+    A connection that breaks and a server that is busy are tried again, with pauses. The Hub is
+    told who asks, if there is a token; no other server is.
     """
     import http.client
     import time
+
+    headers = {**hub_headers(url), **headers}
 
     trouble = ""
     for attempt in range(TRIES):
@@ -82,7 +86,9 @@ def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse
         if response.status not in (301, 302, 303, 307, 308) or moved is None:
             return response, data, url
         url = urljoin(url, moved)
-        if urlsplit(url).netloc != parts.netloc:  # another server need not know who asks
+        there = urlsplit(url)
+        if (there.scheme, there.netloc) != (parts.scheme, parts.netloc):
+            # Another server need not know who asks, nor who listens on the way to it.
             headers = {n: v for n, v in headers.items() if n.lower() not in _CREDENTIALS}
     raise DataError(f"{url}: more than {REDIRECTS} redirects")
 
@@ -122,6 +128,8 @@ def refuse_status(response: HTTPResponse, place: str) -> None:
     """Raise MissingError or DataError for an answer that is none."""
     if response.status in (404, 410):
         raise MissingError(f"{place}: no such file ({response.status})")
+    if response.status in (401, 403) and is_of_the_hub(place):
+        raise MissingError(f"{place}: {gate_of(place)} ({response.status})")
     if response.status >= 300:
         raise DataError(f"{place}: the server answered {response.status} {response.reason}")
 

@@ -59,7 +59,7 @@ def embed(
     the similarity as clip_score:features=NAME. Run the same command again to go on where it
     stopped, or for samples added since. Exit code 3 if samples were set aside.
     """
-    from ...pools.clip_model import model_of
+    from ...pools.clip_runs import model_of
     from ...pools.embedding import Recipe, embed_pool
     from ...pools.pool import Pool
 

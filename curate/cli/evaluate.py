@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @click.option("--embeddings", "kept", type=click.Path(path_type=Path), metavar="DIR",
               help="Compute metrics from kept embeddings, without run and model.")  # fmt: skip
 @click.option("--pages", type=click.Path(path_type=Path), metavar="DIR",
-              help="A page for each classification: confusion matrix, worst mistakes.")  # fmt: skip
+              help="A page for each task: confusions, worst mistakes, ranks, groups.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
@@ -141,10 +141,10 @@ def _results_name(probe: str | None, corrupt: str | None) -> str:
 
 def _examination(pages: Path) -> Examination:
     from ...evaluate.harness import Examination
-    from ..report.mistakes import page_path, write_mistakes
+    from ..report.task_page import page_path, write_page
 
     def make(evalset: EvalSet, witness: Witness, result: Result) -> None:
-        say(f"{result.key}: {write_mistakes(pages, evalset, witness, result)}")
+        say(f"{result.key}: {write_page(pages, evalset, witness, result)}")
 
     return Examination(make, lambda task: page_path(pages, task).is_file())
 

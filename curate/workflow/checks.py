@@ -14,7 +14,7 @@ from ...evaluate.tasks import select_tasks
 from ...filters.assets import assets_of, check_assets
 from ...filters.contract import Filter
 from ...filters.wording import found
-from ...pools.clip_model import model_of_run
+from ...pools.clip_runs import model_of_run
 from ...pools.sources import open_source
 from ...pools.sources.webdataset import WebDatasetSource
 from .config import RUN, FilterSection, SourceSection, Study, makes_its_files
@@ -175,7 +175,7 @@ def check_inputs(study: Study) -> None:
             chosen = select_tasks(study.evaluate.tasks, study.evaluate.suite)
             check_evalsets(study.eval_data, chosen)
     if study.train.device.startswith("cuda"):
-        from ...pools.clip_model import resolve_device
+        from ...pools.devices import resolve_device
 
         try:
             resolve_device(study.train.device)

@@ -15,7 +15,7 @@ import numpy as np
 from ... import __version__
 from ...durable import atomic_directory, canonical_json, sha256_file
 from ...errors import DataError, MissingError, UsageError
-from ...pools.clip_model import model_of_run, read_run
+from ...pools.clip_runs import model_of_run, read_run
 from ...pools.uids import load_subset
 from ..objectives import BENCHMARK
 from ..results import Result, group_names, group_score, read_results

@@ -12,7 +12,9 @@ import numpy as np
 from ...durable import digest, sha256_file
 from ...errors import DataError, MissingError, UnsafeInputError, UsageError, suggest
 from ...pools import images as image_files
-from ...pools.clip_model import PRECISIONS, read_checkpoint, resolve_device
+from ...pools.checkpoints import read_checkpoint
+from ...pools.clip_identity import PRECISIONS
+from ...pools.devices import resolve_device
 from .batches import test_transform
 
 if TYPE_CHECKING:

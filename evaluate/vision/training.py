@@ -27,7 +27,7 @@ from ...errors import (
     StorageError,
     UsageError,
 )
-from ...pools.clip_model import resolve_device
+from ...pools.devices import resolve_device
 from ...progress import Progress, say
 from .. import set_aside
 from ..set_aside import SetAsideLog, SetAsideReport

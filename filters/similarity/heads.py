@@ -190,6 +190,6 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    from ...pools.clip_model import read_checkpoint
+    from ...pools.checkpoints import read_checkpoint
 
     return {name: tensor.float().numpy() for name, tensor in read_checkpoint(path).items()}

@@ -7,7 +7,7 @@ from datacomp.errors import DataError, UsageError
 from datacomp.evaluate.harness import evaluate
 from datacomp.evaluate.models import load_run
 from datacomp.evaluate.soup import Mean, make_soup
-from datacomp.pools.clip_model import read_checkpoint
+from datacomp.pools.checkpoints import read_checkpoint
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from datacomp.evaluate.scales import SCALES, get_scale, model_config_path
 from datacomp.evaluate.set_aside import SetAsideLog
 from datacomp.evaluate.training import train
 from datacomp.pools import tar
-from datacomp.pools.clip_model import read_checkpoint
+from datacomp.pools.checkpoints import read_checkpoint
 from datacomp.pools.sources.glyphs import GlyphSource
 from datacomp.progress import Progress
 

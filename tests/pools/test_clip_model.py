@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
-from datacomp.pools.clip_model import (
-    MAX_TEXT,
-    ClipModel,
-    model_identity,
-    model_of_run,
-    read_checkpoint,
-    read_config,
-)
+from datacomp.pools.checkpoints import read_checkpoint
+from datacomp.pools.clip_config import read_config
+from datacomp.pools.clip_identity import model_identity
+from datacomp.pools.clip_model import MAX_TEXT, ClipModel
+from datacomp.pools.clip_runs import model_of_run
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ import shutil
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UsageError
-from datacomp.pools.clip_model import ClipModel, model_identity, model_of
+from datacomp.pools.clip_identity import model_identity
+from datacomp.pools.clip_model import ClipModel
+from datacomp.pools.clip_runs import model_of
 from datacomp.pools.clip_settings import FILE, own_settings
 
 PREPARED = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"}
@@ -135,3 +137,20 @@ def test_broken_configurations_are_one_line(hub_folder, tiny):
     (folder / FILE).write_text(json.dumps({"model_cfg": {"vision_cfg": 3}}))
     with pytest.raises(DataError, match="not a model's configuration"):
         model_identity("tiny", folder / "open_clip_pytorch_model.bin", tiny(0).model_config)
+
+
+def test_a_configuration_given_brings_its_preparation(hub_folder, tiny, tmp_path, clip_config):
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps({"model_cfg": clip_config, "preprocess_cfg": PREPARED}))
+    checkpoint = tmp_path / "a.pt"
+    shutil.copy(tiny(0).checkpoint, checkpoint)
+    clip = ClipModel.load("tiny", checkpoint, given, "cpu")
+    assert clip.preparation()["mean"] == [0.5, 0.5, 0.5]
+    assert "preprocessing" in clip.identity
+    beside = hub_folder(prepared=PREPARED | {"mean": [0.1, 0.2, 0.3]})
+    with pytest.raises(DataError) as caught:
+        model_identity("tiny", beside / "open_clip_pytorch_model.bin", given)
+    assert str(caught.value) == (
+        f"{given}: preprocess_cfg.mean is [0.5, 0.5, 0.5], but the checkpoint wants "
+        "[0.1, 0.2, 0.3], as open_clip_config.json says"
+    )

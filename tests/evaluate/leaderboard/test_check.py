@@ -38,7 +38,7 @@ def test_every_scale_can_be_submitted(submission, scale):
 def test_model_configurations_are_those_of_the_scales():
     from datacomp.durable import digest
     from datacomp.evaluate.scales import model_config_path
-    from datacomp.pools.clip_model import read_config
+    from datacomp.pools.clip_config import read_config
 
     assert {scale.model for scale in SCALES.values()} == set(checking.MODEL_CONFIGS)
     config = model_config_path(SCALES["demo"])

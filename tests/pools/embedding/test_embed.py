@@ -15,7 +15,7 @@ from datacomp.filters import FilterSpec, run_filters
 from datacomp.filters.clip_score import ClipScorer
 from datacomp.pools import Pool
 from datacomp.pools.checking import check_pool
-from datacomp.pools.clip_model import model_of
+from datacomp.pools.clip_runs import model_of
 from datacomp.pools.embedding import Recipe, embed_pool
 from datacomp.pools.embedding import embed as embedding
 from datacomp.pools.embedding.recipe import score_digest
@@ -361,7 +361,7 @@ from pathlib import Path
 import torch
 from datacomp.pools import Pool
 from datacomp.pools.checking import check_pool
-from datacomp.pools.clip_model import model_of
+from datacomp.pools.clip_runs import model_of
 from datacomp.pools.embedding import Recipe, embed_pool
 from datacomp.pools.embedding import embed as embedding
 

@@ -2,19 +2,19 @@
 
 import numpy as np
 import pytest
-from datacomp.curate.report.mistakes import page_path, write_mistakes
+from datacomp.curate.report.task_page import page_path, write_page
 from datacomp.evaluate.evalsets import EvalSet
 from datacomp.evaluate.results import Result
 from datacomp.evaluate.samples import Sample
 from datacomp.evaluate.tasks import load_tasks
-from datacomp.evaluate.witness import WORST, Witness
+from datacomp.evaluate.witness import WORST, Confusions
 
 DIGITS = tuple(f"{n}" for n in range(10))
 
 
 def seen(labels, predictions, classes, picture=lambda n: b"?", margins=None):
     """A witness of samples whose cosines are 0 but for the class predicted."""
-    witness = Witness()
+    witness = Confusions()
     cosines = np.zeros((len(labels), classes), np.float32)
     cosines[np.arange(len(labels)), predictions] = 0.25 if margins is None else margins
     samples = [Sample(f"0.tar:{n:04d}", picture(n), label) for n, label in enumerate(labels)]
@@ -31,7 +31,7 @@ def page(folder, witness, names=DIGITS, key="mnist"):
         {"model": "ViT-B-32", "checkpoint": "c" * 64, "corruption": "fog:2"},
         {"interval": [0.7, 0.8]},
     )  # fmt: skip
-    path = write_mistakes(folder, evalset, witness, result)
+    path = write_page(folder, evalset, witness, result)
     assert path == page_path(folder, task)
     return path.read_text("utf-8")
 

@@ -1,25 +1,23 @@
-"""The page of one task: what a model took for what, and its worst mistakes with their images."""
+"""The page of a classification: what was taken for what, and the worst mistakes."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
-from ...durable import write_text
 from ...evaluate.evalsets import EvalSet
-from ...evaluate.results import Result
-from ...evaluate.tasks import Task, folder_name
-from ...evaluate.witness import Mistake, Witness
-from .markup import Html, decimal, document, el, join, percent, shorten
+from ...evaluate.witness import Confusions, Mistake
+from .markup import Html, el, join, percent, shorten
 from .sheets import gallery, thumbnail_of
+from .task_parts import section, table
 
 LABELLED_CLASSES = 40
 """Up to so many classes the matrix has names and numbers; beyond, each cell is a pixel."""
-CELL = 16
+CELL, LARGEST_CELL, MATRIX = 16, 32, 400
+"""The side of a cell in px: as large as makes the matrix MATRIX px, within these bounds."""
 NAME_WIDTH = 170
 _PAIRS = 20
 _HARDEST = 20
@@ -27,50 +25,18 @@ _NAME = 40
 _ACCENT = (10, 100, 164)
 
 
-def page_path(folder: Path, task: Task) -> Path:
-    """Return where a task's page is written."""
-    return folder / f"{folder_name(task.key)}.html"
-
-
-def write_mistakes(folder: Path, evalset: EvalSet, witness: Witness, result: Result) -> Path:
-    """Write the page of one task into ``folder``; same input, same bytes."""
+def sections(evalset: EvalSet, witness: Confusions) -> tuple[str, list[Html]]:
+    """Return what can be said in one line, and the sections of the page."""
     names, confusion = evalset.classnames, witness.confusion
-    path = page_path(folder, evalset.task)
-    sections = [_head(evalset.task, witness, result), el("main", [
-        _section("matrix", "Confusion matrix", _matrix(names, confusion)),
-        _section("pairs", "Most frequent confusions", _pairs(names, confusion)),
-        _section("classes", "Hardest classes", _classes(names, confusion)),
-        _section("worst", "Worst mistakes", _worst(names, witness.worst)),
-    ])]  # fmt: skip
-    write_text(path, document(f"{evalset.task.name}: mistakes", join(*sections)))
-    return path
-
-
-def _head(task: Task, witness: Witness, result: Result) -> Html:
-    total = sum(witness.confusion.values())
-    right = sum(n for (label, guess), n in witness.confusion.items() if label == guess)
-    main = f"{task.main_metric} {decimal(result.value, 4)}" if task.main_metric else ""
-    if result.interval is not None:
-        main += " ({:.4f} to {:.4f})".format(*result.interval)
-    made = result.provenance
-    corrupted = f", corrupted by {made['corruption']}" if "corruption" in made else ""
-    model = f"{made.get('model')}, checkpoint {str(made.get('checkpoint'))[:12]}{corrupted}"
-    return el(
-        "header",
-        el("p", "datacomp evaluate", class_="eyebrow"),
-        el("h1", task.name),
-        el("p", f"{right:,} of {total:,} images right ({percent(right / max(total, 1))}). {main}",
-           class_="verdict"),
-        el("p", model, class_="note"),
-        class_="contact",
-    )  # fmt: skip
-
-
-def _section(key: str, title: str, content: Html) -> Html:
-    return el(
-        "section", el("h2", title, id=f"{key}-title"), content,
-        id=key, aria_labelledby=f"{key}-title",
-    )  # fmt: skip
+    total = sum(confusion.values())
+    right = sum(n for (label, guess), n in confusion.items() if label == guess)
+    said = f"{right:,} of {total:,} images right ({percent(right / max(total, 1))})."
+    return said, [
+        section("matrix", "Confusion matrix", _matrix(names, confusion)),
+        section("pairs", "Most frequent confusions", _pairs(names, confusion)),
+        section("classes", "Hardest classes", _classes(names, confusion)),
+        section("worst", "Worst mistakes", _worst(names, witness.worst)),
+    ]
 
 
 def _matrix(names: tuple[str, ...], confusion: Counter[tuple[int, int]]) -> Html:
@@ -89,9 +55,16 @@ def _matrix(names: tuple[str, ...], confusion: Counter[tuple[int, int]]) -> Html
 
 def _cells(names: tuple[str, ...], confusion: Counter[tuple[int, int]], shares: np.ndarray) -> Html:
     """Draw the matrix with the names of its rows; a cell tells its numbers when pointed at."""
-    side = len(names) * CELL
+    cell = min(max(MATRIX // len(names), CELL), LARGEST_CELL)
+    side = len(names) * cell
     rows = [
-        el("text", shorten(name, 26), x=NAME_WIDTH - 8, y=i * CELL + CELL - 4, text_anchor="end")
+        el(
+            "text",
+            shorten(name, 26),
+            x=NAME_WIDTH - 8,
+            y=i * cell + cell / 2 + 4,
+            text_anchor="end",
+        )
         for i, name in enumerate(names)
     ]
     cells = [
@@ -99,7 +72,7 @@ def _cells(names: tuple[str, ...], confusion: Counter[tuple[int, int]], shares: 
             "rect",
             el("title", f"{names[label]} taken for {names[guess]}: {count:,} "
                         f"({percent(shares[label, guess])})"),
-            x=NAME_WIDTH + guess * CELL, y=label * CELL, width=CELL - 1, height=CELL - 1,
+            x=NAME_WIDTH + guess * cell, y=label * cell, width=cell - 1, height=cell - 1,
             fill="var(--accent)", fill_opacity=max(0.08, float(shares[label, guess])),
         )
         for (label, guess), count in sorted(confusion.items())
@@ -141,7 +114,7 @@ def _pairs(names: tuple[str, ...], confusion: Counter[tuple[int, int]]) -> Html:
          percent(n / sizes[label]))
         for n, label, guess in wrong[:_PAIRS]
     ]  # fmt: skip
-    return _table(("class", "taken for", "images", "share of the class"), rows)
+    return table(("class", "taken for", "images", "share of the class"), rows, ("taken for",))
 
 
 def _classes(names: tuple[str, ...], confusion: Counter[tuple[int, int]]) -> Html:
@@ -151,7 +124,7 @@ def _classes(names: tuple[str, ...], confusion: Counter[tuple[int, int]]) -> Htm
         (shorten(names[label], _NAME), percent(recall), f"{sizes[label]:,}")
         for recall, label in recalls[:_HARDEST]
     ]
-    return _table(("class", "right", "images"), rows)
+    return table(("class", "right", "images"), rows)
 
 
 def _sizes(confusion: Counter[tuple[int, int]]) -> dict[int, int]:
@@ -159,18 +132,6 @@ def _sizes(confusion: Counter[tuple[int, int]]) -> dict[int, int]:
     for (label, _), count in confusion.items():
         sizes[label] += count
     return sizes
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Html:
-    texts = ["left" if name == "taken for" else None for name in header]
-    head = [el("th", name, scope="col", class_=text)
-            for name, text in zip(header, texts, strict=True)]  # fmt: skip
-    body = [
-        el("tr", el("th", row[0], scope="row", class_="name"),
-           [el("td", cell, class_=text) for cell, text in zip(row[1:], texts[1:], strict=True)])
-        for row in rows
-    ]  # fmt: skip
-    return el("div", el("table", el("thead", el("tr", head)), el("tbody", body)), class_="scroll")
 
 
 def _worst(names: tuple[str, ...], worst: list[Mistake]) -> Html:
