@@ -11,9 +11,9 @@ STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
 demo: $(VENV)/demo-$(STAMP)
 	$(BIN)/datacomp demo demo
 
-## test: the whole test suite
+## test: the whole test suite, a file at a time on each processor (at most four)
 test: $(VENV)/setup-$(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 ## setup: the development environment with every extra
 setup: $(VENV)/setup-$(STAMP)
