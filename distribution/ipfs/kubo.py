@@ -1,6 +1,7 @@
 """Kubo, the usual IPFS node, by its RPC: import CARs, pin, publish names.
 
-Our own CARs are imported, so the CIDs cannot come out differently than the release says.
+Our own CARs are imported, so the CIDs cannot come out differently than the release says. Nodes
+that speak less of the RPC (js-ipfs) are asked in the ways that they know.
 
 https://docs.ipfs.tech/reference/kubo/rpc
 """
@@ -37,10 +38,11 @@ class Kubo:
         """Tell whether a root is pinned with all below it."""
         return self._found("pin/ls", [("arg", cid), ("type", "recursive")])
 
-    def import_car(self, parts: Iterable[bytes]) -> int:
-        """Send a CAR as it is made and return how many blocks the node took.
+    def import_car(self, parts: Iterable[bytes], last: str) -> None:
+        """Send a CAR as it is made; ``last`` is the CID of its last block.
 
-        Nothing is pinned: a pin is set once all is there.
+        Nothing is pinned: a pin is set once all is there. Raises RunError where not all of it was
+        taken.
         """
         border = secrets.token_hex(16)
         data = self.service.ask(
@@ -50,38 +52,52 @@ class Kubo:
             _multipart(border, parts),
             f"multipart/form-data; boundary={border}",
         )
-        blocks = None
+        whole = False
         for line in data.splitlines():
             said = self.service.read_json(line, "/api/v0/dag/import")
             if "Stats" in said:
-                blocks = said["Stats"].get("BlockCount") if isinstance(said["Stats"], dict) else 0
+                whole = True
             elif said.get("Message") or said.get("Type") == "error":
                 raise RunError(f"{self.service.name}: Kubo took no CAR: {json.dumps(said)[:300]}")
         # An error after the first byte of an answer comes as a trailer; then there are no counts.
-        if not isinstance(blocks, int):
+        # js-ipfs never counts.
+        if not whole and not self.has(last):
             raise RunError(f"{self.service.name}: Kubo broke off the import; see its log")
-        return blocks
 
     def pin(self, cid: str, name: str) -> None:
         """Pin a root with all below it, all of which must be there already."""
         self._call("pin/add", [("arg", cid), ("name", name), _HERE])
 
-    def update_pin(self, old: str, new: str) -> None:
-        """Pin ``new``, looking only at what ``old`` (pinned, and kept so) does not have."""
-        self._call("pin/update", [("arg", old), ("arg", new), ("unpin", "false"), _HERE])
+    def update_pin(self, old: str, new: str, name: str) -> None:
+        """Pin ``new``, looking only at what ``old`` (pinned, and kept so) does not have.
+
+        A node that has no such command looks at everything.
+        """
+        try:
+            self._call("pin/update", [("arg", old), ("arg", new), ("unpin", "false"), _HERE])
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            self.pin(new, name)
 
     def unpin(self, cid: str) -> None:
         """Remove a pin; Kubo's garbage collection then removes what no other pin holds."""
         self._call("pin/rm", [("arg", cid)])
 
-    def put_record(self, name: str, record: bytes) -> None:
-        """Publish a signed IPNS record, in the older way to a Kubo before 0.40."""
-        try:
-            self._put("name/put", name, record)
-        except ServiceError as error:
-            if error.status != 404:
-                raise
-            self._put("routing/put", f"/ipns/{name}", record)
+    def put_record(self, name: str, record: bytes) -> bool:
+        """Publish a signed IPNS record, in the older way to a Kubo before 0.40.
+
+        Returns False where the node has no command for it.
+        """
+        for command, key in (("name/put", name), ("routing/put", f"/ipns/{name}")):
+            try:
+                self._put(command, key, record)
+            except ServiceError as error:
+                if error.status != 404:
+                    raise
+            else:
+                return True
+        return False
 
     def _put(self, command: str, key: str, record: bytes) -> None:
         border = secrets.token_hex(16)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import MissingError, RunError
-from ...progress import Progress, say
+from ...progress import Progress, say, warn
 from ..release.pointer import RECORD
 from . import car, dag, ipns
 from .blocks import BlockMap
@@ -112,10 +112,12 @@ def _send(released: Released, kubo: Kubo, has: set[str], *, trust: bool) -> tupl
             if cid in has or (trust and kubo.has(cid)):
                 progress.advance(0 if cid in has else tree.size)
                 continue
-            kubo.import_car(_advancing(root_last(blocks, CID.parse(cid)), progress))
+            kubo.import_car(_advancing(root_last(blocks, CID.parse(cid)), progress), cid)
             files, sent = files + 1, sent + tree.size
+    root = released.folder.cid
     folders = [(CID.parse(cid), block) for cid, block in released.folder.blocks.items()]
-    kubo.import_car(car.write([CID.parse(released.folder.cid)], folders))
+    folders.sort(key=lambda folder: str(folder[0]) == root)
+    kubo.import_car(car.write([CID.parse(root)], folders), root)
     return files, sent
 
 
@@ -142,7 +144,7 @@ def _pin(kubo: Kubo, before: Release | None, root: str, name: str) -> None:
     if before is None:
         kubo.pin(root, name)
     else:
-        kubo.update_pin(before.manifest.root_cid, root)
+        kubo.update_pin(before.manifest.root_cid, root, name)
 
 
 def _unpin_withdrawn(older: Sequence[Release], kubo: Kubo) -> Iterator[str]:
@@ -166,7 +168,9 @@ def _publish(releases: Releases, kubo: Kubo) -> str | None:
         raise RunError(
             f"{releases.folder / RECORD}: points to another version; run 'datacomp release renew'"
         )
-    kubo.put_record(name, record)
+    if not kubo.put_record(name, record):
+        warn(f"{kubo.service.name}: has no command to publish names; {name} is not published there")
+        return None
     return name
 
 

@@ -1,7 +1,7 @@
 """Pushing releases to a node by Kubo's RPC, and to a pinning service."""
 
 import pytest
-from datacomp.distribution.ipfs import dag, ipns
+from datacomp.distribution.ipfs import car, dag, ipns
 from datacomp.distribution.ipfs.cid import CID
 from datacomp.distribution.ipfs.kubo import Kubo, check_root
 from datacomp.distribution.ipfs.pinning import PinningService
@@ -116,6 +116,19 @@ def test_an_older_kubo_gets_the_record_in_the_older_way(publish, files, node, ku
     assert list(node.records) == [f"/ipns/{done.name}"]
 
 
+def test_a_node_that_speaks_less_of_the_rpc(publish, files, shard, node, kubo, capsys):
+    node.missing_commands |= {"pin/update", "name/put", "routing/put"}
+    node.counts = False
+    push_to_kubo(Releases(publish(files)), kubo)
+    releases = Releases(publish(files | {"00009.tar": shard(9)}, "2"))
+    done = push_to_kubo(releases, kubo)
+    assert (done.files_sent, done.name) == (1, None)
+    assert set(node.pins) == {one.manifest.root_cid for one in releases.versions}
+    name = ipns.name_of(releases.latest.manifest.key)
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.endswith(f": has no command to publish names; {name} is not published there")
+
+
 def test_without_the_record_there_is_no_name(publish, files, kubo):
     folder = publish(files)
     (folder / "latest.ipns").unlink()
@@ -137,10 +150,11 @@ def test_what_kubo_refuses_is_told(publish, files, node, kubo, command, message)
     assert str(found.value).endswith(message)
 
 
-def test_an_import_without_counts_has_broken_off(kubo, node, monkeypatch):
-    monkeypatch.setattr(Node, "answer", lambda *arguments: {})
+def test_an_import_without_counts_and_its_last_block_has_broken_off(kubo, node):
+    node.counts = False
+    last = "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq"
     with pytest.raises(RunError, match="Kubo broke off the import"):
-        kubo.import_car([b"x"])
+        kubo.import_car([car.header([CID.parse(last)])], last)
 
 
 def test_a_file_that_was_changed_is_not_sent(publish, files, node, kubo):

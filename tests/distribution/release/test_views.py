@@ -1,16 +1,13 @@
 """What is made from a manifest for other software: each is read as that software would."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from xml.etree import ElementTree
 
 import pytest
 from datacomp.distribution.release import About, Facts, Plan, Releases, Source, create_version
-from datacomp.pools.tar import tar_bytes
 
 from .conftest import KEY, NOW, PIECE, SIZES, write_files
 
@@ -110,32 +107,6 @@ def test_croissant(release):
     assert images["includes"] == ["*.jpg", "*.png"]
     assert captions["includes"] == ["*.txt"]
     assert [r["@id"] for r in value["recordSet"]] == ["images", "captions"]
-
-
-CROISSANT_READER = """
-import json, sys, mlcroissant
-found = mlcroissant.Dataset(sys.argv[1])
-issues = found.metadata.issues
-rows = [(r["captions/filename"].decode(), r["captions/content"].decode())
-        for r in found.records("captions")]
-print(json.dumps([sorted(issues.errors), sorted(issues.warnings), sorted(rows)]))
-"""
-
-
-@pytest.mark.skipif(find_spec("mlcroissant") is None, reason="mlcroissant is not installed")
-def test_mlcroissant_finds_nothing_wrong_and_reads_the_samples(tmp_path):
-    files = [("a.txt", b"one"), ("b.txt", b"two")]
-    (tmp_path / "0.tar").write_bytes(tar_bytes(files))
-    about = About("CC0-1.0", ("Ann",), "Texts", "https://x.org", facts=Facts(members={"txt": 2}),
-                  answers={"citation": "Ann 2026"})  # fmt: skip
-    plan = Plan("ds", "1", "2026-11-20", about=about)
-    create_version(tmp_path / "r", [Source("0.tar", tmp_path / "0.tar")], plan, KEY, NOW)
-    done = subprocess.run(
-        [sys.executable, "-c", CROISSANT_READER, tmp_path / "r/versions/1/croissant.json"],
-        capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [[], [], [["a.txt", "one"], ["b.txt", "two"]]]
 
 
 def test_the_datasheet_says_what_is_known(release):

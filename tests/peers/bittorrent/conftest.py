@@ -1,31 +1,12 @@
-"""What the tests with other clients share with those of the distribution floor, and a tracker."""
+"""A tracker for other clients."""
 
 import http.server
-import importlib.util
 import socket
 import struct
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 from datacomp.distribution.bencode import encode
-
-
-def _shared():
-    path = Path(__file__).parents[2] / "distribution" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("distribution_fixtures", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-_fixtures = _shared()
-key, shard, publish, serving = (
-    getattr(_fixtures, name) for name in ("key", "shard", "publish", "serving")
-)
-_no_proxy = _fixtures._no_proxy
 
 
 @pytest.fixture

