@@ -25,6 +25,9 @@ from .parallel import MEMORY_VARIABLE
 MEMORY = "50%"
 """Share of the machine's memory that a connection may take, if nothing else is said."""
 
+BESIDE = "_beside"
+"""Name of the database that is attached to another one."""
+
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": False,  # nothing is fetched over the network
     "python_enable_replacements": False,  # an unknown table is never a Python variable
@@ -44,8 +47,11 @@ def connect(
     reaching: Sequence[Path] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
+    beside: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open a DuckDB file, or a database in memory for None.
+
+    Another DuckDB file, ``beside``, can be read there as ``BESIDE``.
 
     A ``confined`` connection reaches no network and no other file but those it is ``reaching``
     for. ``memory_limit`` is a size such as ``2GB`` or a share such as ``25%``; None takes the
@@ -57,7 +63,7 @@ def connect(
         if threads < 1:
             raise UsageError(f"threads is {threads}, expected at least 1")
         config["threads"] = threads
-    if confined and reaching:
+    if confined and (reaching or beside is not None):
         # What it reaches can be set on the connection only, which must not be an open one's.
         config["custom_user_agent"] = "confined"
     elif confined:
@@ -72,12 +78,24 @@ def connect(
     with contextlib.suppress(duckdb.InvalidInputException):  # locked by another one of ours
         # Its own progress bar goes to standard output where it takes us for interactive.
         connection.execute("SET enable_progress_bar = false")
+        if beside is not None:
+            try:
+                attach(connection, beside, BESIDE)
+            except duckdb.Error:
+                connection.close()
+                raise
         if confined:
-            if reaching:
+            if reaching or beside is not None:
                 connection.execute("SET allowed_paths = $1", [[str(file) for file in reaching]])
                 connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
     return connection
+
+
+def attach(connection: duckdb.DuckDBPyConnection, path: Path, name: str) -> None:
+    """Let a connection read another DuckDB file under a name."""
+    file = str(path.absolute()).replace("'", "''")
+    connection.execute(f"ATTACH IF NOT EXISTS '{file}' AS {name} (READ_ONLY)")
 
 
 def _memory(given: str | None) -> str:
@@ -99,6 +117,7 @@ def open_file(
     reaching: Sequence[Path] = (),
     memory_limit: str | None = None,
     threads: int | None = None,
+    beside: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open the pool at ``path`` as ``connect`` does; an older one is brought up to date first."""
     if not path.is_file():
@@ -106,7 +125,7 @@ def open_file(
 
     def opened(read_only: bool) -> duckdb.DuckDBPyConnection:
         return connect(path, read_only, confined=confined, reaching=reaching,
-                       memory_limit=memory_limit, threads=threads)  # fmt: skip
+                       memory_limit=memory_limit, threads=threads, beside=beside)  # fmt: skip
 
     with pool_errors(path):
         connection = opened(read_only)

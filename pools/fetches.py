@@ -25,7 +25,7 @@ FOLDER_KEY = "fetch_folder"
 PENDING, OK, FAILED = "pending", "ok", "failed"
 AT_HAND = "(samples.shard IS NOT NULL OR coalesce(fetches.state = 'ok', false))"
 WITH_FETCHES = "samples LEFT JOIN fetches USING (uid)"
-_HOST = "lower(split_part(split_part(split_part(url, '/', 3), '@', -1), ':', 1))"
+_HOST = "lower(split_part(split_part(authority, '@', -1), ':', 1))"
 _BATCH = 1 << 16
 
 
@@ -139,11 +139,17 @@ def effective_pool(
 
 
 def _hosts(pool: Pool, most: int) -> list[HostState]:
+    # What stands between the slashes is grouped first: of that there is little to take apart.
     rows = pool.sql(
-        f"SELECT {_HOST} AS host, count(*) AS n, count(*) FILTER ({AT_HAND}), "
-        "count(*) FILTER (fetches.state = 'failed'), "
-        "mode(reason ORDER BY reason) FILTER (fetches.state = 'failed') "
-        f"FROM {WITH_FETCHES} WHERE url LIKE '%://%' GROUP BY host ORDER BY n DESC, host LIMIT ?",
+        f"WITH grouped AS (SELECT split_part(url, '/', 3) AS authority, {AT_HAND} AS here, "
+        "coalesce(fetches.state = 'failed', false) AS failed, reason, count(*) AS n "
+        f"FROM {WITH_FETCHES} WHERE url LIKE '%://%' GROUP BY ALL), "
+        f"hosts AS (SELECT {_HOST} AS host, failed, reason, sum(n) AS n, "
+        "coalesce(sum(n) FILTER (here), 0) AS here FROM grouped GROUP BY ALL) "
+        "SELECT host, sum(n)::BIGINT AS all_of_it, sum(here)::BIGINT, "
+        "coalesce(sum(n) FILTER (failed), 0)::BIGINT, "
+        "first(reason ORDER BY n DESC, reason) FILTER (failed AND reason IS NOT NULL) "
+        "FROM hosts GROUP BY host ORDER BY all_of_it DESC, host LIMIT ?",
         [most],
     ).fetchall()
     return [HostState(*row) for row in rows]

@@ -34,16 +34,19 @@ def open_pool(
     confined: bool = False,
     memory_limit: str | None = None,
     threads: int | None = None,
+    beside: Path | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Open a pool file, or a folder of metadata as a pool in memory.
 
-    A ``confined`` connection reaches the files that the pool links to, and no other.
+    A ``confined`` connection reaches the files that the pool links to, and no other. ``beside``
+    is for pools that hold their samples (see ``connect``).
     """
     if path.is_dir():
         return _open_folder(path, confined, memory_limit, threads)
     connection = open_file(
-        path, read_only, confined=confined, memory_limit=memory_limit, threads=threads
-    )
+        path, read_only, confined=confined, memory_limit=memory_limit, threads=threads,
+        beside=beside,
+    )  # fmt: skip
     if not confined or not is_linked(connection):
         return connection
     try:

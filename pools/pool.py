@@ -73,6 +73,7 @@ class Pool:
         confined: bool = False,
         memory_limit: str | None = None,
         threads: int | None = None,
+        beside: Path | None = None,
     ) -> Pool:
         """Open the pool at ``path``; older schema versions are brought up to date.
 
@@ -82,15 +83,17 @@ class Pool:
         DuckDB takes at most ``memory_limit`` (``2GB``, ``25%``; else the environment's
         DATACOMP_MEMORY, else half of the memory) and ``threads`` (else every core); what does
         not fit goes to a folder beside the pool. A ``confined`` pool can run SQL of strangers:
-        it reaches no file but those the pool links to, and no network.
+        it reaches no file but those the pool links to, and no network. SQL can read another
+        DuckDB file, ``beside``, under the name that ``connection.BESIDE`` is.
         """
         path = Path(path)
         return cls(
             open_pool(
-                path, read_only, confined=confined, memory_limit=memory_limit, threads=threads
+                path, read_only, confined=confined, memory_limit=memory_limit, threads=threads,
+                beside=beside,
             ),
             path,
-        )
+        )  # fmt: skip
 
     @classmethod
     def open_or_create(

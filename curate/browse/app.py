@@ -21,6 +21,7 @@ from . import pages
 from .alike import Alike
 from .asking import ask
 from .images import SIDES, Images
+from .index import SAMPLE
 from .lending import Lender, TooSlowError
 from .overview import Overview, overview_of, rows, rows_of
 from .searching import Asked, count, search
@@ -74,7 +75,7 @@ class Browse:
         try:
             with self.lender.pool(self.seconds) as pool:
                 orders = _orders(pool)
-                found = search(pool, asked)
+                found = search(pool, asked, indexed=self.lender.indexed)
                 self.images.remember(found.rows, self.lender.mark)
         except (UsageError, TooSlowError) as error:
             return 400, self._samples(asked, None, orders, str(error))
@@ -87,7 +88,7 @@ class Browse:
     def count(self, asked: Asked) -> dict[str, Any]:
         """Count what a search matches."""
         with self.lender.pool(self.seconds) as pool:
-            return {"count": count(pool, asked)}
+            return {"count": count(pool, asked, indexed=self.lender.indexed)}
 
     def sql(self, statement: str) -> tuple[int, str]:
         """Answer a SELECT."""
@@ -150,7 +151,8 @@ class Browse:
         """Show the pool as a whole; it is drawn once as long as the pool stays the same."""
         with self._lock, self.lender.pool(max(self.seconds, OVERVIEW_SECONDS)) as pool:
             if self._seen is None or self._seen[0] != self.lender.mark:
-                self._seen = self.lender.mark, overview_of(pool)
+                picked = SAMPLE if self.lender.indexed else None
+                self._seen = self.lender.mark, overview_of(pool, picked)
             seen = self._seen[1]
             self.images.remember(seen.rows.values(), self.lender.mark)
         return 200, pages.overview(self.name, seen)

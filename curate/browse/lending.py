@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ...errors import DatacompError
 from ...pools.pool import Pool
+from ...progress import warn
+from .index import current, file_of
 
 IDLE_SECONDS = 10.0
 """How long an unused pool stays open: DuckDB lets nobody write to a file that another reads."""
@@ -38,6 +40,8 @@ class Lender:
         self._used = 0.0
         self.mark: tuple[int, ...] = ()
         """What changes when the pool does: what is remembered of it holds as long as this."""
+        self.indexed = False
+        """Whether the pool that is lent has its index beside it (see ``index.py``)."""
 
     @contextlib.contextmanager
     def pool(self, seconds: float) -> Iterator[Pool]:
@@ -47,10 +51,7 @@ class Lender:
         """
         with self._lock:
             if self._open is None:
-                self._open = Pool.open(
-                    self.path, read_only=True, confined=True,
-                    memory_limit=self._memory, threads=self._threads,
-                )  # fmt: skip
+                self._open = self._opened()
                 self.mark = self._stat()
             cursor = self._open.connection.cursor()
             self._users += 1
@@ -80,6 +81,25 @@ class Lender:
             watcher = threading.Timer(self._idle, self._close_if_idle)
             watcher.daemon = True
             watcher.start()
+
+    def _opened(self) -> Pool:
+        """Open the pool, with its index beside it if that is of the pool as it is now."""
+
+        def opened(beside: Path | None = None) -> Pool:
+            self.indexed = beside is not None
+            return Pool.open(
+                self.path, read_only=True, confined=True, memory_limit=self._memory,
+                threads=self._threads, beside=beside,
+            )  # fmt: skip
+
+        if not current(self.path):
+            return opened()
+        try:
+            return opened(file_of(self.path))
+        except DatacompError as error:
+            found = opened()
+            warn(f"the index of {self.path} is not used: {error}")
+            return found
 
     def _stat(self) -> tuple[int, ...]:
         found = self.path.stat()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ..report.distributions import columns_for, distributions
 from ..report.markup import Html
-from ..report.matching import matching
+from ..report.matching import matching, scores_of
 from ..report.outliers import Extreme, extremes, repeated_captions
 
 CARD = 'uid, text, width, height, shard, source, "offset", length, sha256'
@@ -36,12 +38,19 @@ class Overview:
     rows: dict[str, dict[str, Any]]
 
 
-def overview_of(pool: Pool) -> Overview:
-    """Draw a pool. Uids are digests, so that those that end alike are a fair share of all."""
-    samples = pool.count()
+def drawn(samples: int, uid: str = "uid") -> str:
+    """Return SQL that picks what a pool of so many samples is drawn of.
+
+    Uids are digests, so that those that end alike are a fair share of all.
+    """
     mask = (1 << max(0, (samples // DRAWN_OF).bit_length() - 1)) - 1
-    where = "true" if not mask else f"(uid & {mask}::UHUGEINT) = 0"
-    with matching(pool, where, columns_for(pool)) as (relation, scores):
+    return "true" if not mask else f"({uid} & {mask}::UHUGEINT) = 0"
+
+
+def overview_of(pool: Pool, picked: str | None = None) -> Overview:
+    """Draw a pool; ``picked`` is a table of the samples that ``drawn`` picks, if there is one."""
+    samples = pool.count()
+    with _picked(pool, samples, picked) as (relation, scores):
         drawn_of = pool.scalar(f"SELECT count(*) FROM {relation}")
         charts = list(distributions(pool, relation, scores)) if drawn_of else []
         repeated = repeated_captions(pool, relation)
@@ -58,13 +67,36 @@ def overview_of(pool: Pool) -> Overview:
                     [*charts, *([repeated] if repeated else [])], ends, shown)  # fmt: skip
 
 
+def _picked(
+    pool: Pool, samples: int, picked: str | None
+) -> contextlib.AbstractContextManager[tuple[str, list[tuple[str, str]]]]:
+    if picked is None:
+        return matching(pool, drawn(samples), columns_for(pool))
+    return contextlib.nullcontext((picked, [(name, kind) for name, _, kind in scores_of(pool)]))
+
+
 def rows_of(pool: Pool, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return what a card shows of some samples, by hex uid."""
     wanted = ", ".join(f"{int(uid, 16)}::UHUGEINT" for uid in dict.fromkeys(uids))
     if not wanted:
         return {}
-    found = rows(pool, f"SELECT {CARD} FROM samples WHERE uid IN ({wanted})")
+    query = f"SELECT {{}} FROM samples WHERE uid IN (SELECT unnest([{wanted}]))"
+    if is_linked(pool.connection):
+        found = rows(pool, query.format(CARD))
+    else:  # uids are quick to look through, and rows to fetch; captions are not
+        places = [row[0] for row in pool.sql(query.format("rowid")).fetchall()]
+        found = rows_at(pool, places, CARD)
     return {f"{row['uid']:032x}": row for row in found}
+
+
+def rows_at(pool: Pool, places: Sequence[int], columns: str) -> list[dict[str, Any]]:
+    """Return some samples of a pool that holds them by their places there (``rowid``)."""
+    # A list of numbers in the condition itself would be compared with every row.
+    return rows(
+        pool,
+        f"SELECT {columns} FROM samples "
+        f"WHERE rowid IN (SELECT unnest({list(places)}::BIGINT[]))",
+    )  # fmt: skip
 
 
 def rows(pool: Pool, query: str) -> list[dict[str, Any]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...distribution.serving.listening import address_of, listen
-from ...errors import MissingError, UsageError
+from ...errors import DatacompError, DataError, MissingError, StorageError, UsageError
 from ...pools.neighbours import build
 from ...pools.pool import Pool
+from ...progress import warn
 from .alike import Alike, Embedder
 from .app import Browse, make_app
+from .index import prepare
 from .lending import Lender
 
 _BACKLOG = 512
@@ -25,6 +28,7 @@ def serve(
     *,
     seconds: float = 10.0,
     sketch: Sequence[str] = (),
+    index: bool = True,
     embedder: Embedder | None = None,
     memory_limit: str | None = None,
     threads: int | None = None,
@@ -33,7 +37,8 @@ def serve(
     """Serve pages about ``pool``, a file or a folder of metadata, until SIGINT or SIGTERM.
 
     A question may take ``seconds``. Features named in ``sketch`` get their sketches first (see
-    pools/neighbours.py). Port 0 means any free one; ``ready`` is told the address. Raises
+    pools/neighbours.py); a pool of very many samples gets its index (see index.py) unless ``index``
+    is false. Port 0 means any free one; ``ready`` is told the address. Raises
     StorageError for a port that is taken, MissingError without the libraries, the pool or the
     features.
     """
@@ -52,7 +57,14 @@ def serve(
         for name in sketch:
             build(opened, name)
         Alike(embedder).check(opened)
+    indexed = False
+    if index:
+        try:
+            indexed = prepare(path, memory_limit, threads)
+        except (StorageError, DataError) as error:
+            warn(f"searching without an index, which takes seconds: {error}")
     lender = Lender(path, memory_limit, threads)
+    early: threading.Thread | None = None
     try:
         browse = Browse(lender, Alike(embedder), seconds, loopback=_is_loopback(host))
         config = uvicorn.Config(
@@ -61,12 +73,22 @@ def serve(
             backlog=_BACKLOG, h11_max_incomplete_event_size=64 << 10,
         )  # fmt: skip
         with listen(host, port, _BACKLOG) as listening:
+            if indexed:  # the first who looks should not wait for it
+                early = threading.Thread(target=_draw, args=(browse,))
+                early.start()
             if ready is not None:
                 ready(address_of(listening, host))
             with contextlib.suppress(KeyboardInterrupt):
                 uvicorn.Server(config).run(sockets=[listening])
     finally:
+        if early is not None:
+            early.join()
         lender.close()
+
+
+def _draw(browse: Browse) -> None:
+    with contextlib.suppress(DatacompError):
+        browse.overview()
 
 
 def _is_loopback(host: str) -> bool:

@@ -2,13 +2,15 @@
 
 In the order in which a pool holds its samples, a page begins where the last one ended, and looks
 through as many samples as it can in the time it has: among 12.8 million a rare word takes some
-pages, a common one milliseconds. In any other order all samples are looked at.
+pages, a common one milliseconds. In any other order all samples are looked at. With an index (see
+``index.py``) every search looks at all that is needed, in a fraction of a second.
 """
 
 from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,8 @@ from ...pools.interrupts import interruptible
 from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ..report.matching import scores_of
+from .index import INDEX
+from .overview import rows_at
 
 PAGE = 48
 BUDGET = 0.6
@@ -64,16 +68,22 @@ class Found:
     total: int
 
 
-def search(pool: Pool, asked: Asked, page: int = PAGE) -> Found:
-    """Return a page of the samples that match. Raises UsageError for what cannot be asked."""
+def search(pool: Pool, asked: Asked, page: int = PAGE, *, indexed: bool = False) -> Found:
+    """Return a page of the samples that match. Raises UsageError for what cannot be asked.
+
+    ``indexed`` says that the pool's index lies beside it.
+    """
     condition = condition_of(asked)
+    if indexed:
+        found = _by_index(pool, asked, page)
+        if found is not None:
+            return found
     linked = is_linked(pool.connection)
     relation = _relation(pool, asked, linked)
     total = pool.count()
     if asked.order or linked:
-        order = _order(pool, asked)
-        if not 0 <= asked.after <= DEEPEST:
-            raise UsageError(f"only the first {DEEPEST:,} samples of an order can be shown")
+        order = _order(pool, asked, "uid" if linked else "_row")
+        _check_depth(asked)
         rows = _rows(pool, f"SELECT {_PLACE} FROM {relation} WHERE {condition} "
                                   f"AND {_share(asked, total, page)} {order} "
                                   f"LIMIT {page + 1} OFFSET {asked.after}")  # fmt: skip
@@ -82,8 +92,16 @@ def search(pool: Pool, asked: Asked, page: int = PAGE) -> Found:
     return _in_order(pool, asked, relation, condition, total, page)
 
 
-def count(pool: Pool, asked: Asked) -> int:
+def count(pool: Pool, asked: Asked, *, indexed: bool = False) -> int:
     """Return how many samples match."""
+    if indexed:
+        rows = _first_bound(
+            pool,
+            [f"SELECT count(*) AS n FROM {relation} WHERE {condition}"
+             for relation, condition, _ in _indexed(pool, asked)],
+        )  # fmt: skip
+        if rows is not None:
+            return rows[0]["n"]
     relation = _relation(pool, asked, is_linked(pool.connection))
     query = f"SELECT count(*) AS n FROM {relation} WHERE {condition_of(asked)}"
     return _rows(pool, query)[0]["n"]
@@ -135,14 +153,20 @@ def _relation(pool: Pool, asked: Asked, linked: bool) -> str:
     )
 
 
-def _order(pool: Pool, asked: Asked) -> str:
+def _check_depth(asked: Asked) -> None:
+    if not 0 <= asked.after <= DEEPEST:
+        raise UsageError(f"only the first {DEEPEST:,} samples of an order can be shown")
+
+
+def _order(pool: Pool, asked: Asked, last: str, length: str = "strlen(text)") -> str:
+    """Return the ORDER BY; ``last`` decides among equals, ``length`` is that of a caption."""
     if not asked.order:
         return ""
     if asked.order == "random":
         return f"ORDER BY {_stirred(asked.seed)}, uid"
     name = asked.order.removeprefix("-")
     if name == "caption":
-        key = "strlen(text)"
+        key = length
     elif name == "aspect":
         key = "width::DOUBLE / nullif(height, 0)"
     elif name in pool.columns() or name in {score for score, _, _ in scores_of(pool)}:
@@ -150,7 +174,7 @@ def _order(pool: Pool, asked: Asked) -> str:
     else:
         raise UsageError(f"no column {name!r} to order by")
     way = "DESC" if asked.order.startswith("-") else "ASC"
-    return f"ORDER BY {key} {way} NULLS LAST, uid"
+    return f"ORDER BY {key} {way} NULLS LAST, {last}"
 
 
 def _stirred(seed: int) -> str:
@@ -192,6 +216,73 @@ def _in_order(
         rows = rows[:page]
         at = rows[-1]["_row"] + 1
     return Found(rows, at if at < end else None, at, max(total, end))
+
+
+# -- by the index ----------------------------------------------------------------------------
+
+
+def _indexed(pool: Pool, asked: Asked) -> Iterator[tuple[str, str, str]]:
+    """Yield relation, condition and order of what to ask, the quickest first.
+
+    The index itself answers, unless the condition or the order names what it does not have;
+    then it says only which captions have the words.
+    """
+    words = [f"contains(_folded, lower({literal(term)}))" for term in terms_of(asked.words)]
+    holds = " AND ".join(words) or "true"
+    where = f"(\n{asked.where}\n)" if asked.where.strip() else "true"
+    if asked.order == "random":
+        odd = (asked.seed * 2 + 1) * 2_654_435_761 % (1 << 31) | 1
+        order = f"ORDER BY (_row * {odd}) % 4294967291, _row"
+    else:
+        order = _order(pool, asked, "_row", "_caption")
+    yield f"(SELECT * FROM {INDEX}) AS samples", f"{holds} AND {where}", order
+    if words:
+        yield (
+            _relation(pool, asked, linked=False),
+            f"_row IN (SELECT _row FROM {INDEX} WHERE {holds}) AND {where}",
+            _order(pool, asked, "_row"),
+        )
+
+
+def _by_index(pool: Pool, asked: Asked, page: int) -> Found | None:
+    """Return a page of what matches by the index, None where it cannot help."""
+    start = max(asked.after, 0)
+    skip = ""
+    if asked.order:
+        _check_depth(asked)
+        skip = f" OFFSET {start}"
+    # Without an order, the first ones are those that stand first.
+    found = _first_bound(
+        pool,
+        [f"SELECT _row FROM {relation} WHERE {'' if asked.order else f'_row >= {start} AND '}"
+         f"{condition} {order} LIMIT {page + 1}{skip}"
+         for relation, condition, order in _indexed(pool, asked)],
+    )  # fmt: skip
+    if found is None:
+        return None
+    places = [row["_row"] for row in found]
+    if not asked.order:
+        places.sort()
+    by_place = {row["_row"]: row for row in rows_at(pool, places[:page], f"rowid AS {_PLACE}")}
+    rows = [by_place[place] for place in places[:page]]
+    total = pool.count()
+    more = len(places) > page
+    if asked.order:
+        deeper = more and asked.after + page <= DEEPEST
+        return Found(rows, asked.after + page if deeper else None, total, total)
+    after = places[page - 1] + 1 if more else None
+    return Found(rows, after, total if after is None else after, max(total, after or 0))
+
+
+def _first_bound(pool: Pool, queries: list[str]) -> list[dict[str, Any]] | None:
+    """Return the rows of the first query whose names are all known, None if that is none."""
+    for query in queries:
+        try:
+            return _rows(pool, query)
+        except UsageError as error:
+            if not isinstance(error.__cause__, duckdb.BinderException):
+                raise
+    return None
 
 
 def _rows(pool: Pool, query: str) -> list[dict[str, Any]]:

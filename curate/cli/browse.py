@@ -27,6 +27,9 @@ from .common import examples
 @click.option("--sketch", multiple=True, metavar="NAME",
               help="Make sketches of these features first, beside POOL, such as l14_img: with "
                    "them, what is like what is found among millions. Once is enough.")  # fmt: skip
+@click.option("--index/--no-index", default=True, show_default=True,
+              help="Make an index beside a POOL of 500,000 samples or more first, once until it "
+                   "changes: words and orders then take a fraction of a second.")  # fmt: skip
 @click.option("--model", help="Architecture of a model that reads images and texts to search by.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Its weights.")
 @click.option("--model-config", type=click.Path(path_type=Path),
@@ -37,7 +40,8 @@ from .common import examples
 @click.option("--memory", metavar="SIZE", help="Most memory DuckDB may take, such as 2GB or 25%.")
 @click.option("--threads", type=click.IntRange(1), help="Threads DuckDB may take; else every core.")
 def browse(
-    pool: Path, host: str, port: int, seconds: float, sketch: tuple[str, ...], model: str | None,
+    pool: Path, host: str, port: int, seconds: float, sketch: tuple[str, ...], index: bool,
+    model: str | None,
     checkpoint: Path | None, model_config: Path | None, features: str | None, device: str,
     memory: str | None, threads: int | None,
 ) -> None:  # fmt: skip
@@ -51,6 +55,6 @@ def browse(
 
     embedder = embedder_of(model, checkpoint, model_config, features, device)
     serve(
-        pool, host, port, seconds=seconds, sketch=sketch, embedder=embedder,
+        pool, host, port, seconds=seconds, sketch=sketch, index=index, embedder=embedder,
         memory_limit=memory, threads=threads, ready=click.echo,
     )  # fmt: skip

@@ -4,11 +4,16 @@ DATACOMP_BENCH_ROWS says how many samples there are (default 500,000).
 """
 
 import os
+import time
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.browse.index import SAMPLE, file_of, prepare
+from datacomp.curate.browse.lending import Lender
+from datacomp.curate.browse.overview import overview_of
 from datacomp.curate.browse.searching import Asked, count, search
 from datacomp.pools import Pool
 from datacomp.pools.features import Features
@@ -69,6 +74,34 @@ def test_captions_that_hold_a_word(pool, paired):
     assert len(page.rows) == NEIGHBOURS
     paired("the first page of common words", lambda: search(pool, Asked(words="SHOES kitchen")),
            theirs, against="looking through everything")  # fmt: skip
+
+
+def test_the_index_of_a_pool(pool, paired, capsys):
+    """Every kind of search with the index against the same without; at 12.8M each under 1 s."""
+    pool.close()
+    began = time.monotonic()
+    assert prepare(pool.path, least=0)
+    with capsys.disabled():
+        size = file_of(pool.path).stat().st_size
+        print(f"\nindex of {ROWS:,}: {time.monotonic() - began:.1f} s, {size / 1e6:,.0f} MB")
+    lender = Lender(pool.path)
+    try:
+        with lender.pool(600) as lent:
+            assert lender.indexed
+            for asked in (
+                Asked(words="zebra"), Asked(words="shoes kitchen", order="-caption"),
+                Asked(words="zebra", order="-metadata_row"), Asked(order="caption"),
+                Asked(words="free", where="metadata_row > 5", order="-metadata_row"),
+            ):  # fmt: skip
+                for ask in (search, count):
+                    ours, theirs = (partial(ask, lent, asked, indexed=x) for x in (True, False))
+                    assert ask is search or ours() == theirs()
+                    paired(f"{ask.__name__} {asked}", ours, theirs, against="no index", rounds=3)
+            paired("the overview", lambda: overview_of(lent, SAMPLE), lambda: overview_of(lent),
+                   against="no index", rounds=3)  # fmt: skip
+    finally:
+        lender.close()
+    pool.connection = Pool.open(pool.path).connection
 
 
 def test_neighbours(pool, paired, capsys):

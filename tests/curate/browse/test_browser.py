@@ -40,7 +40,7 @@ def show(browser, server):
 
 def until(browser, expression):
     """Wait until an expression is true in the page."""
-    for _ in range(200):
+    for _ in range(1200):
         if browser.eval(expression):
             return
         time.sleep(0.05)

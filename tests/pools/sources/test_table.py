@@ -143,9 +143,11 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path, pool):
     pq.write_table(pa.table({"url": ["secret"], "text": ["t"]}), tmp_path / "outside.parquet")
     pq.write_table(pa.table({"link": ["u"]}), folder / "4.parquet")
     report = pool.add(open_source("parquet", folder))
-    assert report.set_aside == {"file_broken": 3, "outside_root": 1}
-    assert [item for item, _ in aside(pool)] == [f"{i}.parquet" for i in (1, 2, 3, 4)]
-    assert rows(pool) == [("shared", "s"), ("u0", "t")]
+    assert report.set_aside == {"file_broken": 2, "outside_root": 1, "value_not_utf8": 1}
+    assert [item for item, _ in aside(pool)] == [
+        "1.parquet", "2.parquet: row 2", "3.parquet", "4.parquet",
+    ]  # fmt: skip
+    assert rows(pool) == [("shared", "s"), ("u0", "t"), ("u1", "t")]
 
 
 def test_columns_are_widened_so_that_no_value_is_rounded(tmp_path, pool):
