@@ -12,7 +12,6 @@ from typing import Any
 from ..durable import digest
 from ..errors import DataError
 from ..filters import Node, Selection, run_filters
-from ..filters.partitioned import run_partitions
 from ..pools.engine import Engine
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
@@ -57,6 +56,9 @@ def select(
     if engine is None:
         chosen = run_filters(pool, filters, combine, reasons)
     else:
+        # Asked for here: it brings what few runs need.
+        from ..filters.partitioned import run_partitions
+
         apart = run_partitions(pool, filters, path, engine, combine, reasons)
         chosen = apart.selection
     if not len(chosen.uids):

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from ..errors import DatacompError
+from ..pools.linking import WRITTEN
 from ..pools.pool import Pool, pool_errors, quote
 from ..pools.schema import TRUTH
+from ..pools.sources.base import UID_TEXT
 
 CANDIDATES = "candidates"
 """What filters see: the samples without the truth, with a column more for each score."""
@@ -63,12 +65,28 @@ class Relations:
     def show_candidates(self) -> None:
         """(Re)create the view that filters see."""
         names = ", ".join(f"s.{quote(name)}" for name in self.columns)
+        self.create("VIEW", CANDIDATES, self._candidates(names, "samples"))
+
+    def show_written(self) -> str | None:
+        """Create a view of the candidates that has their uids as text besides; return its name.
+
+        None where there is no such text, or where scores are joined, which takes the numbers.
+        """
+        if self._joined or not self.pool.scalar(
+            f"SELECT count(*) FROM duckdb_columns() WHERE table_name = '{WRITTEN}' "
+            "AND column_name = ?", [UID_TEXT.strip('"')]
+        ):  # fmt: skip
+            return None
+        names = ", ".join(f"s.{name}" for name in [*map(quote, self.columns), UID_TEXT])
+        return self.create("VIEW", "candidates_written", self._candidates(names, WRITTEN))
+
+    def _candidates(self, names: str, samples: str) -> str:
         values = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())
         joins = " ".join(f"LEFT JOIN {t} ON {t}.uid = s.uid" for t in self._joined.values())
-        query = f"SELECT {names}{values} FROM samples s {joins}"
+        query = f"SELECT {names}{values} FROM {samples} s {joins}"
         for column, expression in self._defined.items():
             query = f"SELECT *, {expression} AS {quote(column)} FROM ({query})"
-        self.create("VIEW", CANDIDATES, query)
+        return query
 
     def create(self, kind: str, name: str, query: str) -> str:
         """(Re)create a temporary table or view; return its name."""

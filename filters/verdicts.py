@@ -6,22 +6,19 @@ import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..durable import atomic_path
 from ..errors import DataError
-from ..pools.pool import HALVES, literal
-from ..pools.uids import UID_DTYPE, UidArray, sort_uids
-from ..progress import Progress
+from ..pools.pool import literal
+from ..pools.uids import UidArray
 from .blaming import blaming_decision
 from .expression import Node
+from .gathering import Gatherer
 from .predicates import all_true, matching, true
-from .relations import CANDIDATES, Relations, record_batches
-
-_BATCH = 1 << 17
+from .relations import CANDIDATES, Relations
 
 GROUP = "group:"
 """Begins the names of columns that hold what a group of filters decides."""
@@ -119,56 +116,36 @@ class Decider:
 
     def _count_and_gather(self, total: int) -> Outcome:
         """Count the reasons from the columns they need, then collect the uids that stay."""
-        query = f"SELECT {HALVES} FROM {CANDIDATES}"
-        if not self._names:
-            return self._outcome(self._collect(query, total), {})
-        counted = f"SELECT {self._number} AS dropped FROM {CANDIDATES}"
-        rows = self._relations.pool.sql(f"SELECT dropped, count(*) FROM ({counted}) GROUP BY ALL")
-        counts = dict(rows.fetchall())
         if self._combine == "or":
-            where = " OR ".join(f"({verdict.kept()})" for verdict in self._verdicts)
-        else:
-            where = " AND ".join(f"({r.predicate})" for v in self._verdicts for r in v.rules)
-        return self._outcome(self._collect(f"{query} WHERE {where}", counts.get(0, 0)), counts)
+            kept = " OR ".join(f"({verdict.kept()})" for verdict in self._verdicts) or "true"
+            counted = f"SELECT {self._number} AS dropped FROM {CANDIDATES}"
+            pool = self._relations.pool
+            rows = pool.sql(f"SELECT dropped, count(*) FROM ({counted}) GROUP BY ALL").fetchall()
+            return self._outcome(Gatherer(self._relations, total).where(kept), dict(rows))
+        passed = list(itertools.accumulate(
+            (true(rule.predicate) for verdict in self._verdicts for rule in verdict.rules),
+            "{} AND {}".format,
+        ))  # fmt: skip
+        left = [total]
+        if passed[:-1]:  # what the last rule leaves is counted as it is collected
+            counts = ", ".join(f"count(*) FILTER ({predicate})" for predicate in passed[:-1])
+            left += self._relations.pool.sql(f"SELECT {counts} FROM {CANDIDATES}").fetchall()[0]
+        uids = Gatherer(self._relations, left[-1]).where(passed[-1] if passed else "true")
+        left.append(len(uids))
+        return self._outcome(
+            uids, {n: a - b for n, (a, b) in enumerate(itertools.pairwise(left), 1)}
+        )
 
     def _gather(self, relation: str, total: int) -> Outcome:
         """Decide and collect in one scan."""
-        weight = "" if self._weight is None else f", coalesce({self._weight}, 0)::UINTEGER AS seen"
-        query = f"SELECT dropped, {HALVES}{weight} FROM {relation}"
         counts = np.zeros(len(self._names) + 1, np.int64)
-        kept = self._collect(query, total, counts)
-        return self._outcome(kept, dict(enumerate(counts.tolist())))
+        uids = Gatherer(self._relations, total).by_number(relation, self._weight, counts)
+        return self._outcome(uids, dict(enumerate(counts.tolist())))
 
     def _outcome(self, uids: UidArray, counts: dict[int, int]) -> Outcome:
         numbers = itertools.count(1)
         dropped = [[counts.get(next(numbers), 0) for _ in v.rules] for v in self._verdicts]
-        return Outcome(sort_uids(uids), dropped)
-
-    def _collect(
-        self, query: str, most: int, counts: NDArray[np.int64] | None = None
-    ) -> UidArray:  # fmt: skip
-        """Return the uids that a query finds where its ``dropped`` is 0; count by ``dropped``."""
-        kept = np.empty(most, UID_DTYPE)
-        weights: list[NDArray[np.uint32]] = []
-        filled = 0
-        with Progress("deciding", most) as progress:
-            for batch in record_batches(self._relations.pool, query, _BATCH):
-                # Arrow's own to_numpy imports pandas, which takes 0.3 s and 40 MB.
-                found: dict[str, Any] = {
-                    name: np.from_dlpack(batch[name]) for name in batch.schema.names
-                }
-                stays: Any = slice(None)
-                if counts is not None:
-                    stays = found["dropped"] == 0
-                    counts += np.bincount(found["dropped"], minlength=len(counts))
-                high = found["high"][stays]
-                part = kept[filled : filled + len(high)]
-                part["f0"], part["f1"] = high, found["low"][stays]
-                filled += len(high)
-                if "seen" in found:
-                    weights.append(found["seen"][stays])
-                progress.advance(batch.num_rows)
-        return np.repeat(kept[:filled], np.concatenate(weights)) if weights else kept[:filled]
+        return Outcome(uids, dropped)
 
     def _write_reasons(self, relation: str, path: Path) -> None:
         """Write uid, filter and first reason of every dropped sample as parquet."""

@@ -18,10 +18,14 @@ from .adding import AddReport, register
 from .columns import columns_of, quote
 from .connection import connect, open_file, pool_errors
 from .sources import LinkableSource, SetAside, source_class
+from .sources.base import UID_TEXT
 from .staging import put_aside_of
 
 if TYPE_CHECKING:
     from .pool import Pool
+
+WRITTEN = "samples_written"
+"""A view of linked samples that has their uids as text besides (``UID_TEXT``)."""
 
 FOLDER_KIND = "commonpool"
 """Kind of source that a folder given as a pool is."""
@@ -115,6 +119,10 @@ def _link(
         "CREATE VIEW samples AS "
         + " UNION ALL BY NAME ".join(samples_of(connection, known) for known, _ in rows)
     )
+    connection.execute(
+        f"CREATE OR REPLACE VIEW {WRITTEN} AS "
+        + " UNION ALL BY NAME ".join(samples_of(connection, known, True) for known, _ in rows)
+    )
     connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
     put_aside_of(connection, number, aside)
     connection.execute(
@@ -132,20 +140,25 @@ def _link(
     return report
 
 
-def samples_of(connection: duckdb.DuckDBPyConnection, number: int) -> str:
-    """Return the SQL of the samples of one linked source.
+def samples_of(
+    connection: duckdb.DuckDBPyConnection, number: int, written: bool = False
+) -> str:  # fmt: skip
+    """Return the SQL of the samples of one linked source; ``written`` has uids as text besides.
 
     Parquet files note a column's smallest and largest number, but not that it has NaN, and
     DuckDB takes from that note that ``isnan`` is false. It knows nothing of what TRY gives.
     """
     linked = f"linked_{number}"
+    columns = columns_of(connection, linked)
     exact = ", ".join(
         f"TRY({quote(name)}) AS {quote(name)}"
-        for name, kind in columns_of(connection, linked).items()
+        for name, kind in columns.items()
         if kind in ("FLOAT", "DOUBLE")
     )
-    every = f"* REPLACE ({exact})" if exact else "*"
-    return f"SELECT {every}, {number}::INTEGER AS source FROM {linked}"
+    # Pools that were linked before there was such a column have none.
+    besides = f" EXCLUDE ({UID_TEXT})" if UID_TEXT.strip('"') in columns and not written else ""
+    replaced = f" REPLACE ({exact})" if exact else ""
+    return f"SELECT *{besides}{replaced}, {number}::INTEGER AS source FROM {linked}"
 
 
 def _linked_files(connection: duckdb.DuckDBPyConnection, home: Path) -> list[Path]:

@@ -60,7 +60,8 @@ def embed(
     stopped, or for samples added since. Exit code 3 if samples were set aside.
     """
     from ...pools.clip_runs import model_of
-    from ...pools.embedding import Recipe, embed_pool
+    from ...pools.embedding.embed import embed_pool
+    from ...pools.embedding.recipe import Recipe
     from ...pools.pool import Pool
 
     recipe = Recipe(model_of(checkpoint, model), precision, tome or 0)

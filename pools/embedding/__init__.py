@@ -5,8 +5,3 @@
 ``store`` puts whole parts where ``pools.features`` finds them. ``merging`` makes vision
 transformers cheaper, ``drift`` measures what that costs.
 """
-
-from .embed import EmbedReport, embed_pool
-from .recipe import Recipe
-
-__all__ = ["EmbedReport", "Recipe", "embed_pool"]

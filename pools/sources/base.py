@@ -135,17 +135,22 @@ class SqlSource(Source):
         """
 
 
+UID_TEXT = '"uid:text"'
+"""The column, quoted, that a view of linked files has besides those of ``samples``."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """What a linkable source reads, as SQL over one ``relation``.
 
-    ``uid`` is the uid or NULL, ``values`` are the other columns of ``samples`` (not ``source``),
-    ``item`` names a row, ``row`` numbers it within its file, and ``reason`` says why it cannot
-    be used or is NULL. ``rows`` is how many there are.
+    ``uid`` is the uid or NULL, ``text`` what it is read from, ``values`` are the other columns of
+    ``samples`` (not ``source``), ``item`` names a row, ``row`` numbers it within its file, and
+    ``reason`` says why it cannot be used or is NULL. ``rows`` is how many there are.
     """
 
     relation: str
     uid: str
+    text: str
     values: str
     item: str
     row: str
@@ -167,9 +172,12 @@ class Scan:
         )
 
     def every(self) -> str:
-        """Return the SELECT of all rows, which fails at one that has no uid."""
+        """Return the SELECT of all rows, which fails at one that has no uid.
+
+        It has the uid as text besides, ``UID_TEXT``: for those who need no number of it.
+        """
         uid = f"coalesce({self.uid}, error('a uid that is not 32 hex digits: ' || {self.item}))"
-        return f"SELECT {uid} AS uid, {self.values} FROM {self.relation}"
+        return f"SELECT {uid} AS uid, {self.values}, {self.text} AS {UID_TEXT} FROM {self.relation}"
 
 
 class LinkableSource(Source):

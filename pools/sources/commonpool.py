@@ -154,6 +154,7 @@ class CommonPoolSource(LinkableSource):
         return Scan(
             relation,
             uid=given,
+            text="uid",
             values=values + extra_columns(columns, (url, text, FILE, ROW)),
             item=f"{name} || ': row ' || ({row} + 1)",
             row=row,

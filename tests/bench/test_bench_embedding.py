@@ -13,8 +13,9 @@ import pytest
 import torch
 from datacomp.pools import Pool, tar
 from datacomp.pools.clip_model import ModelSpec
-from datacomp.pools.embedding import Recipe, embed_pool
+from datacomp.pools.embedding.embed import embed_pool
 from datacomp.pools.embedding.merging import merge_tokens
+from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.sources import open_source
 from PIL import Image
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from datacomp.pools import Pool, tar
-from datacomp.pools.embedding import Recipe
+from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.sources import open_source
 
 

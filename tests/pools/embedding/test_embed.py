@@ -16,9 +16,9 @@ from datacomp.filters.clip_score import ClipScorer
 from datacomp.pools import Pool
 from datacomp.pools.checking import check_pool
 from datacomp.pools.clip_runs import model_of
-from datacomp.pools.embedding import Recipe, embed_pool
 from datacomp.pools.embedding import embed as embedding
-from datacomp.pools.embedding.recipe import score_digest
+from datacomp.pools.embedding.embed import embed_pool
+from datacomp.pools.embedding.recipe import Recipe, score_digest
 from datacomp.pools.features import Features
 from datacomp.pools.sources import open_source
 
@@ -362,7 +362,8 @@ import torch
 from datacomp.pools import Pool
 from datacomp.pools.checking import check_pool
 from datacomp.pools.clip_runs import model_of
-from datacomp.pools.embedding import Recipe, embed_pool
+from datacomp.pools.embedding.embed import embed_pool
+from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.embedding import embed as embedding
 
 torch.set_num_threads(1)

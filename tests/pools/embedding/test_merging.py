@@ -5,9 +5,10 @@ import pytest
 import torch
 from datacomp.errors import UsageError
 from datacomp.pools.clip_model import ClipModel
-from datacomp.pools.embedding import Recipe, embed_pool
 from datacomp.pools.embedding.drift import measure_drift
+from datacomp.pools.embedding.embed import embed_pool
 from datacomp.pools.embedding.merging import attend, merge, merge_tokens
+from datacomp.pools.embedding.recipe import Recipe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

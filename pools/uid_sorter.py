@@ -1,0 +1,74 @@
+"""Sort uids that come a batch at a time, on every processor.
+
+Each batch is put into buckets by the first byte of its uids while it is in the processor's cache;
+at the end the buckets of all batches are joined and sorted one by one. Uids are hashes, so buckets
+are about equal; where they are not, only time is lost.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .parallel import default_workers
+from .uids import UID_DTYPE, UidArray, sort_uids
+
+_BUCKETS = 256
+_FEW = 1 << 17
+"""So many are sorted at once."""
+_RECORD = np.complex128
+"""Any dtype of 16 bytes moves a record as it is; numpy is slow with records."""
+
+
+class UidSorter:
+    """Takes uids in any order and gives them back in lexicographic order, repetitions kept.
+
+    Holds them once, and twice while they are sorted.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads or default_workers()
+        self._parts: list[tuple[UidArray, NDArray[np.int64]]] = []
+        self.count = 0
+
+    def add(self, uids: UidArray) -> None:
+        """Take in records, shape (n,)."""
+        if not len(uids):
+            return
+        uids = np.ascontiguousarray(uids)
+        first = uids.view(np.uint8).reshape(-1, 16)[:, 7]  # little-endian: the first is the last
+        order = np.argsort(first, kind="stable")
+        ends = np.cumsum(np.bincount(first, minlength=_BUCKETS))
+        part = uids.view(_RECORD).take(order).view(UID_DTYPE)
+        self._parts.append((part, np.concatenate([[0], ends])))
+        self.count += len(uids)
+
+    def sorted(self) -> UidArray:
+        """Return all records, shape (n,), in order; the sorter is empty then."""
+        parts, self._parts = self._parts, []
+        found = np.empty(self.count, UID_DTYPE)
+        self.count = 0
+        sizes = np.sum([np.diff(ends) for _, ends in parts], axis=0) if parts else np.zeros(1, int)
+        starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+
+        def settle(bucket: int) -> None:
+            own = found[starts[bucket] : starts[bucket + 1]]
+            place = 0
+            for part, ends in parts:
+                piece = part[ends[bucket] : ends[bucket + 1]]
+                own.view(_RECORD)[place : place + len(piece)] = piece.view(_RECORD)
+                place += len(piece)
+            ordered = sort_uids(own)
+            if ordered is not own:
+                own.view(_RECORD)[:] = ordered.view(_RECORD)
+
+        buckets = range(len(starts) - 1)
+        if self._threads == 1 or len(found) <= _FEW:
+            for bucket in buckets:
+                settle(bucket)
+        else:
+            with ThreadPoolExecutor(self._threads) as threads:
+                list(threads.map(settle, buckets))
+        return found

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from datacomp.pools.uid_sorter import UidSorter
+from datacomp.pools.uids import UID_DTYPE
+from hypothesis import given
+from hypothesis import strategies as st
+
+halves = st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 300))
+batches = st.lists(st.lists(st.tuples(halves, halves), max_size=12), max_size=5)
+
+
+@given(batches)
+def test_batches_come_back_in_order(values):
+    sorter = UidSorter()
+    for batch in values:
+        sorter.add(np.array(batch, UID_DTYPE))
+    every = sorted(uid for batch in values for uid in batch)
+    assert sorter.count == len(every)
+    assert sorter.sorted().tolist() == every
+    assert len(sorter.sorted()) == 0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_uids_on_several_threads(threads):
+    random = np.random.default_rng(7)
+    uids = random.integers(0, 2**64, (300_000, 2), np.uint64).view(UID_DTYPE).ravel()
+    uids[::1000] = uids[1]  # one that comes again and again
+    uids[7::1000]["f0"] = uids[1]["f0"]  # and some that only its second half tells apart
+    sorter = UidSorter(threads)
+    for start in range(0, len(uids), 70_001):
+        sorter.add(uids[start : start + 70_001])
+    assert sorter.sorted().tobytes() == np.sort(uids).tobytes()
+
+
+def test_a_strided_piece_is_taken_as_it_is():
+    uids = np.arange(40, dtype=np.uint64).view(UID_DTYPE)[::-2]
+    sorter = UidSorter()
+    sorter.add(uids)
+    assert sorter.sorted().tolist() == sorted(uids.tolist())
