@@ -29,6 +29,8 @@ from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
 from ...filters.assets import ASSETS, with_assets
 from ...filters.expression import COMBINE, FilterGroup, Node
+from ...filters.registry import get as get_filter
+from ...filters.registry import parameters
 from ...filters.spec import FilterSpec
 from ...pools.sources import KINDS, open_source, source_class
 from ...pools.sources.base import Source
@@ -37,8 +39,13 @@ from .complaints import explain
 from .location import Location, line_of
 
 RUN = "run:"
-"""``checkpoint = "run:NAME"`` means the checkpoint of dataset NAME, first seed."""
+"""``checkpoint = "run:NAME"`` means the checkpoint of dataset NAME, first seed.
 
+``features = "run:NAME"``, or ``arch``, means the features that its model makes of the pool.
+"""
+
+_FEATURES = ("features", "arch")
+"""Parameters of filters that name features."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 _Path = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
@@ -330,7 +337,8 @@ class Study(_Section):
             inside = tuple(self._node(one) for one in member.filters)
             return FilterGroup(inside, member.combine, member.negated)
         spec = self.spec_of(member)
-        named = {n: v for n, v in spec.parameters.items() if _is_run(v)}
+        apart = features_of_runs(spec)
+        named = {n: v for n, v in spec.parameters.items() if _is_run(v) and n not in apart}
         named |= spec.make().files()
         full = {name: str(self.resolve(value)) for name, value in named.items()}
         title = replace(member.spec(), negated=False).label()
@@ -346,13 +354,13 @@ class Study(_Section):
     def resolve(self, value: str) -> Path:
         """Return the folder of the run that ``run:NAME`` stands for, or else the full path."""
         if value.startswith(RUN):
-            return self.run_dir(value.removeprefix(RUN), self.train.seeds[0])
+            return self.run_dir(run_of(value), self.train.seeds[0])
         return self.home / value
 
     def runs_named(self, section: FilterSection) -> list[str]:
         """Return the datasets whose runs a filter scores with."""
         values = (section.model_extra or {}).values()
-        return [value.removeprefix(RUN) for value in values if _is_run(value)]
+        return [run_of(value) for value in values if _is_run(value)]
 
     def runs_needed(self, dataset: DatasetSection | TruthSection) -> list[str]:
         """Return the datasets whose runs a section's filters score with, each once."""
@@ -379,6 +387,25 @@ def makes_its_files(source: Source) -> bool:
 
     drawn = isinstance(source, SyntheticSource) and source.generator is not None
     return drawn or isinstance(source, GlyphSource)
+
+
+def run_of(value: str) -> str:
+    """Return the dataset whose run a value ``run:NAME`` means."""
+    return value.removeprefix(RUN)
+
+
+def features_of_runs(spec: FilterSpec) -> dict[str, tuple[str, bool]]:
+    """Return the parameters that name features by a run: the value, and whether of images alone.
+
+    Those of images and captions are called by one name; a parameter for images is one that
+    features of images are the default of.
+    """
+    said = {name: spec.parameters.get(name) for name in _FEATURES}
+    given = {name: value for name, value in said.items() if _is_run(value)}
+    if not given:
+        return {}
+    usual = {parameter.name: parameter.default for parameter in parameters(get_filter(spec.use))}
+    return {name: (value, str(usual[name]).endswith("_img")) for name, value in given.items()}
 
 
 def _is_run(value: Any) -> bool:

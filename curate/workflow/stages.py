@@ -21,6 +21,7 @@ from ...pools.views import METADATA
 from ...progress import warn
 from ..engine import open_engine
 from .config import Study
+from .embedding import embedded
 
 CLEAN = "clean"
 SET_ASIDE = "set_aside"
@@ -94,7 +95,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
         engine = _cluster(study, stack) if is_linked(pool.connection) else None
-        filters = study.filters_of(dataset)
+        filters = embedded(study, pool, study.filters_of(dataset))
         found = select_dataset(pool, filters, path, dataset.combine, reasons, engine)
         chosen = found.selection
         if chosen.unreadable is not None:
@@ -120,7 +121,7 @@ def hold_against_truth(study: Study) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     unread = 0
     with Pool.open(study.pool_path, **limits(study)) as pool:
-        for node in study.filters_of(study.truth):
+        for node in embedded(study, pool, study.filters_of(study.truth)):
             chosen = run_filters(pool, [node])
             unread = max(unread, chosen.unreadable.count if chosen.unreadable else 0)
             rows.append({

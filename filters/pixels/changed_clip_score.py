@@ -78,6 +78,12 @@ class DigitMaskedClipScore(CheckpointScore):
 
     use: ClassVar[str] = "digit_masked_clip_score"
     usual_fraction = 0.4
+    published = (
+        Published(
+            "40 %", "not said", None, None, source="The Devil is in the Number",
+            note="its abstract has a gain of 3.6 % on ImageNet's distribution shifts alone",
+        ),
+    )  # fmt: skip
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.4)")
 

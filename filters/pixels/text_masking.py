@@ -22,6 +22,7 @@ from ...pools.clip_model import ModelSpec
 from ..assets import asset_field, digest_of, locate
 from ..checkpoint_score import CheckpointScore
 from ..clip_score import ClipScorer
+from ..published import Published
 from .text_detector import Mask, TextDetector, connected, grown, identity
 
 if TYPE_CHECKING:
@@ -37,6 +38,13 @@ class TextMaskedClipScore(CheckpointScore):
 
     use: ClassVar[str] = "text_masked_clip_score"
     usual_fraction = 0.5
+    published = (
+        Published(
+            "", "medium", 0.338, None, source="arXiv 2307.03132",
+            note="its abstract has 6.5 points more than CLIP filtering, here taken as DataComp's "
+            "L/14, 30 %",
+        ),
+    )  # fmt: skip
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.5)")
     text_detector: str | None = asset_field(_ASSET)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from datacomp.curate.workflow.checks import check_inputs
-from datacomp.curate.workflow.config import load_study
+from datacomp.curate.workflow.config import features_of_runs, load_study
 from datacomp.curate.workflow.study import evaluation_tasks, plan
 from datacomp.errors import ConfigError, MissingError
 from datacomp.pools.sources import KINDS
@@ -238,6 +238,20 @@ def test_what_is_wrong_in_a_group_is_told_like_elsewhere(write, before, after, m
         load_study(path)
     assert str(error.value).startswith(f"{path}:1")
     assert message in str(error.value)
+
+
+def test_features_of_a_run_are_named_when_its_weights_are_known(write):
+    group = '{ use = "vas_d", features = "run:all" }, { use = "neg_clip_loss", arch = "run:all" }'
+    truth = f"[truth]\nfilters = [{{ filters = [{group}] }}]\n[train]"
+    study = load_study(write(MINIMAL.replace("[train]", truth)))
+    assert study.runs_needed(study.truth) == ["all"]
+    (node,) = study.filters_of(study.truth)
+    images, pairs = node.filters
+    assert images.label() == "vas_d:features=run:all"
+    assert features_of_runs(images) == {"features": ("run:all", True)}
+    assert features_of_runs(pairs) == {"arch": ("run:all", False)}
+    with pytest.raises(ConfigError, match="score with run:none, expected one of the datasets"):
+        load_study(write(MINIMAL.replace("[train]", truth.replace("run:all", "run:none"))))
 
 
 def test_filters_held_against_the_truth_are_checked_like_others(write):

@@ -39,6 +39,8 @@ filters = [{ use = "clip_score", checkpoint = "run:all", fraction = 0.5 }]
 filters = [
     { use = "exact_dedup" },
     { use = "dfn", checkpoint = "run:all", fraction = 0.5 },
+    { use = "neg_clip_loss", arch = "run:all", fraction = 0.5 },
+    { use = "vas_d", features = "run:all", fraction = 0.5 },
     { combine = "minus", filters = [{ use = "no_filter" }, { use = "image_size" }] },
 ]
 
@@ -132,6 +134,8 @@ def test_it_writes_results_and_a_report(finished):
     assert {name: row["size"] for name, row in truth.items()} == {
         "exact_dedup": truth["exact_dedup"]["size"],
         "dfn:checkpoint=run:all,fraction=0.5": 201,
+        "neg_clip_loss:arch=run:all,fraction=0.5": 201,
+        "vas_d:features=run:all,fraction=0.5": 201,
         "(no_filter minus image_size)": 402,  # all are drawn smaller than the rule asks for
     }
     assert 390 < truth["exact_dedup"]["size"] < 402
