@@ -42,7 +42,7 @@ def _embed(study: Study, pool: Pool, dataset: str) -> str:
 
     Features of a name are of one model for good, so the name has some of the weights' digest.
     """
-    from ...pools.clip_model import model_of
+    from ...pools.clip_runs import model_of
     from ...pools.embedding.embed import embed_pool
     from ...pools.embedding.recipe import Recipe
 
