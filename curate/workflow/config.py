@@ -401,7 +401,7 @@ def features_of_runs(spec: FilterSpec) -> dict[str, tuple[str, bool]]:
     features of images are the default of.
     """
     said = {name: spec.parameters.get(name) for name in _FEATURES}
-    given = {name: value for name, value in said.items() if _is_run(value)}
+    given = {name: str(value) for name, value in said.items() if _is_run(value)}
     if not given:
         return {}
     usual = {parameter.name: parameter.default for parameter in parameters(get_filter(spec.use))}
