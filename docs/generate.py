@@ -343,7 +343,9 @@ def _suite(suite: Suite, tasks: list[Task]) -> str:
         for t in tasks
     ]  # fmt: skip
     head = ("key", "name", "images", "classes", "main metric", "chance", "near chance")
-    terms = [(f"`{t.key}`", t.licence, t.gate) for t in tasks]
+    terms = [
+        (f"`{t.key}`", t.licence, t.gate, t.licence_read or "nowhere: unverified") for t in tasks
+    ]
     groups = [
         (name, ", ".join(f"`{key}`" for key in keys) if len(keys) < 15 else f"{len(keys)} tasks")
         for name, keys in suite.groups.items()
@@ -353,7 +355,9 @@ def _suite(suite: Suite, tasks: list[Task]) -> str:
         f"{suite.title}, version {suite.version}: {len(tasks)} tasks.",
         _table(head, rows),
         _table(("group", "mean of the main metrics of"), groups),
-        _table(("task", "licence of the images", "asked for by those who made them"), terms),
+        _table(
+            ("task", "licence of the images", "asked for by those who made them", "read in"), terms
+        ),
     ])  # fmt: skip
 
 

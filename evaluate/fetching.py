@@ -64,8 +64,8 @@ def _plan(data: Path, task: Task) -> SetPlan:
         else:
             found = plan(name, data / folder, _tars)
     except DatacompError as error:
-        return SetPlan(task, name, None, task.licence or "unknown", str(error))
-    return SetPlan(task, name, found, task.licence or found.repository.licence)
+        return SetPlan(task, name, None, task.terms if task.licence else "unknown", str(error))
+    return SetPlan(task, name, found, task.terms if task.licence else found.repository.licence)
 
 
 def _tars(repository: Repository) -> Sequence[RemoteFile]:

@@ -35,7 +35,8 @@ class Task(BaseModel):
     ``fields`` name the numbers in a sample's metadata, ``groups`` those that its metrics are
     grouped by. ``unknown_groups`` say which value of a field means that it is not known. ``top``
     is how many first classes count as recognised. ``licence`` and ``gate`` are the terms of who
-    made the images, and what they ask for before they hand them out.
+    made the images, and what they ask for before they hand them out; ``licence_read`` is where
+    that was read, empty where nobody has checked it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Task(BaseModel):
     unknown_groups: dict[str, int] = Field(default_factory=dict)
     top: int = Field(default=1, ge=1)
     licence: str = ""
+    licence_read: str = ""
     gate: str = ""
 
     @model_validator(mode="after")
@@ -103,6 +105,12 @@ class Task(BaseModel):
             raise ValueError("groups: a fairness task is grouped by at least one field")
         if self.family == "faces" and not set(self.fields) >= FACE_FIELDS:
             raise ValueError(f"fields: expected {', '.join(sorted(FACE_FIELDS))} among them")
+
+    @property
+    def terms(self) -> str:
+        """Return licence and gate in one line, and whether nobody has checked them."""
+        gate = f"; gated: {self.gate}" if self.gate else ""
+        return self.licence + gate + ("" if self.licence_read else " (unverified)")
 
     @property
     def seed(self) -> int:

@@ -221,7 +221,7 @@ def list_(suite: str | None, as_json: bool) -> None:
                 "-"
                 if task.chance is None
                 else f"{task.chance:.4f}" + (" (models stay near it)" if task.near_chance else ""),
-                task.licence + (f"; gated: {task.gate}" if task.gate else ""),
+                task.terms,
             )
             for task in tasks
         ],

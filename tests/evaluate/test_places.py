@@ -149,6 +149,31 @@ def test_the_hub_is_read_as_published(sets, tasks, tiny, tmp_path, server, monke
     assert str(caught.value) == f"no data of task wild: there is no folder {place}"
 
 
+def test_a_gate_that_is_shut_does_not_stop_the_others(
+    sets, tasks, tiny, tmp_path, server, monkeypatch
+):
+    publish(server, sets.data / "wds_colours_test",
+            "/datasets/djghosh/wds_colours_test/resolve/main")  # fmt: skip
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    answer = server.do_GET
+
+    def do_GET(self):
+        gated = "winogavil" in self.path
+        return self.answer(403, b"no") if gated else answer(self)
+
+    monkeypatch.setattr(server, "do_GET", do_GET)
+    output = tmp_path / "r.jsonl"
+    found = evaluate(tiny(0), "hub", [tasks[0], tasks[3]], output, device="cpu")
+    assert [result.key for result in found.results] == ["colours"]
+    assert found.failed == {
+        "winogavil": f"{server.url}/api/datasets/nlphuji/winogavil/parquet: not open to you: if it "
+        f"is gated, accept its terms at {server.url}/datasets/nlphuji/winogavil with the account "
+        "of the token (403)"
+    }
+    assert "hf_secret" not in output.read_text()
+
+
 def test_parquet_files_on_the_web_are_found_by_their_usual_names(sets, tasks, server):
     url = publish(server, sets.data)
     assert [s.rpartition("/")[2] for s in open_evalset(url, tasks[3]).shards] == [

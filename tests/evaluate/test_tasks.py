@@ -62,6 +62,15 @@ def test_every_task_tells_its_licence_and_how_it_is_gated():
     }  # fmt: skip
 
 
+def test_what_nobody_has_checked_says_so():
+    tasks = load_tasks()
+    assert tasks["wilds/fmow"].terms == "FMoW Challenge Public License"
+    assert tasks["vtab/kitti_closest_vehicle_distance"].terms == (
+        "CC-BY-NC-SA-3.0; gated: account at cvlibs.net"
+    )
+    assert tasks["fairness/utkface"].terms == "non-commercial research only (unverified)"
+
+
 def test_each_task_is_resampled_by_a_seed_of_its_own():
     tasks = load_tasks().values()
     assert len({task.seed for task in tasks}) == len(tasks)
