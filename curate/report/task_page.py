@@ -23,7 +23,7 @@ def write_page(folder: Path, evalset: EvalSet, witness: Witness, result: Result)
     path = page_path(folder, evalset.task)
     said, parts = _sections(evalset, witness, result)
     body = join(_head(evalset.task, said, result), el("main", parts))
-    write_text(path, document(f"{evalset.task.name}: what was taken for what", body))
+    write_text(path, document(f"{evalset.task.name}: mistakes", body))
     return path
 
 

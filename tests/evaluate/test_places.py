@@ -167,9 +167,9 @@ def test_a_gate_that_is_shut_does_not_stop_the_others(
     found = evaluate(tiny(0), "hub", [tasks[0], tasks[3]], output, device="cpu")
     assert [result.key for result in found.results] == ["colours"]
     assert found.failed == {
-        "winogavil": f"{server.url}/api/datasets/nlphuji/winogavil/parquet: not open to you: if it "
-        f"is gated, accept its terms at {server.url}/datasets/nlphuji/winogavil with the account "
-        "of the token (403)"
+        "misc/winogavil": f"{server.url}/api/datasets/nlphuji/winogavil/parquet: not open to you: "
+        f"if it is gated, accept its terms at {server.url}/datasets/nlphuji/winogavil with the "
+        "account of the token (403)"
     }
     assert "hf_secret" not in output.read_text()
 
