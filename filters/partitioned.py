@@ -23,7 +23,7 @@ import numpy as np
 
 from .. import __version__
 from ..durable import digest, read_json, write_json
-from ..errors import DataError, UsageError
+from ..errors import DataError
 from ..pools.engine import Engine
 from ..pools.feature_places import computed_names
 from ..pools.merging import Merged, merge_subsets
@@ -66,11 +66,6 @@ def run_partitions(
     """
     started = time.monotonic()
     prepare(filters, combine)  # what is wrong is told before the work
-    if computed := computed_names(pool):
-        raise UsageError(
-            f"{pool.path}: its features {computed[0]} lie with the pool, not with the files of its "
-            "metadata; run it without --engine and --workers"
-        )
     partitions = partitions_of(pool)
     files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
     asked = [[repr(node) for node in filters], combine, reasons is not None]
@@ -82,7 +77,12 @@ def run_partitions(
         reasons is not None, most=most_told(len(partitions)), count=len(partitions),
     )  # fmt: skip
     tasks = [replace(task, partition=partition) for partition in partitions]
-    found = _rounds(tasks, engine)
+    computed = computed_names(pool)
+    found: list[Judged] | NotApart = (
+        NotApart(f"the features {computed[0]} lie with the pool, not with its files")
+        if computed
+        else _rounds(tasks, engine)
+    )
     if isinstance(found, NotApart):
         if pool.path.is_file():  # open here, so that no worker can open it
             say(f"{found.why}: the filters are run over all {len(tasks)} files at once")

@@ -34,6 +34,28 @@ class SampleBatch:
         return len(self.uids)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the bytes of an image lie: a range of a file, and their SHA-256 where it is known."""
+
+    path: str
+    offset: int
+    length: int
+    sha256: str | None = None
+
+
+@dataclass
+class PlacedBatch:
+    """Some samples: uids (n,), the columns asked for, and the images' places (None: unreadable)."""
+
+    uids: UidArray
+    columns: pa.Table
+    places: list[Place | None]
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+
 def iterate(
     pool: Pool,
     relation: str = "samples",
@@ -47,6 +69,20 @@ def iterate(
     in between; it lies in a temporary table, which DuckDB moves to the disk when it is long.
     Bytes that differ from the SHA-256 the pool recorded count as unreadable.
     """
+    with PlaceReader() as reader:
+        for batch in iterate_places(pool, relation, columns, images, batch_size):
+            read = [reader.read(place) for place in batch.places]
+            yield SampleBatch(batch.uids, batch.columns, read)
+
+
+def iterate_places(
+    pool: Pool,
+    relation: str = "samples",
+    columns: tuple[str, ...] = (),
+    images: bool = True,
+    batch_size: int = 256,
+) -> Iterator[PlacedBatch]:
+    """Yield what ``iterate`` does, but for the images only where they lie."""
     wanted = "".join(f", {_column(name)} AS _c{n}" for n, name in enumerate(columns))
     listed = f"_reading_{next(_numbers)}"
     pool.sql(
@@ -56,12 +92,12 @@ def iterate(
         'ORDER BY s.source, s.shard, s."offset", s.uid'
     )
     try:
-        with _Files(pool.source_paths()) as files:
-            for part in _slices(pool, listed, batch_size):
-                uids = from_halves(part["high"].to_numpy(), part["low"].to_numpy())
-                named = part.select([f"_c{n}" for n in range(len(columns))])
-                read = [files.read(*place) for place in _places(part)] if images else []
-                yield SampleBatch(uids, named.rename_columns(list(columns)), read)
+        placing = _Placing(pool.source_paths())
+        for part in _slices(pool, listed, batch_size):
+            uids = from_halves(part["high"].to_numpy(), part["low"].to_numpy())
+            named = part.select([f"_c{n}" for n in range(len(columns))])
+            places = [placing.place(*found) for found in _places(part)] if images else []
+            yield PlacedBatch(uids, named.rename_columns(list(columns)), places)
     finally:
         with contextlib.suppress(DatacompError):  # the pool may be closed by now
             pool.sql(f"DROP TABLE IF EXISTS {listed}")
@@ -94,38 +130,62 @@ def _relation(text: str) -> str:
     return f"SELECT uid FROM {text}" if text.isidentifier() else text
 
 
-class _Files:
-    """Keeps the last file open: samples come in file order."""
+class _Placing:
+    """Finds the files of a pool's sources; those of neighbours are mostly the same."""
 
     def __init__(self, roots: dict[int, Path]) -> None:
         self._roots = roots
-        self._key: tuple[int, str] | None = None
+        self._last: tuple[int, str] | None = None
+        self._path: str | None = None
+
+    def place(
+        self, source: int, shard: str | None, offset: int, length: int, sha256: str | None
+    ) -> Place | None:
+        if shard is None:
+            return None
+        if self._last != (source, shard):
+            self._last, self._path = (source, shard), self._located(source, shard)
+        return None if self._path is None else Place(self._path, offset, length, sha256)
+
+    def _located(self, source: int, shard: str) -> str | None:
+        try:
+            return str(locate(self._roots[source], shard))
+        except (OSError, KeyError, DataError):
+            return None
+
+
+class PlaceReader:
+    """Reads images by their places, and keeps the last file open: they come in file order."""
+
+    def __init__(self) -> None:
+        self._path: str | None = None
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> _Files:
+    def __enter__(self) -> PlaceReader:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._file is not None:
             self._file.close()
 
-    def read(
-        self, source: int, shard: str | None, offset: int, length: int, sha256: str | None
-    ) -> bytes | None:
-        if shard is None:
+    def read(self, place: Place | None) -> bytes | None:
+        """Return the bytes at a place, None where they cannot be read or are others."""
+        if place is None:
             return None
         try:
-            if self._key != (source, shard):
+            if self._path != place.path:
                 if self._file is not None:
                     self._file.close()
-                self._key, self._file = None, locate(self._roots[source], shard).open("rb")
-                self._key = (source, shard)
+                self._path, self._file = None, open(place.path, "rb")  # noqa: SIM115
+                self._path = place.path
             assert self._file is not None
-            self._file.seek(offset)
-            data = self._file.read(length)
-        except (OSError, KeyError, DataError):
+            self._file.seek(place.offset)
+            data = self._file.read(place.length)
+        except OSError:
             return None
-        if len(data) != length or (sha256 and hashlib.sha256(data).hexdigest() != sha256):
+        if len(data) != place.length:
+            return None
+        if place.sha256 and hashlib.sha256(data).hexdigest() != place.sha256:
             return None
         return data
 
@@ -134,8 +194,10 @@ def read_place(
     pool: Pool, source: int, shard: str | None, offset: int, length: int, sha256: str | None
 ) -> bytes | None:
     """Return the bytes of one image by its place, None where they cannot be read."""
-    with _Files(pool.source_paths()) as files:
-        return files.read(source, shard, offset, length, sha256)
+    with PlaceReader() as reader:
+        return reader.read(
+            _Placing(pool.source_paths()).place(source, shard, offset, length, sha256)
+        )
 
 
 def locate(root: Path, shard: str) -> Path:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .common import SET_ASIDE, counted, emit_json, examples, json_option
+from .engines import engine_option
+
+if TYPE_CHECKING:
+    from ...pools.engine import Engine
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
 
@@ -36,6 +41,7 @@ POOL = click.argument("pool", type=click.Path(path_type=Path))
                    "scores change; both are measured.")  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
+@engine_option
 @click.option("--memory", metavar="SIZE", help="Most memory DuckDB may take, such as 2GB or 25%.")
 @json_option
 def embed(
@@ -50,6 +56,7 @@ def embed(
     tome: int | None,
     batch_size: int,
     workers: int | None,
+    engine: Engine | None,
     memory: str | None,
     as_json: bool,
 ) -> None:
@@ -68,7 +75,7 @@ def embed(
     with Pool.open(pool, memory_limit=memory) as opened:
         report = embed_pool(
             opened, recipe, name, shards=shards, device=device, batch_size=batch_size,
-            workers=workers,
+            workers=workers, engine=engine,
         )  # fmt: skip
     if as_json:
         emit_json(report.to_dict())

@@ -1,43 +1,35 @@
-"""Embed a pool: images decoded ahead in threads, one model, whole parts at a time.
+"""Embed a pool: images decoded ahead in threads, whole parts at a time, here or on a cluster.
 
 The order of the samples and what goes into one batch depend on the files and on ``batch_size``
-alone, never on the number of workers, nor on where an earlier run was stopped.
+alone, never on who does the work, nor on where an earlier run was stopped.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from ...errors import DataError, MissingError, UnsafeInputError, UsageError
+from ...errors import MissingError, UsageError
 from ...progress import Progress
-from ..clip_model import ClipModel
+from ..engine import Engine
 from ..parallel import default_workers
 from ..pool import Pool
-from ..reading import SampleBatch
-from ..uids import UidArray
+from ..reading import PlacedBatch, PlaceReader
 from .drift import SAMPLE, Drift, measure_drift
-from .embedded import NO_REASON, Embedded, joined
+from .embedded import Embedded, joined
+from .embedder import Embedder, PartWork, embed_part
 from .journal import Journal
 from .origin import Origin, ShardImages, images_of
 from .recipe import Recipe, check_name
 from .store import FeatureStore
 
-if TYPE_CHECKING:
-    import torch
-
 PART = 16_384
 """About how many samples a part has: a pair of files, and a transaction."""
-AHEAD = 2
-"""Batches that are decoded ahead of the one the model works on."""
-UNREADABLE, BROKEN, UNSAFE = "unreadable", "image_broken", "image_unsafe"
 _RETRY = "to_embed_again"
 
 
@@ -77,13 +69,16 @@ def embed_pool(
     device: str = "auto",
     batch_size: int = 64,
     workers: int | None = None,
+    engine: Engine | None = None,
 ) -> EmbedReport:
     """Compute what is missing of the features ``NAME_img`` and ``NAME_txt`` and their similarity.
 
     Images are the pool's own and those that were fetched for it, or else those of the tars in
     ``shards``. Features are float16, of length
     one; the similarities become a score of the pool. What cannot be read or decoded is set aside
-    under a reason and tried again by the next run.
+    under a reason and tried again by the next run. ``workers`` are threads that decode; a
+    cluster as ``engine`` embeds whole parts instead, on its GPUs if it has any, and this process
+    only writes them down.
 
     Raises UsageError where features of this name have another provenance, MissingError where
     there is no image at all, and the errors of ``ClipModel.load``.
@@ -114,7 +109,7 @@ def embed_pool(
         )
     report.without_image = origin.without_image()
     if total or again:
-        _Work(store, recipe, identity, device, batch_size, workers).run(
+        _Work(store, recipe, identity, device, batch_size, workers, engine).run(
             origin, total, again, report
         )
     after = store.state()
@@ -137,26 +132,36 @@ def _list_again(pool: Pool, store: FeatureStore) -> int:
 
 
 class _Work:
-    """One run: a model over the batches of an origin."""
+    """One run: a model over the batches of an origin, here or on the workers of an engine."""
 
     def __init__(
         self, store: FeatureStore, recipe: Recipe, identity: dict[str, Any], device: str,
-        batch_size: int, workers: int | None,
+        batch_size: int, workers: int | None, engine: Engine | None,
     ) -> None:  # fmt: skip
         self._store, self._recipe, self._identity = store, recipe, identity
+        self._device, self._engine = device, engine
         self._batch_size = batch_size
-        self._workers = workers or default_workers()
         self._journal = Journal(store.folder)
-        self._clip = recipe.load(device)
+        self._embedder = Embedder(recipe.load(device), workers or default_workers())
 
     def run(self, origin: Origin, total: int, again: int, report: EmbedReport) -> None:
         """Embed all batches; those of samples that were set aside before come last."""
+        if self._engine is not None:
+            self._engine.require("train", "torch", "open_clip")
+            model = self._recipe.model
+            self._engine.reach(
+                *origin.roots(), model.checkpoint, *filter(None, [model.model_config])
+            )
         if self._recipe.tome:
             report.drift = self._merge(origin)
-        dimension = self._clip.encode_texts([""]).shape[1]
-        self._store.declare(self._identity, self._clip.preparation(), dimension)
+        clip = self._embedder.clip
+        dimension = clip.encode_texts([""]).shape[1]
+        self._store.declare(self._identity, clip.preparation(), dimension)
         with Progress(f"embedding {self._store.name}", total + again) as progress:
-            self._embed_all(origin, progress)
+            first = self._store.next_part()
+            for number, part in enumerate(self._parts(origin, progress, True), first):
+                self._store.commit(number, part)
+                self._journal.clear()
             report.without_image = origin.without_image()
             if again:
                 self._try_again(origin, progress)
@@ -168,120 +173,72 @@ class _Work:
         from .merging import merge_tokens
 
         few = origin.some(SAMPLE)
-        merged = merge_tokens(self._clip, self._recipe.tome)
+        clip, threads = self._embedder.clip, self._embedder.threads
+        merged = merge_tokens(clip, self._recipe.tome)
         drift = None
         if few is not None:
-            with ThreadPoolExecutor(self._workers, "decode") as threads:
-                prepared = list(threads.map(self._prepare, few.images))
+            with PlaceReader() as reader, ThreadPoolExecutor(threads, "decode") as pool:
+                read = [reader.read(place) for place in few.places]
+                prepared = list(pool.map(self._embedder.prepare, read))
             seen = [n for n, one in enumerate(prepared) if not isinstance(one, bytes)]
             texts = few.columns["text"].to_pylist()
             drift = measure_drift(
-                self._clip, merged, [prepared[n] for n in seen], [texts[n] for n in seen]
+                clip, merged, [prepared[n] for n in seen], [texts[n] for n in seen]
             )
-        self._clip = merged
+        self._embedder = Embedder(merged, threads)
         return drift
-
-    def _embed_all(self, origin: Origin, progress: Progress) -> None:
-        number = self._store.next_part()
-        per_part = max(1, PART // self._batch_size)
-        done: list[Embedded] = []
-        for batch in self._embedded(origin.batches(self._batch_size), per_part):
-            done.append(batch)
-            progress.advance(len(batch.uids))
-            if len(done) == per_part:
-                self._commit(number, done)
-                number, done = number + 1, []
-        if done:
-            self._commit(number, done)
-
-    def _commit(self, number: int, done: list[Embedded]) -> None:
-        self._store.commit(number, joined(done))
-        self._journal.clear()
 
     def _try_again(self, origin: Origin, progress: Progress) -> None:
         """Embed what could not be read or decoded before, if it can be now."""
         origin.begin(f"SELECT uid FROM {_RETRY}")
-        done: list[Embedded] = []
-        per_part = max(1, PART // self._batch_size)
-        for batch in self._embedded(origin.batches(self._batch_size), None):
-            progress.advance(len(batch.uids))
-            used = batch.used
+        for part in self._parts(origin, progress, False):
+            used = part.used
             if used.any():
-                done.append(
-                    Embedded(batch.uids[used], batch.reasons[used], batch.images, batch.texts,
-                             batch.scores)
-                )  # fmt: skip
-            if len(done) == per_part:
-                self._store.commit(self._store.next_part(), joined(done))
+                found = Embedded(
+                    part.uids[used], part.reasons[used], part.images, part.texts, part.scores
+                )
+                self._store.commit(self._store.next_part(), found)
+
+    def _parts(self, origin: Origin, progress: Progress, journal: bool) -> Iterator[Embedded]:
+        """Yield whole parts, embedded; with a ``journal`` of the one that is at work here."""
+        batches = origin.batches(self._batch_size)
+        per_part = max(1, PART // self._batch_size)
+        if self._engine is not None:
+            weights = self._identity["weights_sha256"]
+            work = (
+                PartWork(self._recipe, weights, self._device, some)
+                for some in iter(lambda: list(itertools.islice(batches, per_part)), [])
+            )
+            for part in self._engine.map(embed_part, work, gpu=self._device != "cpu"):
+                progress.advance(len(part.uids))
+                yield part
+            return
+        done: list[Embedded] = []
+        for number, batch in enumerate(self._here(batches, per_part if journal else None)):
+            done.append(batch)
+            progress.advance(len(batch.uids))
+            if (number + 1) % per_part == 0:
+                yield joined(done)
                 done = []
         if done:
-            self._store.commit(self._store.next_part(), joined(done))
+            yield joined(done)
 
-    def _embedded(self, batches: Iterator[SampleBatch], per_part: int | None) -> Iterator[Embedded]:
+    def _here(self, batches: Iterator[PlacedBatch], per_part: int | None) -> Iterator[Embedded]:
         """Yield each batch embedded, from the journal where it has that of an unfinished part."""
-        for place, batch, prepared in self._prepared(batches, per_part):
-            if isinstance(prepared, Embedded):
-                yield prepared
-                continue
-            found = self._embed(batch, [one.result() for one in prepared])
-            if per_part is not None:
-                self._journal.keep(place, found)
-            yield found
+        if per_part is None:
+            yield from self._embedder.embedded(batches)
+            return
+        known: set[int] = set()
 
-    def _prepared(
-        self, batches: Iterator[SampleBatch], per_part: int | None
-    ) -> Iterator[tuple[int, SampleBatch, Embedded | list[Future[torch.Tensor | bytes]]]]:
-        """Yield batches whose images are being decoded, some of them ahead."""
-        ahead: deque[tuple[int, SampleBatch, Any]] = deque()
-        with ThreadPoolExecutor(self._workers, "decode") as threads:
-            try:
-                for number, batch in enumerate(batches):
-                    place = number % per_part if per_part else number
-                    known = self._journal.find(place, batch.uids) if per_part else None
-                    work = known or [threads.submit(self._prepare, one) for one in batch.images]
-                    ahead.append((place, batch, work))
-                    if len(ahead) > AHEAD:
-                        yield ahead.popleft()
-                while ahead:
-                    yield ahead.popleft()
-            finally:
-                threads.shutdown(wait=False, cancel_futures=True)
+        def remembered() -> Iterator[PlacedBatch | Embedded]:
+            for number, batch in enumerate(batches):
+                found = self._journal.find(number % per_part, batch.uids)
+                if found is not None:
+                    known.add(number)
+                yield found or batch
 
-    def _prepare(self, image: bytes | None) -> torch.Tensor | bytes:
-        """Return an image as the model takes it, or why that cannot be."""
-        if image is None:
-            return UNREADABLE.encode()
-        try:
-            return self._clip.prepare(image)
-        except UnsafeInputError:
-            return UNSAFE.encode()
-        except DataError:
-            return BROKEN.encode()
-
-    def _embed(self, batch: SampleBatch, prepared: list[torch.Tensor | bytes]) -> Embedded:
-        reasons = np.array(
-            [one if isinstance(one, bytes) else NO_REASON for one in prepared], "S16"
-        )
-        seen = [n for n, one in enumerate(prepared) if not isinstance(one, bytes)]
-        if not seen:
-            return _nothing(batch.uids, reasons)
-        texts = batch.columns["text"].to_pylist()
-        images, captions = embed_pairs(
-            self._clip, [prepared[n] for n in seen], [texts[n] or "" for n in seen]
-        )
-        scores = np.einsum("nd,nd->n", images, captions).astype(np.float32)
-        return Embedded(
-            batch.uids, reasons, images.astype(np.float16), captions.astype(np.float16), scores
-        )
-
-
-def embed_pairs(
-    clip: ClipModel, images: list[Any], texts: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the embeddings of prepared images and of captions, each (n, d) of float32."""
-    return clip.encode_tensors(images), clip.encode_texts(texts, len(texts))
-
-
-def _nothing(uids: UidArray, reasons: np.ndarray) -> Embedded:
-    none = np.empty((0, 0), np.float16)
-    return Embedded(uids, reasons, none, none, np.empty(0, np.float32))
+        for number, batch in enumerate(self._embedder.embedded(remembered())):
+            if number not in known:
+                self._journal.keep(number % per_part, batch)
+            known.discard(number)
+            yield batch

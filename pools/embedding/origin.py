@@ -7,7 +7,6 @@ batches of a fixed size. So a run that goes on where another was killed makes th
 from __future__ import annotations
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from .. import tar
 from ..fetches import FOLDER_KEY
 from ..identity import uid_of_sample
 from ..pool import Pool
-from ..reading import SampleBatch, iterate
+from ..reading import Place, PlacedBatch, iterate_places
 from ..sources.base import SetAside, image_member, inside, printable
 from ..sources.webdataset import WebDatasetSource, tar_path
 from ..uids import from_hex
@@ -46,11 +45,15 @@ class Origin(Protocol):
         """List what to do, those of a SELECT of uids; return how many samples may come."""
         ...
 
-    def batches(self, size: int) -> Iterator[SampleBatch]:
-        """Yield what is to be done: uids, the column ``text``, and image bytes or None."""
+    def batches(self, size: int) -> Iterator[PlacedBatch]:
+        """Yield what is to be done: uids, the column ``text``, and where the images lie."""
         ...
 
-    def some(self, count: int) -> SampleBatch | None:
+    def roots(self) -> list[Path]:
+        """Return the folders and files that the images lie in."""
+        ...
+
+    def some(self, count: int) -> PlacedBatch | None:
         """Return a few samples of what is to be done, None where there is nothing."""
         ...
 
@@ -75,14 +78,18 @@ class PoolImages:
         )
         return self._pool.scalar(f"SELECT count(*) FROM {OF_POOL}")
 
-    def batches(self, size: int) -> Iterator[SampleBatch]:
+    def batches(self, size: int) -> Iterator[PlacedBatch]:
         """Yield them in file order; what cannot be read comes without an image."""
-        yield from iterate(self._pool, OF_POOL, ("text",), True, size)
+        yield from iterate_places(self._pool, OF_POOL, ("text",), True, size)
 
-    def some(self, count: int) -> SampleBatch | None:
+    def roots(self) -> list[Path]:
+        """Return where the pool's sources lie."""
+        return list(self._pool.source_paths().values())
+
+    def some(self, count: int) -> PlacedBatch | None:
         """Return samples from all over the pool."""
         few = f"SELECT uid FROM {OF_POOL} ORDER BY uid LIMIT {count}"
-        return next(iterate(self._pool, few, ("text",), True, count), None)
+        return next(iterate_places(self._pool, few, ("text",), True, count), None)
 
     def without_image(self) -> int:
         """Return how many samples are known by their URL only."""
@@ -111,11 +118,15 @@ class ShardImages:
         )
         return self.without_image()
 
-    def batches(self, size: int) -> Iterator[SampleBatch]:
+    def batches(self, size: int) -> Iterator[PlacedBatch]:
         """Yield the samples in the order of the tars."""
         yield from self._batches(size, take=True)
 
-    def some(self, count: int) -> SampleBatch | None:
+    def roots(self) -> list[Path]:
+        """Return the folder of tars."""
+        return [self._source.path]
+
+    def some(self, count: int) -> PlacedBatch | None:
         """Return the first samples of the tars."""
         return next(ShardImages(self._pool, self._source.path)._batches(count, take=False), None)
 
@@ -123,13 +134,13 @@ class ShardImages:
         """Return how many samples were not in the tars."""
         return self._pool.scalar(f"SELECT count(*) FROM {OF_TARS}")
 
-    def _batches(self, size: int, take: bool) -> Iterator[SampleBatch]:
+    def _batches(self, size: int, take: bool) -> Iterator[PlacedBatch]:
         samples = self._samples(take)
         while some := list(itertools.islice(samples, size)):
-            uids, texts, images = zip(*some, strict=True)
-            yield SampleBatch(from_hex(list(uids)), pa.table({"text": list(texts)}), list(images))
+            uids, texts, places = zip(*some, strict=True)
+            yield PlacedBatch(from_hex(list(uids)), pa.table({"text": list(texts)}), list(places))
 
-    def _samples(self, take: bool) -> Iterator[tuple[str, str, bytes | None]]:
+    def _samples(self, take: bool) -> Iterator[tuple[str, str, Place]]:
         for name in self._tars:
             path = tar_path(self._source.path, name)
             if not inside(self._source.path, path) or name != printable(name):
@@ -137,7 +148,7 @@ class ShardImages:
                 continue
             try:
                 with path.open("rb", buffering=0) as file:
-                    yield from self._of_tar(name, file.fileno(), take)
+                    yield from self._of_tar(name, path, file.fileno(), take)
             except UnsafeInputError as error:
                 self._set_aside(name, "shard_unsafe", str(error))
             except DataError as error:
@@ -145,7 +156,9 @@ class ShardImages:
             except OSError as error:
                 self._set_aside(name, "shard_unreadable", error.strerror or str(error))
 
-    def _of_tar(self, name: str, file: int, take: bool) -> Iterator[tuple[str, str, bytes | None]]:
+    def _of_tar(
+        self, name: str, path: Path, file: int, take: bool
+    ) -> Iterator[tuple[str, str, Place]]:
         window = tar.Window(file)
         found: dict[str, tar.Member] = {}
         trouble: DataError | None = None
@@ -158,7 +171,7 @@ class ShardImages:
             if sample is not None:
                 self._note(name, window, sample, found)
             if sample is None or len(found) == SLICE:
-                yield from self._read(file, found, take)
+                yield from self._placed(str(path), found, take)
                 found = {}
             if sample is None:
                 break
@@ -177,14 +190,13 @@ class ShardImages:
         assert image is not None
         found.setdefault(uid, image)
 
-    def _read(
-        self, file: int, found: dict[str, tar.Member], take: bool
-    ) -> Iterator[tuple[str, str, bytes | None]]:
+    def _placed(
+        self, path: str, found: dict[str, tar.Member], take: bool
+    ) -> Iterator[tuple[str, str, Place]]:
         texts = self._wanted(list(found), take)
         for uid, image in found.items():
             if uid in texts:
-                data = os.pread(file, image.size, image.data)
-                yield uid, texts[uid], data if len(data) == image.size else None
+                yield uid, texts[uid], Place(path, image.data, image.size)
 
     def _wanted(self, uids: list[str], take: bool) -> dict[str, str]:
         """Return the captions of those uids that are to be done; they are so no longer."""
@@ -217,12 +229,16 @@ class PoolAndFetchedImages:
         others = f"SELECT uid FROM samples SEMI JOIN ({wanted}) w USING (uid) WHERE shard IS NULL"
         return self._own.begin(wanted) + self._fetched.begin(others)
 
-    def batches(self, size: int) -> Iterator[SampleBatch]:
+    def batches(self, size: int) -> Iterator[PlacedBatch]:
         """Yield the ones, then the others."""
         yield from self._own.batches(size)
         yield from self._fetched.batches(size)
 
-    def some(self, count: int) -> SampleBatch | None:
+    def roots(self) -> list[Path]:
+        """Return where both lie."""
+        return [*self._own.roots(), *self._fetched.roots()]
+
+    def some(self, count: int) -> PlacedBatch | None:
         """Return some of the ones, or else of the others."""
         return self._own.some(count) or self._fetched.some(count)
 

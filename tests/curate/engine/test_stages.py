@@ -17,6 +17,7 @@ from datacomp.errors import DataError, MissingError, RunError
 from datacomp.evaluate.harness import evaluate
 from datacomp.filters.expression import parse_all
 from datacomp.pools import Pool
+from datacomp.pools.embedding import Recipe, embed_pool
 from datacomp.pools.engine import Local
 from datacomp.pools.sources import open_source
 from datacomp.pools.views import View
@@ -123,6 +124,32 @@ def test_release(tmp_path, write_shards, cluster, files_of):
     (tmp_path / "ray512/releases/versions/1/cats/00000001.tar").write_bytes(b"other")
     faults = verify_releases(tmp_path / "ray512/releases", workers=cluster).faults
     assert [(fault.path, fault.kind) for fault in faults] == [("00000001.tar", "size")]
+
+
+def test_embed(tmp_path, write_shards, tiny, cluster, files_of, monkeypatch):
+    monkeypatch.setattr("datacomp.pools.embedding.embed.PART", 4)
+    source = write_shards(tmp_path / "shards")
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("webdataset", source))
+    made = []
+    for name, engine in (("ray", cluster), ("local", None), ("shards", cluster)):
+        shutil.copy(tmp_path / "pool.duckdb", tmp_path / f"{name}.duckdb")
+        shards = source if name == "shards" else None
+        with Pool.open(tmp_path / f"{name}.duckdb") as pool:
+            report = embed_pool(
+                pool, Recipe(tiny(0)), "b", device="cpu", batch_size=2, engine=engine, shards=shards
+            )
+            assert (report.embedded, report.set_aside) == (20, {})
+            rows = pool.sql("FROM feature_rows_1 ORDER BY uid").fetchall()
+            table = pool.scalar("SELECT values_table FROM scores WHERE name = 'clip_score'")
+            scores = pool.sql(f"FROM {table} ORDER BY uid").fetchall()
+        made.append((files_of(tmp_path / f"{name}.duckdb.features"), rows, scores))
+    assert made[0] == made[1]
+    assert made[0] == made[2]
+    assert len(made[0][0]) == 5 * 2
+    with Pool.open(tmp_path / "ray.duckdb") as pool:
+        again = embed_pool(pool, Recipe(tiny(0)), "b", device="cpu", engine=cluster)
+    assert (again.embedded, again.known) == (0, 20)
 
 
 def test_evaluate(tmp_path, evalsets, tiny, cluster):

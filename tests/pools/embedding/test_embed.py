@@ -105,7 +105,7 @@ def test_filters_read_what_was_embedded(pictures, recipe, tiny, tmp_path):
     )
 
 
-def test_computed_features_are_not_for_partitions(recipe, commonpool, tmp_path, write_tar, command):
+def test_computed_features_are_judged_at_once(recipe, commonpool, tmp_path, write_tar, command):
     folder = commonpool(tmp_path / "m", files=2, rows=4)
     write_tar(tmp_path / "t" / "0.tar", range(8))
     with Pool.create(tmp_path / "pool.duckdb") as pool:
@@ -114,11 +114,14 @@ def test_computed_features_are_not_for_partitions(recipe, commonpool, tmp_path, 
     words = ["filter", "run", tmp_path / "pool.duckdb", "clip_score:features=b,fraction=0.5"]
     words += ["-o", tmp_path / "kept.npy"]
     assert command(*words)[0] == 0
+    whole = (tmp_path / "kept.npy").read_bytes()
+    (tmp_path / "kept.npy").unlink()
     code, _, err = command(*words, "--workers", "2")
-    assert (code, err) == (
-        2, f"error: {tmp_path / 'pool.duckdb'}: its features b_img lie with the pool, not with the "
-        "files of its metadata; run it without --engine and --workers\n",
-    )  # fmt: skip
+    assert (code, (tmp_path / "kept.npy").read_bytes()) == (0, whole)
+    assert (
+        "the features b_img lie with the pool, not with its files: the filters are run over all 2 "
+        "files at once\n"
+    ) in err
 
 
 def test_what_clip_score_computed_is_not_doubled(pictures, recipe, tiny):
@@ -344,13 +347,13 @@ def test_what_the_journal_lost_is_computed_again(pictures, recipe, contents, mon
     kept[1].write_bytes(kept[1].read_bytes()[:-40])
     kept[2].write_bytes(kept[3].read_bytes())
     computed = []
-    original = embedding._Work._embed
+    original = embedding.Embedder._embed
 
     def counting(self, batch, prepared):
         computed.append(len(batch))
         return original(self, batch, prepared)
 
-    monkeypatch.setattr(embedding._Work, "_embed", counting)
+    monkeypatch.setattr(embedding.Embedder, "_embed", counting)
     embed_pool(pool, recipe, device="cpu", batch_size=3)
     assert computed == [3, 3]
     assert contents(pool) == contents(whole)

@@ -1,0 +1,143 @@
+"""A model that embeds batches of samples: in this process, or a part of a pool in a worker."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import DataError, UnsafeInputError
+from ..clip_model import ClipModel
+from ..reading import PlacedBatch, PlaceReader
+from .embedded import NO_REASON, Embedded, joined
+from .merging import merge_tokens
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+AHEAD = 2
+"""Batches that are decoded ahead of the one the model works on."""
+UNREADABLE, BROKEN, UNSAFE = "unreadable", "image_broken", "image_unsafe"
+
+
+class Embedder:
+    """A model, and the threads that decode images for it.
+
+    On processors as many batches are embedded at the same time, each by one thread: sums of
+    several threads depend on their number, and so would the last digits of features.
+    """
+
+    def __init__(self, clip: ClipModel, threads: int) -> None:
+        self.clip, self.threads = clip, threads
+
+    def embedded(self, batches: Iterable[PlacedBatch | Embedded]) -> Iterator[Embedded]:
+        """Yield each batch embedded, in order; what is embedded already passes through."""
+        ahead: deque[Embedded | Future[Embedded]] = deque()
+        alone = self.clip.device != "cpu"  # one batch after the other, on a GPU
+        models = ThreadPoolExecutor(
+            1 if alone else self.threads, "embed", None if alone else _one_thread
+        )
+        decoders = ThreadPoolExecutor(self.threads, "decode")
+        most = AHEAD + (1 if alone else self.threads)
+        with PlaceReader() as reader:
+            try:
+                for batch in batches:
+                    if isinstance(batch, PlacedBatch):
+                        read = (reader.read(place) for place in batch.places)
+                        decoded = [decoders.submit(self.prepare, data) for data in read]
+                        ahead.append(models.submit(self._embed, batch, decoded))
+                    else:
+                        ahead.append(batch)
+                    if len(ahead) == most:
+                        yield _done(ahead.popleft())
+                while ahead:
+                    yield _done(ahead.popleft())
+            finally:
+                for threads in (decoders, models):
+                    threads.shutdown(wait=False, cancel_futures=True)
+                models.shutdown()
+
+    def prepare(self, image: bytes | None) -> torch.Tensor | bytes:
+        """Return an image as the model takes it, or why that cannot be."""
+        if image is None:
+            return UNREADABLE.encode()
+        try:
+            return self.clip.prepare(image)
+        except UnsafeInputError:
+            return UNSAFE.encode()
+        except DataError:
+            return BROKEN.encode()
+
+    def _embed(self, batch: PlacedBatch, decoded: list[Future[torch.Tensor | bytes]]) -> Embedded:
+        prepared = [one.result() for one in decoded]
+        reasons = np.array(
+            [one if isinstance(one, bytes) else NO_REASON for one in prepared], "S16"
+        )
+        seen = [n for n, one in enumerate(prepared) if not isinstance(one, bytes)]
+        if not seen:
+            none = np.empty((0, 0), np.float16)
+            return Embedded(batch.uids, reasons, none, none, np.empty(0, np.float32))
+        texts = batch.columns["text"].to_pylist()
+        images, captions = embed_pairs(
+            self.clip, [prepared[n] for n in seen], [texts[n] or "" for n in seen]
+        )
+        scores = np.einsum("nd,nd->n", images, captions).astype(np.float32)
+        return Embedded(
+            batch.uids, reasons, images.astype(np.float16), captions.astype(np.float16), scores
+        )
+
+
+def _done(batch: Embedded | Future[Embedded]) -> Embedded:
+    return batch if isinstance(batch, Embedded) else batch.result()
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def embed_pairs(
+    clip: ClipModel, images: list[Any], texts: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the embeddings of prepared images and of captions, each (n, d) of float32."""
+    return clip.encode_tensors(images), clip.encode_texts(texts, len(texts))
+
+
+@dataclass(frozen=True)
+class PartWork:
+    """The samples of a part, batch by batch, and how a worker is to embed them.
+
+    ``weights`` is the digest of the recipe's.
+    """
+
+    recipe: Recipe
+    weights: str
+    device: str
+    batches: list[PlacedBatch]
+
+
+def embed_part(work: PartWork) -> Embedded:
+    """Embed a part in a worker, which has one processor, or a GPU and its share of processors."""
+    embedder = _of_worker(work.recipe, work.weights, work.device)
+    return joined(list(embedder.embedded(work.batches)))
+
+
+@functools.lru_cache(maxsize=1)
+def _of_worker(recipe: Recipe, weights: str, device: str) -> Embedder:
+    """Load the model, once for all parts that this worker gets."""
+    import torch
+
+    del weights  # only tells two files of one name apart
+    clip = recipe.load(device)
+    if recipe.tome:
+        clip = merge_tokens(clip, recipe.tome)
+    gpus = torch.cuda.device_count() if clip.device.startswith("cuda") else 0
+    return Embedder(clip, max(1, (os.cpu_count() or 1) // gpus) if gpus else 1)
