@@ -7,6 +7,8 @@ set -uo pipefail
 bin=$(cd "$1" && pwd)/bin
 cd "$(dirname "$0")"
 
+reason() { grep . | grep -v 'complete log of this run' | tail -n 1; }
+
 # attempt WHAT COMMAND...: run the command quietly, beside the others; say in one line that it
 # failed, and why.
 attempt() {
@@ -14,7 +16,7 @@ attempt() {
   shift
   {
     said=$("$@" 2>&1) ||
-      echo "peers: $what cannot be installed, its tests are skipped: $(tail -n 1 <<<"$said")" >&2
+      echo "peers: $what cannot be installed, its tests are skipped: $(reason <<<"$said")" >&2
   } &
 }
 
