@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-WAIT = 60
+WAIT = 150
 
 
 def tell(case, **seen):
