@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,10 @@ def storage_errors(path: Path | str) -> Iterator[None]:
         raise
 
 
+ATTEMPT = r"[0-9a-f]{8}-\d+"
+"""What workers of a cluster name their attempts: machine and process."""
+
+
 class _Settings:
     attempt = ""
 
@@ -59,6 +64,22 @@ def name_attempt(name: str) -> None:
 def partial_path(path: Path) -> Path:
     """Return the hidden name under which ``path`` is prepared."""
     return path.with_name(f".{path.name}{_Settings.attempt}.partial")
+
+
+def sweep_attempts(folder: Path, name: str = "") -> None:
+    """Remove what workers of a cluster that died left half-written in a folder.
+
+    With a ``name`` only what was to be the file of that name. Call it before work on the folder
+    begins, when nobody can be at it.
+    """
+    wanted = re.compile(rf"\.{re.escape(name) if name else '.+'}\.{ATTEMPT}\.partial")
+    with contextlib.suppress(OSError):
+        for left in folder.iterdir():
+            if wanted.fullmatch(left.name):
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
 
 
 def fsync_directory(path: Path) -> None:

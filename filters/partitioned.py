@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..durable import digest, read_json, write_json
+from ..durable import digest, read_json, sweep_attempts, write_json
 from ..errors import DataError
 from ..pools.engine import Engine
 from ..pools.feature_places import computed_names
@@ -70,6 +70,9 @@ def run_partitions(
     files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
     asked = [[repr(node) for node in filters], combine, reasons is not None]
     work = out.absolute().with_name(f".{out.name}.partitions")
+    for path in (out, reasons):
+        if path is not None:
+            sweep_attempts(path.parent, path.name)
     _claim(work, digest([__version__, [list(file) for file in files], asked]))
     engine.reach(work, *sorted({partition.file.parent for partition in partitions}))
     task = Task(

@@ -225,3 +225,19 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path):
     data = os.urandom(3_000_000)
     (tmp_path / "f").write_bytes(data)
     assert durable.sha256_file(tmp_path / "f") == hashlib.sha256(data).hexdigest()
+
+
+def test_what_dead_workers_of_a_cluster_left_is_swept(tmp_path):
+    left = [".0.tar.0badcafe-12.partial", ".view.12345678-9.partial"]
+    (tmp_path / left[0]).touch()
+    (tmp_path / left[1] / "inside").mkdir(parents=True)
+    others = ["0.tar", ".0.tar.partial", ".0.tar.badcafe-1.partial", ".0badcafe-12.partial"]
+    for name in others:
+        (tmp_path / name).touch()
+    durable.sweep_attempts(tmp_path, "1.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*left, *others])
+    durable.sweep_attempts(tmp_path, "0.tar")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([left[1], *others])
+    durable.sweep_attempts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
+    durable.sweep_attempts(tmp_path / "nowhere")

@@ -35,6 +35,9 @@ STORE = 256 << 20
 SHARE = 0.7
 """Part of a machine's memory that its workers may take together, if nothing else is said."""
 _WAIT_SECONDS = 10.0
+_SETTINGS = bytes(3) + b"\x04" + bytes(5)
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+"""How HTTP/2 begins on either side (RFC 9113, 3.4), which Ray's own protocol runs over."""
 
 
 class RayEngine(Engine):
@@ -194,10 +197,17 @@ def _import_ray() -> Any:
 
 
 def _knock(address: str) -> None:
-    """See at once whether anybody is there; Ray itself would try for minutes."""
+    """See at once whether anybody is there, and speaks as Ray does; it would try for minutes."""
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host.strip("[]"), int(port)), timeout=_WAIT_SECONDS):
-        return
+    where = host.strip("[]"), int(port)
+    with socket.create_connection(where, timeout=_WAIT_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") == "1":
+            return
+        connection.sendall(_GREETING)
+        with connection.makefile("rb") as answers:
+            answer = answers.read(len(_SETTINGS))
+    if answer[3:4] != _SETTINGS[3:4]:
+        raise ConnectionError("what answers there is not Ray")
 
 
 def _absent(address: str, error: Exception) -> MissingError:

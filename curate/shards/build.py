@@ -24,7 +24,7 @@ from typing import Any
 
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
-from ...durable import atomic_path, digest, sha256_file, write_json, write_text
+from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_json, write_text
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
@@ -218,6 +218,7 @@ class _Task:
 
 def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine) -> BuildReport:
     parts = plan.parts
+    sweep_attempts(out)
     known = known_entries(out)
     whole = [
         is_whole(out, number, last - first, known) for number, (first, last) in enumerate(parts)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import pytest
 from datacomp.curate.engine import LOCAL, EngineChoice, open_engine
@@ -100,6 +101,26 @@ def test_a_cluster_that_is_not_there_is_told_at_once():
     assert str(caught.value) == (
         f"no Ray cluster at 127.0.0.1:{port} ([Errno 111] Connection refused); start one with "
         "'ray start --head', or let --engine ray:local use this machine alone"
+    )
+
+
+def test_something_else_at_the_address_is_told_at_once():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(MissingError) as caught:
+            open_engine(EngineChoice("ray", address))
+        thread.join()
+    assert str(caught.value).startswith(
+        f"no Ray cluster at {address} (what answers there is not Ray); start one with "
     )
 
 
