@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..durable import digest
 from ..errors import DataError
 from ..filters import Node, Selection, run_filters
-from ..pools.engine import Engine
+from ..pools.engine import Engine, Local
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
+from ..pools.stores import staged
 from .subset import sidecar_path, write_sidecar, write_subset
+
+if TYPE_CHECKING:
+    from ..pools.remote import RemoteMetadata
 
 _MAX_FOOTER = 256 << 20
 
@@ -24,7 +29,7 @@ _MAX_FOOTER = 256 << 20
 class Selected:
     """A subset that was written: what the filters kept, and what its sidecar says."""
 
-    path: Path
+    path: Path | str
     selection: Selection
     sidecar: dict[str, Any]
 
@@ -39,18 +44,44 @@ def select(
     filters: Sequence[Node],
     path: Path | str,
     combine: str = "and",
-    reasons: Path | None = None,
+    reasons: Path | str | None = None,
     engine: Engine | None = None,
+    remote: RemoteMetadata | None = None,
 ) -> Selected:
     """Run filters over a pool; write ``path`` (.npy), its sidecar and, if asked, the ``reasons``.
 
     With an ``engine`` its workers judge the files that the pool links to, each by itself; the
-    bytes are the same.
+    bytes are the same. ``path`` and ``reasons`` may be places in an object store.
 
     Raises what ``run_filters`` raises, and DataError when nothing is kept: nothing is written
     then but the reasons.
     """
-    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        listed = None if reasons is None else stack.enter_context(staged(reasons))
+        with staged(path) as out:
+            found = _select(pool, filters, out, combine, listed, engine, remote)
+    return replace(found, path=path)
+
+
+def select_remote(
+    place: str,
+    filters: Sequence[Node],
+    path: Path | str,
+    combine: str = "and",
+    reasons: Path | str | None = None,
+    engine: Engine | None = None,
+) -> Selected:
+    """Do as ``select`` over a folder of metadata in an object store, always in partitions."""
+    from ..pools.remote import remote_metadata
+
+    with remote_metadata(place) as remote, Pool.open(remote.footers) as pool:
+        return select(pool, filters, path, combine, reasons, engine or Local(), remote)
+
+
+def _select(
+    pool: Pool, filters: Sequence[Node], path: Path, combine: str, reasons: Path | None,
+    engine: Engine | None, remote: RemoteMetadata | None,
+) -> Selected:  # fmt: skip
     sidecar_path(path)  # a wrong name is told before the work
     apart = None
     if engine is None:
@@ -59,7 +90,7 @@ def select(
         # Asked for here: it brings what few runs need.
         from ..filters.partitioned import run_partitions
 
-        apart = run_partitions(pool, filters, path, engine, combine, reasons)
+        apart = run_partitions(pool, filters, path, engine, combine, reasons, remote)
         chosen = apart.selection
     if not len(chosen.uids):
         if apart is not None:

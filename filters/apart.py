@@ -6,7 +6,9 @@ are files by then, so only the first round computes them.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from typing import Any
 from ..durable import atomic_path, digest, write_json
 from ..pools.partitions import Partition, open_partition
 from ..pools.pool import Pool
+from ..pools.remote import RemoteMetadata
 from ..pools.uids import save_subset
 from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, share_of
 from .engine import Rules, rules_of, run_filters
-from .expression import Node, prepare
+from .expression import Node, Prepared, prepare
 from .judging import Engine, Frame
 from .together import Joint, Place
 from .verdicts import Decider
@@ -28,7 +31,7 @@ class Task:
     """What a worker is to do with a partition, or with the ``whole`` pool where there is none.
 
     ``known`` are the answers so far; ``bounds`` and ``most`` are for its share of the next one;
-    ``count`` is how many partitions there are.
+    ``count`` is how many partitions there are, and ``remote`` where the files are, if not here.
     """
 
     partition: Partition | None
@@ -42,6 +45,7 @@ class Task:
     bounds: Bounds = field(default_factory=Bounds)
     most: int = 0
     count: int = 1
+    remote: RemoteMetadata | None = None
 
     def path(self, kind: str, suffix: str) -> Path:
         """Return where the partition's outcome of a kind goes."""
@@ -86,7 +90,7 @@ def judge(task: Task) -> Asked | NotApart | Judged:
     if done is not None:
         return done
     scores = task.work / "scores" / f"{task.partition.number:06d}"
-    with open_partition(task.partition, task.columns, threads=1) as pool:
+    with _opened(task) as pool:
         place = Place(task.partition.number, task.count, task.work / "joint")
         engine = Engine(pool, Share(dict(task.known), scores, place))
         frame = Frame(task.combine)
@@ -117,10 +121,36 @@ def judge(task: Task) -> Asked | NotApart | Judged:
     return found
 
 
+@contextlib.contextmanager
+def _opened(task: Task) -> Iterator[Pool]:
+    """Open the partition of a task, copied from its store if it is not here."""
+    assert task.partition is not None
+    with contextlib.ExitStack() as stack:
+        partition = task.partition
+        if task.remote is not None:
+            fetched = task.remote.fetched(partition, _asks_for_features(task))
+            partition = stack.enter_context(fetched)
+        yield stack.enter_context(open_partition(partition, task.columns, threads=1))
+
+
+def _asks_for_features(task: Task) -> bool:
+    """Tell whether any filter scores features."""
+
+    def asks(one: Prepared) -> bool:
+        own = one.made is not None and any(scorer.features for scorer in one.made.scorers())
+        return own or any(map(asks, one.members))
+
+    return any(map(asks, prepare(task.filters, task.combine)))
+
+
 def judge_whole(task: Task) -> Judged:
     """Judge a folder of metadata as a whole, on one machine, as ``judge_pool`` does."""
-    with Pool.open(task.pool, threads=1) as pool:
-        return judge_pool(task, pool)
+    with contextlib.ExitStack() as stack:
+        folder = task.pool
+        if task.remote is not None:
+            folder = stack.enter_context(task.remote.everything(_asks_for_features(task)))
+        with Pool.open(folder, threads=1) as pool:
+            return judge_pool(task, pool)
 
 
 def judge_pool(task: Task, pool: Pool) -> Judged:

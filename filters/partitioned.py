@@ -29,6 +29,7 @@ from ..pools.feature_places import computed_names
 from ..pools.merging import Merged, merge_subsets
 from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
+from ..pools.remote import RemoteMetadata
 from ..pools.uids import UID_DTYPE, UidArray
 from ..progress import Progress, say
 from .answers import Bounds, Question
@@ -57,8 +58,11 @@ def run_partitions(
     engine: Engine,
     combine: str = "and",
     reasons: Path | None = None,
+    remote: RemoteMetadata | None = None,
 ) -> Partitioned:
     """Run filters over the files that a pool links to, and write the subset they keep to ``out``.
+
+    The files of ``remote`` metadata are copied by the workers; the pool is that of their footers.
 
     What the workers do meanwhile stands in a folder beside ``out``, which all of them must see;
     the same call after an interruption goes on at the partitions that are not done. It is
@@ -74,10 +78,12 @@ def run_partitions(
         if path is not None:
             sweep_attempts(path.parent, path.name)
     _claim(work, digest([__version__, [list(file) for file in files], asked]))
-    engine.reach(work, *sorted({partition.file.parent for partition in partitions}))
+    folders = {partition.file.parent for partition in partitions} if remote is None else ()
+    engine.reach(work, *sorted(folders))
     task = Task(
         None, pool.path.absolute(), pool.columns(), tuple(filters), combine, work,
         reasons is not None, most=most_told(len(partitions)), count=len(partitions),
+        remote=remote,
     )  # fmt: skip
     tasks = [replace(task, partition=partition) for partition in partitions]
     computed = computed_names(pool)

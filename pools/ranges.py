@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, MissingError, UnsafeInputError
 from .http import http_get, one_line, refuse_status, version_of
+from .patience import patiently
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -176,10 +177,17 @@ class StoreRanges(Ranges):
         end = min(offset + length, self.size)
         if end <= offset:
             return b""
+
+        def read() -> bytes:
+            data = bytes(self._system.cat_file(self._path, start=offset, end=end))
+            if len(data) < end - offset:
+                raise ConnectionError(f"{len(data):,} of {end - offset:,} bytes came")
+            return data
+
         try:
-            return bytes(self._system.cat_file(self._path, start=offset, end=end))
-        except Exception as error:  # noqa: BLE001  every store has errors of its own
-            raise DataError(f"{self.place}: cannot be read: {one_line(error)}") from None
+            return patiently(self.place, read)
+        except FileNotFoundError:
+            raise MissingError(f"{self.place}: no such file") from None
 
     def is_changed(self) -> bool:
         """Ask again: what fsspec reads does not say which version it is from."""
@@ -188,11 +196,9 @@ class StoreRanges(Ranges):
     def _info(self) -> tuple[int, str]:
         try:
             self._system.invalidate_cache(self._path)  # a listing from before may be stale
-            info = self._system.info(self._path)
+            info = patiently(self.place, lambda: self._system.info(self._path))
         except FileNotFoundError:
             raise MissingError(f"{self.place}: no such file") from None
-        except Exception as error:  # noqa: BLE001  every store has errors of its own
-            raise DataError(f"{self.place}: cannot be read: {one_line(error)}") from None
         known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
         version = next((str(info[name]) for name in known if info.get(name)), "")
         return int(info["size"]), version
@@ -224,11 +230,9 @@ def fetch(place: str, limit: int) -> bytes | None:
     else:
         system, path = store(place)
         try:
-            data = bytes(system.cat_file(path, start=0, end=limit + 1))
+            data = patiently(place, lambda: bytes(system.cat_file(path, start=0, end=limit + 1)))
         except FileNotFoundError:
             return None
-        except Exception as error:  # noqa: BLE001
-            raise DataError(f"{place}: cannot be read: {one_line(error)}") from None
     if len(data) > limit:
         raise UnsafeInputError(f"{place}: larger than {limit:,} bytes; refused")
     return data
@@ -241,7 +245,10 @@ def store(place: str) -> tuple[Any, str]:
     try:
         import fsspec
 
-        return fsspec.core.url_to_fs(place)
+        system, path = fsspec.core.url_to_fs(place)
+        if hasattr(system, "retries"):  # s3fs tries again by itself; here it is done for all
+            system.retries = 1
+        return system, path
     except ImportError as error:
         raise MissingError(
             f"{place}: needs the fsspec package of its store (s3fs for s3://, gcsfs for gs://): "

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 from ..errors import DataError, IntegrityError, MissingError, UsageError
 from . import tar
-from .ranges import OpenFiles, Stamp, open_ranges, read_places, stale
+from .ranges import OpenFiles, Stamp, fetch, is_remote, join, open_ranges, read_places, stale
 
 FORMAT = "datacomp-view"
 VERSION = 1
@@ -61,26 +61,31 @@ class ViewSample:
 
 
 class View:
-    """A view that is there. ``len(view)`` is its number of virtual shards."""
+    """A view that is there. ``len(view)`` is its number of virtual shards.
 
-    def __init__(self, path: Path, metadata: dict[str, Any], files: list[Stamp]) -> None:
-        self.path, self.metadata, self.files = path, metadata, files
+    It may lie in an object store, or on a web server: then ``path`` is only its name.
+    """
+
+    def __init__(self, place: str, metadata: dict[str, Any], files: list[Stamp]) -> None:
+        self.place, self.metadata, self.files = place, metadata, files
+        self.path = Path(place)
         self.samples_count: int = metadata["samples"]
         self.shard_size: int = metadata["shard_size"]
         self.digest: str = metadata["digest"]
-        self._records_start = _records_start(path / SAMPLES, self.samples_count)
+        self._records_start = _records_start(join(place, SAMPLES), self.samples_count)
 
     @classmethod
     def open(cls, path: Path | str) -> View:
         """Open a view. Raises MissingError, or DataError for what is none."""
-        path = Path(path)
-        where = path / METADATA
-        if not where.is_file():
+        path = str(path)
+        where = join(path, METADATA)
+        data = _metadata(path)
+        if data is None:
             raise MissingError(f"{path}: no such view; make one with 'datacomp shards select'")
         try:
-            if where.stat().st_size > MAX_METADATA_BYTES:
+            if len(data) > MAX_METADATA_BYTES:
                 raise ValueError("too large")
-            value = json.loads(where.read_bytes())
+            value = json.loads(data)
             if value["format"] != FORMAT:
                 raise ValueError("not a view")
             if value["version"] != VERSION:
@@ -115,7 +120,7 @@ class View:
     def samples(self, shard: int | None = None) -> Iterator[dict[str, Any]]:
         """Yield samples as WebDataset does: ``__key__``, ``__url__`` and a member's bytes each."""
         for number in range(len(self)) if shard is None else [shard]:
-            url = f"{self.path}/{number:08d}.tar"
+            url = f"{self.place}/{number:08d}.tar"
             for sample in self.shard(number):
                 members = {name: bytes(sample.member(name)) for name in sample.found.members}
                 yield {"__key__": sample.key, "__url__": url, **members}
@@ -126,11 +131,12 @@ class View:
         Raises DataError when a tar has changed, MissingError when it is gone.
         """
         first, last = self._range(number)
-        with open(self.path / SAMPLES, "rb", buffering=0) as file:
-            raw = os.pread(
-                file.fileno(), (last - first) * RECORD.size,
-                self._records_start + first * RECORD.size,
-            )  # fmt: skip
+        file = open_ranges(join(self.place, SAMPLES))
+        try:
+            start = self._records_start + first * RECORD.size
+            raw = file.read(start, (last - first) * RECORD.size)
+        finally:
+            file.close()
         yield from read_samples(self.files, raw)
 
     def write_shard(self, number: int, file: BinaryIO) -> int:
@@ -151,7 +157,7 @@ class View:
         """Return the URL pattern that WebDataset and open_clip's trainer read the view by."""
         last = len(self) - 1
         numbers = f"{{{0:06d}..{last:06d}}}" if last else f"{0:06d}"
-        return f"pipe:datacomp shards cat {quoted(self.path)} {numbers}"
+        return f"pipe:datacomp shards cat {quoted(self.place)} {numbers}"
 
     def verify(self) -> None:
         """Compare every tar with what was indexed; raise DataError for the first that differs."""
@@ -223,9 +229,9 @@ def write_sample(writer: tar.TarWriter, sample: ViewSample) -> None:
         writer.add(f"{sample.key}.{extension}", sample.member(extension))
 
 
-def quoted(path: Path) -> str:
-    """Return the path of a view as it stands in a URL pattern."""
-    text = str(path.resolve())
+def quoted(place: Path | str) -> str:
+    """Return the place of a view as it stands in a URL pattern."""
+    text = str(place) if is_remote(str(place)) else str(Path(place).resolve())
     if any(piece in text for piece in ("{", "}", "::")):
         raise UsageError(f"{text}: a name with braces or '::' cannot stand in a URL pattern")
     return shlex.quote(text)
@@ -239,16 +245,31 @@ def npy_header(count: int) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
 
 
-def _records_start(path: Path, count: int) -> int:
+def _metadata(path: str) -> bytes | None:
+    """Return ``view.json``, or a byte more than it may have; None where there is none."""
+    where = join(path, METADATA)
+    if is_remote(path):
+        return fetch(where, MAX_METADATA_BYTES)
+    try:
+        with open(where, "rb") as file:
+            return file.read(MAX_METADATA_BYTES + 1)
+    except OSError:
+        return None
+
+
+def _records_start(place: str, count: int) -> int:
     header = npy_header(count)
     try:
-        with path.open("rb") as file:
-            found = file.read(len(header))
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise MissingError(f"{path}: cannot be read: {error.strerror}") from None
+        file = open_ranges(place)
+    except DataError as error:
+        raise MissingError(str(error)) from None
+    try:
+        found = file.read_at(0, len(header))
+        size = file.size
+    finally:
+        file.close()
     if found != header or size != len(header) + count * RECORD.size:
-        raise DataError(f"{path}: does not hold {count:,} samples; make the view again")
+        raise DataError(f"{place}: does not hold {count:,} samples; make the view again")
     return len(header)
 
 

@@ -5,6 +5,7 @@ import http.server
 import importlib.util
 import io
 import json
+import os
 import shutil
 import sys
 import threading
@@ -184,6 +185,58 @@ def dataset_hub(monkeypatch):
     with beside("hub_server").serving(monkeypatch) as handler:
         yield handler
     http_client.close_connections()
+
+
+@pytest.fixture(scope="session")
+def s3_servers():
+    """The one S3 server of all tests, for it starts slowly; a test may stop it."""
+    servers = []
+    yield servers
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def s3(monkeypatch, s3_servers):
+    """An S3 server with the bucket ``bucket``, where s3fs and boto3 look; see ``s3_server.py``.
+
+    Worker processes that were started before do not know of it.
+    """
+    pytest.importorskip("boto3", reason="needs the s3 extra and moto")
+    s3fs = pytest.importorskip("s3fs", reason="needs the s3 extra")
+    pytest.importorskip("moto.server", reason="needs moto")
+    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
+        monkeypatch.delenv(name)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    if not s3_servers or s3_servers[-1].process.poll() is not None:
+        s3_servers[:] = [beside("s3_server").Store()]
+    server = s3_servers[-1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    client = server.client()
+    client.create_bucket(Bucket="bucket")
+    client.close()
+    server.asked.clear()
+    try:
+        yield server
+    finally:
+        server.reset()
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def throttle(s3, monkeypatch):
+    """A proxy before the S3 server that throttles, cuts and drops what it is told to."""
+    proxy = beside("s3_server").Throttle(s3.url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    try:
+        yield proxy
+    finally:
+        proxy.close()
 
 
 @pytest.fixture

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from ...errors import UsageError
+from ...pools.ranges import is_remote
 
 SET_ASIDE = 3
 """Exit code of a command that finished, but set samples aside."""
@@ -16,6 +18,20 @@ SET_ASIDE = 3
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+class Place(click.ParamType):
+    """A path, or the URL of an object store; a path keeps no second slash, which a URL needs."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path | str:
+        """Return a path, or the URL as it stands."""
+        del param, ctx
+        return value if isinstance(value, Path) or is_remote(value) else Path(value)
+
+
+PLACE = Place()
 
 
 def examples(*lines: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
+from .common import PLACE, SET_ASIDE, counted, emit_json, emit_table, examples, json_option
 from .engines import choice_options
 
 if TYPE_CHECKING:
@@ -171,28 +171,29 @@ def assets(name: str | None, output: Path | None, only: str | None, as_json: boo
         "datacomp filter run pool.duckdb basic_filter and '(' exact_dedup or min_ink ')' -o a.npy",
         "datacomp filter run pool.duckdb basic_filter clip_score:arch=l14,fraction=0.3 --explain",
         "datacomp filter run metadata/ text_based --asset wordnet=/usr/share/wordnet -o text.npy",
+        "datacomp filter run s3://pools/metadata exact_dedup -o s3://pools/clean.npy --workers 8",
         "datacomp filter run pool.duckdb my_filter.py:Sharpness --reasons dropped.parquet -o s.npy",
     )
 )
-@click.argument("pool", type=click.Path(path_type=Path))
+@click.argument("pool", type=PLACE)
 @click.argument("filters", nargs=-1, required=True, metavar="FILTER...")
-@click.option("-o", "--output", type=click.Path(path_type=Path),
+@click.option("-o", "--output", type=PLACE,
               help="Subset file to write (.npy); NAME.json beside it says how.")  # fmt: skip
 @click.option("--combine", help="How filters side by side join: and (default), or, minus, then.")
 @click.option("--asset", "assets", multiple=True, metavar="NAME=PATH",
               help="Where an asset lies that filters need; 'filter show' names them.")  # fmt: skip
-@click.option("--reasons", type=click.Path(path_type=Path),
+@click.option("--reasons", type=PLACE,
               help="Write uid, filter and reason of every dropped sample (parquet).")  # fmt: skip
 @choice_options
 @click.option("--explain", is_flag=True, help="Print plan and cost; score and write nothing.")
 @json_option
 def run(
-    pool: Path,
+    pool: Path | str,
     filters: tuple[str, ...],
-    output: Path | None,
+    output: Path | str | None,
     combine: str | None,
     assets: tuple[str, ...],
-    reasons: Path | None,
+    reasons: Path | str | None,
     engine: Engine | None,
     explain: bool,
     as_json: bool,
@@ -206,23 +207,29 @@ def run(
     'minus' what a later one keeps goes away, with 'then' each sees what the one before it left.
     Samples whose images cannot be read drop out under the reason 'unreadable' and are read again
     next time; the exit code is then 3. With --workers or --engine each file of a folder is judged
-    by itself, which gives the same bytes.
+    by itself, which gives the same bytes. POOL may be a folder of metadata in an object store
+    (s3://...), which is always judged so; what is written may go to a store too.
     """
     from ...errors import UsageError
     from ...filters.assets import parse_assets, with_assets
     from ...filters.expression import parse_all
     from ...pools.pool import Pool
-    from ..selection import select
+    from ..selection import select, select_remote
 
     given = parse_assets(assets)
     group = parse_all(filters, combine).map(lambda spec: with_assets(spec, given))
     if explain:
+        if isinstance(pool, str):
+            raise UsageError(f"{pool}: --explain reads the samples; give a folder or a pool file")
         _explain(pool, group, as_json)
         return
     if output is None:
         raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
-    with Pool.open(pool) as opened:
-        selected = select(opened, group.filters, output, group.combine, reasons, engine)
+    if isinstance(pool, str):
+        selected = select_remote(pool, group.filters, output, group.combine, reasons, engine)
+    else:
+        with Pool.open(pool) as opened:
+            selected = select(opened, group.filters, output, group.combine, reasons, engine)
     chosen = selected.selection
     if as_json:
         seconds = round(chosen.seconds, 2)

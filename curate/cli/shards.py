@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .common import SET_ASIDE, counted, emit_json, examples, json_option
+from .common import PLACE, SET_ASIDE, counted, emit_json, examples, json_option
 from .engines import engine_options
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ def shards() -> None:
     epilog=examples(
         "datacomp shards index shards/",
         "datacomp shards index 'https://host/pool/{00000000..00001279}.tar' -o pool-index/",
-        "datacomp shards index s3://bucket/pool -o pool-index/",
+        "datacomp shards index s3://bucket/pool -o s3://bucket/index",
     )
 )
 @click.argument("source", metavar="DIR")
-@click.option("-o", "--out", type=_PATH, help="The folder of the index, where DIR is a URL.")
+@click.option("-o", "--out", type=PLACE, help="The folder of the index, where DIR is a URL.")
 @_workers_option
 @click.option("--keep-going", is_flag=True, help="Set broken tars and repeated uids aside.")
 @json_option
@@ -44,7 +44,7 @@ def shards() -> None:
 def index(
     ctx: click.Context,
     source: str,
-    out: Path | None,
+    out: Path | str | None,
     workers: Engine,
     keep_going: bool,
     as_json: bool,
@@ -78,9 +78,9 @@ def index(
 
 
 _subset_options = (
-    click.argument("sources", type=_PATH, nargs=-1, required=True, metavar="SOURCE..."),
-    click.argument("subset", type=_PATH),
-    click.option("--weights", type=_PATH, metavar="FILE",
+    click.argument("sources", type=PLACE, nargs=-1, required=True, metavar="SOURCE..."),
+    click.argument("subset", type=PLACE),
+    click.option("--weights", type=PLACE, metavar="FILE",
                  help="Parquet of (uid, weight): how often each sample stands there."),
     click.option("--mix", type=float, multiple=True, metavar="WEIGHT",
                  help="Weight of each SOURCE, in order; multiplies those of its samples."),
@@ -107,17 +107,18 @@ def _with_subset(function: F) -> F:
         "datacomp shards select a/ b/ both.npy -o mixed.view --mix 1 --mix 2.5 --shuffle 0",
     )
 )
-@click.option("-o", "--out", type=_PATH, required=True, help="The folder of the view.")
+@click.option("-o", "--out", type=PLACE, required=True, help="The folder of the view.")
 @_with_subset
 @click.pass_context
 def select(
-    ctx: click.Context, sources: tuple[Path, ...], subset: Path, out: Path, *,
+    ctx: click.Context, sources: tuple[Path | str, ...], subset: Path | str, out: Path | str, *,
     mix: tuple[float, ...], as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Make a view: the virtual shards of SUBSET, without copying a byte.
 
-    SOURCE is a folder of WebDataset tars, or a folder with the index of URLs. The view can be
-    trained on, read from Python, or by WebDataset through the URL pattern that is printed.
+    SOURCE is a folder of WebDataset tars, or a folder with the index of URLs. That folder, SUBSET
+    and the view may lie in an object store (s3://...). The view can be trained on, read from
+    Python, or by WebDataset through the URL pattern that is printed.
     """
     from ..shards import select_shards
 
@@ -135,9 +136,9 @@ def select(
 
 
 @shards.command(epilog=examples("datacomp shards cat clip30.view 0"))
-@click.argument("view", type=_PATH)
+@click.argument("view", type=PLACE)
 @click.argument("number", type=click.IntRange(min=0), metavar="K")
-def cat(view: Path, number: int) -> None:
+def cat(view: Path | str, number: int) -> None:
     """Write virtual shard K of a view to standard output, as a tar.
 
     It is, byte for byte, shard K of a build with the same options.
@@ -157,7 +158,7 @@ def cat(view: Path, number: int) -> None:
         "datacomp shards build shards/ clip30.npy -o blurred/ --blur boxes/",
     )
 )
-@click.option("-o", "--out", type=_PATH, required=True, help="The folder the shards go to.")
+@click.option("-o", "--out", type=PLACE, required=True, help="The folder the shards go to.")
 @click.option("--pad", type=click.IntRange(min=512), metavar="BYTES",
               help="Pad every tar to a multiple of this, as a torrent's pieces.")  # fmt: skip
 @click.option("--blur", type=_PATH, metavar="BOXES",
@@ -165,12 +166,13 @@ def cat(view: Path, number: int) -> None:
 @_with_subset
 @click.pass_context
 def build(
-    ctx: click.Context, sources: tuple[Path, ...], subset: Path, out: Path, *,
+    ctx: click.Context, sources: tuple[Path | str, ...], subset: Path | str, out: Path | str, *,
     mix: tuple[float, ...], as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Copy the samples of SUBSET from SOURCE into shards of their own.
 
-    SOURCE is a folder of WebDataset tars (or several) or a pool with images. The same input
+    SOURCE is a folder of WebDataset tars (or several) or a pool with images. What is built for an
+    object store (s3://...) stands in a temporary folder until it is whole. The same input
     gives the same bytes, whatever the number of workers; after an interruption the same command
     goes on where it stopped.
     """
@@ -201,9 +203,9 @@ def _exit(ctx: click.Context, report: Any, keep_going: bool) -> None:
         ctx.exit(SET_ASIDE)
 
 
-def _say_missing(report: Any, out: Path) -> None:
+def _say_missing(report: Any, out: Path | str) -> None:
     for reason, count in sorted(report.missing.items()):
-        click.echo(f"left out: {counted(count, 'uid')} {reason} (listed in {out / 'missing.txt'})")
+        click.echo(f"left out: {counted(count, 'uid')} {reason} (listed in {out}/missing.txt)")
     for reason, count in sorted(report.set_aside.items()):
         click.echo(f"not in the index of the source: {count:,} {reason}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+from .common import PLACE, SET_ASIDE, emit_json, emit_table, examples, json_option
 
 
 @click.command(
@@ -21,7 +21,7 @@ from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
         "datacomp train --list-scales",
     )
 )
-@click.argument("data", nargs=-1, type=click.Path(path_type=Path), metavar="SHARDS...")
+@click.argument("data", nargs=-1, type=PLACE, metavar="SHARDS...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--scale", default="small", show_default=True,
               help="Recipe: demo, debug, small, medium, large or xlarge.")  # fmt: skip
@@ -65,7 +65,7 @@ from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
 def train(
     ctx: click.Context,
     *,
-    data: tuple[Path, ...],
+    data: tuple[Path | str, ...],
     output: Path | None,
     scale: str,
     seed: int,
@@ -109,7 +109,12 @@ def train(
     from ...evaluate.set_aside import FILE
     from ...evaluate.training import finished
     from ...evaluate.training import train as train_run
+    from ...pools.stores import copied_view
 
+    data = tuple(
+        copied_view(one, output / f"view-{n}") if isinstance(one, str) else one
+        for n, one in enumerate(data)
+    )
     before = finished(output)
     recipe = slowed(get_scale(scale, samples_seen), objective, learning_rate)
     info = train_run(

@@ -16,6 +16,7 @@ unless a seed shuffles them. The number of workers changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,12 +29,14 @@ from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_j
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
+from ...pools.stores import copied, staged
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
 from .blur import Box, Boxes, blurred_members, box_files, read_boxes, require_known
 from .folder import (
     SHARD_NAME,
+    STATE,
     STATS_NAME,
     claim,
     entry_of,
@@ -44,6 +47,7 @@ from .folder import (
     stats_path,
     stats_text,
 )
+from .index import index_folder
 from .origin import Members, Origin, Slice, TarOrigin, open_origin
 from .output import OutputFile
 from .selection import SHARD_SIZE, Wanted
@@ -107,20 +111,33 @@ def build_shards(
     on where it stopped. Raises UsageError, DataError, IntegrityError, MissingError,
     StorageError.
     """
-    sources = [Path(source)] if isinstance(source, Path | str) else [Path(s) for s in source]
-    out = Path(out)
+    sources = [source] if isinstance(source, Path | str) else list(source)
     if not sources:
         raise UsageError("no source given; name a folder of tars or a pool")
     if pad is not None and (pad <= 0 or pad % tar.BLOCK):
         raise UsageError(f"tars can be padded to a multiple of {tar.BLOCK} bytes, not of {pad}")
     engine = engine_of(workers)
-    wanted = Wanted.read(
-        Path(subset), weights=None if weights is None else Path(weights), mix=mix,
-        shard_size=shard_size, shuffle=shuffle, keep_going=keep_going,
-    )  # fmt: skip
+    with contextlib.ExitStack() as local:
+        folders = [local.enter_context(index_folder(one)) for one in sources]
+        chosen_by = local.enter_context(copied(subset, ".json"))
+        weighed_by = None if weights is None else local.enter_context(copied(weights))
+        wanted = Wanted.read(
+            chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
+            keep_going=keep_going,
+        )  # fmt: skip
+        folder = local.enter_context(staged(out, (STATE,)))
+        report = _build_locked(folders, wanted, folder, engine, pad, blur)
+    report.path = str(out)
+    return report
+
+
+def _build_locked(
+    sources: Sequence[Path], wanted: Wanted, out: Path, engine: Engine, pad: int | None,
+    blur: Path | str | None,
+) -> BuildReport:  # fmt: skip
     with locked(out):
         refuse_foreign(out)
-        origin = open_origin(sources, engine, keep_going)
+        origin = open_origin(sources, engine, wanted.keep_going)
         try:
             plan = _plan(origin, wanted, pad, None if blur is None else Path(blur))
             claim(out, plan.identity)

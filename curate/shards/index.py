@@ -6,6 +6,7 @@ are read, and only of tars that are new or have changed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -22,11 +23,13 @@ from ...errors import DataError, UsageError
 from ...pools.engine import Workers, engine_of
 from ...pools.parallel import default_workers, map_threads
 from ...pools.ranges import Stamp, is_remote, join
+from ...pools.stores import copied_folder, staged
 from ...pools.uids import UidArray, to_hex
 from ...progress import Progress
 from .folder import none_empty
 from .reading import Found, read_tar
 from .storage import (
+    METADATA,
     PARQUET,
     REQUESTS,
     ShardRecord,
@@ -143,6 +146,11 @@ def index_shards(
     is kept, and the first sample of a uid wins. Samples without an image are set aside either
     way. Raises DataError, UnsafeInputError, MissingError, UsageError.
     """
+    if out is not None and is_remote(str(out)):
+        with staged(out, (PARQUET, METADATA)) as folder:
+            report = index_shards(source, workers, keep_going, folder)
+        report.path = join(str(out), PARQUET)
+        return report
     if is_remote(str(source)) and out is None:
         raise UsageError(f"{source}: the index of a URL needs a folder to stand in (--out)")
     if not is_remote(str(source)) and out is not None:
@@ -196,6 +204,20 @@ def load_index(directory: Path | str) -> Index | None:
         if not all(is_same(found.root, shard) for shard in found.shards):
             return None
     return Index(directory, found.root, found.shards, found.sha256)
+
+
+@contextlib.contextmanager
+def index_folder(source: Path | str) -> Iterator[Path]:
+    """Yield the folder of an index; of one in an object store, a copy of the index."""
+    what = f"no index there; make one with 'datacomp shards index URL -o {source}'"
+    with copied_folder(source, (METADATA, PARQUET), what) as folder:
+        if is_remote(str(source)):
+            found = StoredIndex.load(folder)
+            if found is None or found.root == str(folder):
+                raise DataError(
+                    f"{source}: not the index of tars at a URL; index the URL again with --out"
+                )
+        yield folder
 
 
 def ensure_index(directory: Path | str, workers: Workers = None, keep_going: bool = False) -> Index:

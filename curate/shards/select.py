@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,8 +14,9 @@ from ...durable import atomic_directory, digest, write_json, write_text
 from ...errors import UsageError
 from ...pools.engine import Workers
 from ...pools.ranges import is_remote
+from ...pools.stores import copied, staged
 from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
-from .index import ensure_index
+from .index import ensure_index, index_folder
 from .selection import SHARD_SIZE, Selection, Wanted, choose
 
 CHUNK = 1 << 16
@@ -67,29 +69,36 @@ def select_shards(
     weights of a sample multiply, and say how often it is repeated. Raises UsageError, DataError,
     MissingError, StorageError.
     """
-    out = Path(out)
-    wanted = Wanted.read(
-        Path(subset), weights=None if weights is None else Path(weights), mix=mix,
-        shard_size=shard_size, shuffle=shuffle, keep_going=keep_going,
-    )  # fmt: skip
+    quoted(out)  # refuses what no URL pattern could name
     if not sources:
         raise UsageError("no source given; name a folder of tars")
-    quoted(out)  # refuses what no URL pattern could name
-    indexes = [ensure_index(Path(source), workers, keep_going) for source in sources]
-    chosen = choose(indexes, wanted)
-    identity = {**wanted.identity(), **chosen.identity()}
-    _write(out, wanted, chosen, {**identity, "digest": digest(identity)})
-    view = View.open(out)
-    report = SelectReport(
-        str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
-        set_aside=dict(sum((index.set_aside for index in indexes), Counter())), digest=view.digest,
-    )  # fmt: skip
+    with contextlib.ExitStack() as local:
+        folders = [local.enter_context(index_folder(source)) for source in sources]
+        chosen_by = local.enter_context(copied(subset, ".json"))
+        weighed_by = None if weights is None else local.enter_context(copied(weights))
+        wanted = Wanted.read(
+            chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
+            keep_going=keep_going,
+        )  # fmt: skip
+        indexes = [ensure_index(folder, workers, keep_going) for folder in folders]
+        chosen = choose(indexes, wanted)
+        identity = {**wanted.identity(), **chosen.identity()}
+        with staged(out, (METADATA, SAMPLES)) as folder:
+            _write(folder, str(out), wanted, chosen, {**identity, "digest": digest(identity)})
+        view = View.open(out)
+        report = SelectReport(
+            str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
+            set_aside=dict(sum((index.set_aside for index in indexes), Counter())),
+            digest=view.digest,
+        )  # fmt: skip
     for _, reason in chosen.missing:
         report.missing[reason] = report.missing.get(reason, 0) + 1
     return report
 
 
-def _write(out: Path, wanted: Wanted, chosen: Selection, identity: dict[str, Any]) -> None:
+def _write(
+    out: Path, name: str, wanted: Wanted, chosen: Selection, identity: dict[str, Any]
+) -> None:  # fmt: skip
     files = [
         (source, shard.name, shard.size, shard.version)
         for source, index in enumerate(chosen.sources)
@@ -112,7 +121,7 @@ def _write(out: Path, wanted: Wanted, chosen: Selection, identity: dict[str, Any
         "files": files,
     }
     if out.exists():
-        _refuse_other(out, metadata["digest"])
+        _refuse_other(out, name, metadata["digest"])
         write_json(out / METADATA, metadata)  # the tars may have been moved or indexed anew
         return
     with atomic_directory(out) as folder:
@@ -126,11 +135,11 @@ def _write(out: Path, wanted: Wanted, chosen: Selection, identity: dict[str, Any
         write_json(folder / METADATA, metadata)
 
 
-def _refuse_other(out: Path, digest: str) -> None:
+def _refuse_other(out: Path, name: str, digest: str) -> None:
     if not (out / METADATA).is_file():
-        raise UsageError(f"{out}: is there and is no view; choose another folder")
+        raise UsageError(f"{name}: is there and is no view; choose another folder")
     if View.open(out).digest != digest:
-        raise UsageError(f"{out}: holds another view; choose another folder or remove this one")
+        raise UsageError(f"{name}: holds another view; choose another folder or remove this one")
 
 
 def _absolute(root: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DataError, MissingError, UnsafeInputError, UsageError
+from ...pools.patience import patiently
 from ...pools.ranges import fetch, is_remote, join, store
 
 MAX_TARS = 10_000_000
@@ -116,10 +117,8 @@ def _stored(root: str) -> list[str]:
     system, path = store(root)
     try:
         system.invalidate_cache(path)  # what was listed before may have changed
-        found = system.ls(path, detail=False)
+        found = patiently(root, lambda: system.ls(path, detail=False), "listed")
     except FileNotFoundError:
         raise MissingError(f"{root}: no such folder") from None
-    except Exception as error:  # noqa: BLE001  every store has errors of its own
-        raise DataError(f"{root}: cannot be listed: {' '.join(str(error).split())[:200]}") from None
     names = [str(item).rstrip("/").rpartition("/")[2] for item in found]
     return [name for name in names if name.endswith(".tar") and not name.startswith(".")]

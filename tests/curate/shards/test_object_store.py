@@ -1,86 +1,35 @@
 """Tars in an S3 store, asked through s3fs: the same bytes as from a folder, one line when not."""
 
-import os
-import re
 import subprocess
 import sys
-import threading
 
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.shards import build_shards, index_shards, select_shards
 from datacomp.curate.shards.tars import find_tars
-from datacomp.errors import DataError, MissingError
+from datacomp.errors import DataError, MissingError, StorageError
+from datacomp.evaluate.data import find_shards
+from datacomp.pools import patience
 from datacomp.pools.ranges import OpenFiles
+from datacomp.pools.stores import copied_view
 from datacomp.pools.views import View
-
-boto3 = pytest.importorskip("boto3", reason="needs the s3 extra and moto")
-s3fs = pytest.importorskip("s3fs", reason="needs the s3 extra")
-pytest.importorskip("moto.server", reason="needs moto")
 
 POOL = "s3://bucket/pool"
 
 
-class Store:
-    """An S3 server of its own process, and a client to fill it."""
-
-    def __init__(self):
-        command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p"]
-        self.process = subprocess.Popen([*command, "0"], stderr=subprocess.PIPE, text=True)
-        self.asked = []
-        for line in self.process.stderr:
-            found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", line)
-            if found:
-                break
-        else:
-            raise RuntimeError("the S3 server did not start")
-        self.url = found[1]
-        self._reader = threading.Thread(target=self._note)
-        self._reader.start()
-
-    def _note(self):
-        self.asked += (line for line in self.process.stderr if "HTTP/1.1" in line)
-
-    def client(self):
-        return boto3.client("s3", endpoint_url=self.url)
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        self.process.stderr.close()
-
-
 @pytest.fixture
-def credentials(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("AWS_", "FSSPEC_"))]:
-        monkeypatch.delenv(name)
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-
-
-@pytest.fixture
-def store(shards, credentials, monkeypatch):
+def store(shards, s3):
     """The three tars in a bucket."""
-    store = Store()
-    try:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", store.url)
-        client = store.client()
-        client.create_bucket(Bucket="bucket")
-        for path in sorted(shards.glob("*.tar")):
-            client.upload_file(str(path), "bucket", f"pool/{path.name}")
-        client.close()
-        yield store
-    finally:
-        store.stop()
-        s3fs.S3FileSystem.clear_instance_cache()
+    client = s3.client()
+    for path in sorted(shards.glob("*.tar")):
+        client.upload_file(str(path), "bucket", f"pool/{path.name}")
+    client.close()
+    return s3
 
 
-def test_a_bucket_is_a_source_like_a_folder(store, shards, select, tmp_path, make, run):
+def test_a_bucket_is_a_source_like_a_folder(
+    store, shards, select, tmp_path, make, run, monkeypatch
+):  # fmt: skip
     index_shards(shards, 1)
     index = tmp_path / "index"
     before = len(store.asked)
@@ -129,8 +78,59 @@ def test_a_bucket_is_a_source_like_a_folder(store, shards, select, tmp_path, mak
     assert not list((tmp_path / "changed").glob("*.tar*"))
 
     store.stop()
-    with pytest.raises(DataError, match=r"00000000\.tar: cannot be read: .*[Cc]onnect"):
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    with pytest.raises(DataError, match=r"00000000\.tar: cannot be read, tried 6 .*[Cc]onnect"):
         view.stream(0).read()
     code, _, errors = run("shards", "index", POOL, "-o", index)
     assert (code, len(errors.splitlines())) == (1, 1)
     assert f"{POOL}: cannot be listed" in errors
+
+
+def test_index_view_and_shards_stand_in_a_bucket(store, shards, select, tmp_path, make, run):
+    """Nothing but the command is on this machine: tars, index, subset, view, and what is built."""
+    index_shards(shards, 1)
+    subset = select(*range(0, 21, 2), 4)
+    select_shards([shards], subset, tmp_path / "view", shard_size=5)
+    build_shards(shards, subset, tmp_path / "here", shard_size=5, workers=1)
+    whole = make.files_of(tmp_path / "here")
+    client = store.client()
+    client.upload_file(str(subset), "bucket", "some.npy")
+
+    def files(prefix):
+        found = client.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+        names = [item["Key"] for item in found]
+        return {
+            name.removeprefix(prefix): client.get_object(Bucket="bucket", Key=name)["Body"].read()
+            for name in names
+        }
+
+    for again in (False, True):
+        code, said, _ = run("shards", "index", POOL, "-o", "s3://bucket/index")
+        assert (code, "(0 read, 3 unchanged)" in said) == (0, again)
+    assert sorted(files("index/")) == ["index.json", "index.parquet"]
+    source = ("s3://bucket/index", "s3://bucket/some.npy", "-o")
+    code, said, _ = run("shards", "select", *source, "s3://bucket/view", "--shard-size", "5")
+    assert code == 0
+    assert said.splitlines()[-1] == "pipe:datacomp shards cat s3://bucket/view {000000..000002}"
+    made = files("view/")
+    assert made["samples.npy"] == (tmp_path / "view/samples.npy").read_bytes()
+    code, _, errors = run("shards", "select", *source, "s3://bucket/view", "--shard-size", "4")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert "s3://bucket/view: holds another view" in errors
+    assert files("view/") == made
+    command = [sys.executable, "-m", "datacomp.curate.cli", "shards", "cat", "s3://bucket/view"]
+    cat = subprocess.run([*command, "1"], capture_output=True, check=True)
+    assert cat.stdout == whole["00000001.tar"]
+    code, *_ = run("shards", "build", *source, "s3://bucket/built", "--shard-size", "5")
+    assert code == 0
+    found = files("built/")
+    assert sorted(found) == sorted(whole)
+    assert all(found[name] == whole[name] for name in whole if name.endswith((".tar", ".npy")))
+    copy = copied_view("s3://bucket/view", tmp_path / "copy")
+    names = find_shards(copy)
+    assert (names.samples, len(names.shards)) == (12, 3)
+    with pytest.raises(MissingError, match=r"^s3://bucket/nothing: no index there; make one with"):
+        select_shards(["s3://bucket/nothing"], subset, tmp_path / "other")
+    with pytest.raises(StorageError, match=r"^s3://nobucket/view/samples.npy: cannot be written"):
+        select_shards(["s3://bucket/index"], subset, "s3://nobucket/view")
+    client.close()

@@ -1,0 +1,124 @@
+"""Metadata in an object store: each partition is copied by the worker that judges it.
+
+What the driver needs of a pool (columns, types, numbers of rows, and its name) stands in the
+footers of its parquet files. So it gets a folder of files that have nothing but their footers, each
+at its place in a file of the true size whose rest is a hole. No row can be read from them, and
+nobody tries: a worker copies the file it judges from the store, and its features if they are asked
+for, and removes them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ..errors import DataError, UnsafeInputError
+from .partitions import Partition
+from .ranges import join, open_ranges
+from .stores import download, files_below
+
+_REQUESTS = 16
+_MAGIC = b"PAR1"
+_MAX_FOOTER = 256 << 20
+
+
+@dataclass(frozen=True)
+class RemoteMetadata:
+    """A folder of metadata in a store, and the folder of footers that stands for it here."""
+
+    place: str
+    footers: Path
+    features: tuple[str, ...]
+    """Names of the files of features there, relative to the place."""
+
+    @contextlib.contextmanager
+    def fetched(self, partition: Partition, features: bool) -> Iterator[Partition]:
+        """Yield a partition whose file is here meanwhile, and its features if asked for."""
+        name = partition.file.relative_to(self.footers)
+        with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
+            root = Path(home)
+            download(join(self.place, name.as_posix()), root / name)
+            beside = name.with_suffix(".npz")
+            if features and beside.as_posix() in self.features:
+                download(join(self.place, beside.as_posix()), root / beside)
+            yield replace(partition, root=root, file=root / name)
+
+    @contextlib.contextmanager
+    def everything(self, features: bool) -> Iterator[Path]:
+        """Yield a folder with all files, for what cannot be judged in partitions."""
+        with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
+            for file in sorted(self.footers.rglob("*.parquet")):
+                name = file.relative_to(self.footers)
+                download(join(self.place, name.as_posix()), Path(home) / name)
+                beside = name.with_suffix(".npz")
+                if features and beside.as_posix() in self.features:
+                    download(join(self.place, beside.as_posix()), Path(home) / beside)
+            yield Path(home)
+
+
+@contextlib.contextmanager
+def remote_metadata(place: str) -> Iterator[RemoteMetadata]:
+    """Read the footers of the metadata in a store; the folder of them lasts as the block does."""
+    place = place.rstrip("/")
+    names = _metadata_names(files_below(place))
+    with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
+        files = [name for name in names if name.endswith(".parquet")]
+
+        def copy(name: str) -> None:
+            _copy_footer(join(place, name), Path(home) / name)
+
+        with ThreadPoolExecutor(_REQUESTS) as threads:
+            list(threads.map(copy, files))
+        features = tuple(name for name in names if name.endswith(".npz"))
+        yield RemoteMetadata(place, Path(home), features)
+
+
+def _metadata_names(names: Sequence[str]) -> list[str]:
+    """Return what a folder of metadata would be taken to have (see ``sources/commonpool``)."""
+    for name in names:
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\\" in name or not name.isprintable():
+            raise UnsafeInputError(f"{name[:80]!r} is not a plain name; refused")
+    for base in ("", "metadata/"):
+        found = [
+            name
+            for name in names
+            if name.startswith(base)
+            and _is_direct(name[len(base) :])
+            and name.endswith((".parquet", ".npz"))
+        ]
+        if any(name.endswith(".parquet") for name in found):
+            return found
+    return []
+
+
+def _is_direct(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return not file.startswith(".") and (not folder or (
+        "/" not in folder and folder.startswith("part_")
+    ))  # fmt: skip
+
+
+def _copy_footer(place: str, path: Path) -> None:
+    """Make a file as long as another, with its footer and nothing else."""
+    file = open_ranges(place)
+    try:
+        tail = file.read(max(0, file.size - 8), min(8, file.size))
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != _MAGIC or length > min(_MAX_FOOTER, file.size - 8):
+            raise DataError(f"{place}: not a parquet file")
+        footer = file.read(file.size - 8 - length, length + 8)
+        size = file.size
+    finally:
+        file.close()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as out:
+        os.truncate(out.fileno(), size)
+        out.write(_MAGIC)
+        out.seek(size - len(footer))
+        out.write(footer)

@@ -1,0 +1,156 @@
+"""Metadata, features and subsets in an S3 store: the bytes of a local run, through trouble too."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datacomp.curate.selection import select, select_remote
+from datacomp.errors import DataError, MissingError, StorageError
+from datacomp.filters.expression import parse_all
+from datacomp.pools import Pool, patience
+from datacomp.pools.engine import Local
+from datacomp.pools.stores import download, upload
+
+PLACE = "s3://bucket/pool/metadata"
+SPECS = ["exact_dedup:by=caption", "random_subset:fraction=0.9"]
+ON_FEATURES = ["ssl_prototypes:clusters=2,fraction=0.5"]
+
+
+@pytest.fixture
+def folder(commonpool, tmp_path):
+    """Metadata of two parts, with the same captions in all files."""
+    text = [f"a caption of the number {n % 27}" for n in range(30)]
+    for number, part in enumerate(("part_00", "part_01")):
+        commonpool(tmp_path / "pool" / part, files=2, rows=30, first=number * 60, text=text)
+    return tmp_path / "pool"
+
+
+@pytest.fixture
+def bucket(folder, s3):
+    """The same in a bucket, with what does not belong there."""
+    client = s3.client()
+    for path in folder.rglob("*.*"):
+        name = f"pool/metadata/{path.relative_to(folder).as_posix()}"
+        client.upload_file(str(path), "bucket", name)
+    for stray in ("readme.txt", ".hidden.parquet", "other/x.parquet"):
+        client.put_object(Bucket="bucket", Key=f"pool/metadata/{stray}", Body=b"no")
+    yield client
+    client.close()
+
+
+def test_a_pool_in_a_bucket_is_judged_like_a_folder(folder, bucket, s3, tmp_path, command):
+    for specs in (SPECS, ON_FEATURES):
+        out = tmp_path / "out.npy"
+        with Pool.open(folder) as pool:
+            select(pool, parse_all(specs).filters, out, reasons=tmp_path / "why.parquet")
+        code, _, errors = command(
+            "filter", "run", PLACE, *specs, "-o", "s3://bucket/out.npy",
+            "--reasons", "s3://bucket/why.parquet", "--workers", "1",
+        )  # fmt: skip
+        assert code == 0, errors
+        for name in ("out.npy", "out.json", "why.parquet"):
+            found = bucket.get_object(Bucket="bucket", Key=name)["Body"].read()
+            assert found == (tmp_path / name).read_bytes()
+        assert len(np.load(out)) > 15
+    asked = [line for line in s3.asked if ".npz" in line]
+    s3.asked.clear()
+    select_remote(PLACE, parse_all(SPECS).filters, tmp_path / "again.npy", engine=Local(1))
+    assert asked
+    assert not [line for line in s3.asked if ".npz" in line]  # features, only if asked for
+
+
+def test_what_is_judged_as_a_whole_is_copied_as_a_whole(folder, bucket, tmp_path):
+    filters = parse_all(["cluster_sampling:clusters=2", "caption_length"]).filters
+    with Pool.open(folder) as pool:
+        select(pool, filters, tmp_path / "here.npy")
+    select_remote(PLACE, filters, tmp_path / "there.npy", engine=Local(1))
+    assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+
+
+def test_what_is_no_metadata_is_told(bucket, tmp_path):
+    filters = parse_all(SPECS).filters
+    with pytest.raises(MissingError, match=r"^s3://bucket/nothing: no such folder$"):
+        select_remote("s3://bucket/nothing", filters, tmp_path / "a.npy")
+    bucket.put_object(Bucket="bucket", Key="bad/x.parquet", Body=b"no parquet at all")
+    with pytest.raises(DataError, match=r"^s3://bucket/bad/x.parquet: not a parquet file$"):
+        select_remote("s3://bucket/bad", filters, tmp_path / "a.npy")
+    with pytest.raises(StorageError, match=r"^s3://nobucket/a.npy: cannot be written: no such buc"):
+        select_remote(PLACE, filters, "s3://nobucket/a.npy", engine=Local(1))
+
+
+# -- trouble ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Pauses that are noted, and not made."""
+    pauses = []
+    monkeypatch.setattr(patience.time, "sleep", pauses.append)
+    return pauses
+
+
+def test_a_store_in_trouble_is_asked_again(folder, bucket, throttle, quick, tmp_path):
+    """Each request fails twice first: throttled, then cut or dropped."""
+    tried = {}
+
+    def trouble(method, path):
+        count = tried[method, path] = tried.get((method, path), 0) + 1
+        return {1: "throttle", 2: "drop" if method != "GET" else "cut"}.get(count)
+
+    throttle.trouble = trouble
+    with Pool.open(folder) as pool:
+        select(pool, parse_all(SPECS).filters, tmp_path / "here.npy")
+    select_remote(PLACE, parse_all(SPECS).filters, "s3://bucket/there.npy", engine=Local(1))
+    found = bucket.get_object(Bucket="bucket", Key="there.npy")["Body"].read()
+    assert found == (tmp_path / "here.npy").read_bytes()
+    kinds = {(method, trouble) for method, _, trouble in throttle.seen}
+    assert {("GET", "throttle"), ("GET", "cut"), ("PUT", "throttle"), ("PUT", "drop")} <= kinds
+    assert len(quick) > 10
+
+
+@pytest.mark.parametrize("kind", ["throttle", "drop", "cut"])
+def test_a_store_that_stays_in_trouble_is_one_line(bucket, throttle, quick, command, kind):
+    throttle.trouble = lambda method, path: kind if "part_01" in path else None
+    code, _, errors = command(
+        "filter", "run", PLACE, *SPECS, "-o", "s3://bucket/out.npy", "--workers", "1"
+    )
+    assert (code, len(errors.splitlines())) == (1, 1)
+    assert f"{PLACE}/part_01/0" in errors
+    assert f"cannot be read, tried {patience.TRIES} times: " in errors
+    if kind == "throttle":
+        assert "Service Unavailable" in errors or "reduce your request rate" in errors
+    assert sorted(set(quick)) == [0.25, 0.5, 1, 2, 4]
+    assert "out.npy" not in str(bucket.list_objects_v2(Bucket="bucket"))
+
+
+def test_an_upload_that_never_works_is_one_line(bucket, throttle, quick, tmp_path):
+    throttle.trouble = lambda method, path: "throttle" if method == "PUT" else None
+    (tmp_path / "file").write_bytes(b"some")
+    with pytest.raises(StorageError, match=r"^s3://bucket/file: cannot be written, tried 6 times"):
+        upload(tmp_path / "file", "s3://bucket/file")
+
+
+def test_what_is_refused_for_good_is_not_asked_again(bucket, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(patience, "passes", lambda error: False)
+    with pytest.raises(MissingError, match=r"s3://bucket/none: no such file"):
+        download("s3://bucket/none", tmp_path / "none")
+    assert not quick
+
+
+def test_a_file_of_odd_types_keeps_its_name(bucket, tmp_path):
+    """The name of a pool is that of its footers, whatever wrote them."""
+    table = pa.table({
+        "uid": pa.array([f"{n:032x}" for n in range(5)], pa.large_string()),
+        "text": pa.array(["a"] * 5, pa.large_string()),
+        "when": pa.array([1] * 5, pa.timestamp("ns")),
+    })  # fmt: skip
+    (tmp_path / "odd").mkdir()
+    pq.write_table(table, tmp_path / "odd" / "x.parquet")
+    bucket.upload_file(str(tmp_path / "odd" / "x.parquet"), "bucket", "odd/x.parquet")
+    filters = parse_all(["no_filter"]).filters
+    with Pool.open(tmp_path / "odd") as pool:
+        here = select(pool, filters, tmp_path / "here.npy").sidecar
+    assert (
+        select_remote("s3://bucket/odd", filters, tmp_path / "there.npy", engine=Local(1)).sidecar
+        == here
+    )
