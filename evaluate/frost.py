@@ -46,7 +46,10 @@ def _ferns(side: int, rng: np.random.Generator) -> np.ndarray:
     heading = rng.uniform(0, 2 * math.pi, FERNS)
     along, beside, nearest = (np.full((side, side), np.inf, np.float32) for _ in range(3))
     owner = np.zeros((side, side), np.intp)
-    for number, ((down, across), angle) in enumerate(zip(feet, heading, strict=True)):
+    # Python's own numbers keep the arrays float32.
+    for number, ((down, across), angle) in enumerate(
+        zip(feet.tolist(), heading.tolist(), strict=True)
+    ):
         y, x = places[0] - down, places[1] - across
         u = x * math.cos(angle) + y * math.sin(angle)
         v = np.abs(y * math.cos(angle) - x * math.sin(angle))
