@@ -17,7 +17,8 @@ from datacomp.errors import DataError, MissingError, RunError
 from datacomp.evaluate.harness import evaluate
 from datacomp.filters.expression import parse_all
 from datacomp.pools import Pool
-from datacomp.pools.embedding import Recipe, embed_pool
+from datacomp.pools.embedding.embed import embed_pool
+from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.engine import Local
 from datacomp.pools.sources import open_source
 from datacomp.pools.views import View

@@ -8,7 +8,7 @@ from datacomp.curate.browse.lending import Lender
 from datacomp.curate.cli import cli
 from datacomp.errors import UsageError
 from datacomp.pools import Pool
-from datacomp.pools.embedding import embed_pool
+from datacomp.pools.embedding.embed import embed_pool
 from datacomp.pools.features import Features
 from datacomp.pools.neighbours import build, find, names_of, vector_of
 
