@@ -12,6 +12,11 @@ from .reading import locate
 from .sources.commonpool import FILE, ROW
 
 
+def features_folder(pool: Path) -> Path:
+    """Return the folder of all features that were computed on the pool at a path."""
+    return pool.with_name(pool.name + ".features")
+
+
 class Places(Protocol):
     """Which row of which file holds each sample's features."""
 

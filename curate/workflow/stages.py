@@ -13,6 +13,7 @@ from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
 from ...pools.connection import MEMORY_VARIABLE
 from ...pools.engine import Engine
+from ...pools.feature_places import features_folder
 from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
@@ -39,6 +40,9 @@ def make_pool(study: Study) -> dict[str, Any]:
     if study.pool_path.exists() and not _is_of(study, identity):
         study.pool_path.unlink()
         study.pool_path.with_name(study.pool_path.name + ".wal").unlink(missing_ok=True)
+        features = features_folder(study.pool_path)
+        if features.exists():  # of the samples that were there before
+            shutil.rmtree(features)
     reports = []
     with Pool.open_or_create(study.pool_path, **limits(study)) as pool:
         pool.sql("INSERT OR REPLACE INTO pool VALUES (?, ?)", [MARK, identity])

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from ...durable import atomic_path
 from ...errors import DataError, MissingError, UsageError
+from ..feature_places import features_folder
 from ..features import Features
 from ..pool import Pool
 from ..uids import to_hex
 from .embedded import Embedded
 from .recipe import SCORE, SCORE_TYPE, check_name, score_digest
 
-SUFFIX = ".features"
 IMAGE, TEXT = "img", "txt"
 
 
@@ -41,7 +41,7 @@ class FeatureStore:
 
     def __init__(self, pool: Pool, name: str) -> None:
         self.pool, self.name = pool, check_name(name)
-        self.folder = pool.path.with_name(pool.path.name + SUFFIX) / name
+        self.folder = features_folder(pool.path) / name
         self.rows = ""
         self._scores = ""
 
