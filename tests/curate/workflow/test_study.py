@@ -108,6 +108,17 @@ def finished(tmp_path_factory):
     return folder, config, result
 
 
+def test_a_cluster_gives_the_same_bytes(finished, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray makes a token in the home
+    config = prepare(tmp_path / "ray")
+    config.write_text(f'{STUDY}\n[engine]\nkind = "ray"\naddress = "local"\nworkers = 2\n')
+    result = run(config)
+    assert result.returncode == 3, result.stderr
+    folder, _, _ = finished
+    assert outputs(tmp_path / "ray") == outputs(folder)
+
+
 def test_it_writes_results_and_a_report(finished):
     folder, _, result = finished
     assert "1 sample was set aside" in result.stderr
