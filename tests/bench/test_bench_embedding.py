@@ -7,6 +7,8 @@ are, DATACOMP_BENCH_DEVICE where they are embedded, DATACOMP_BENCH_BATCH in batc
 import io
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -91,9 +93,44 @@ def test_embedding_a_pool(photos, recipe, tmp_path, paired):
 def test_merging_tokens(photos, tmp_path, paired):
     clip = random_model(tmp_path, "ViT-B-16").load(DEVICE)
     merged = merge_tokens(clip, 13)
-    tensors = [clip.prepare(data) for data in photos[:32]]
+    tensors = [clip.prepare(data) for data in photos[:16]]
     paired(
-        "see 32 images with ViT-B-16, 13 tokens merged in each layer",
+        "see 16 images with ViT-B-16, 13 tokens merged in each layer",
         lambda: merged.encode_tensors(tensors), lambda: clip.encode_tensors(tensors),
         against="all tokens", rounds=3,
     )  # fmt: skip
+
+
+def test_memory_of_embedding(photos, tiny, tmp_path, capsys):
+    """What is held does not grow with the pool: six times the images, hardly more memory."""
+    spec = tiny(0)
+    body = (
+        "import resource, sys; from datacomp.curate.cli import main\n"
+        "try: main()\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks, held = [], 0
+    for count in (200, 1200):
+        path = tmp_path / f"{count}.duckdb"
+        with (tmp_path / f"{count}.tar").open("wb") as file:
+            writer = tar.TarWriter(file)
+            for number in range(count):
+                writer.add(f"{number:06d}.jpg", photos[number % len(photos)])
+                writer.add(f"{number:06d}.txt", f"a photograph of number {number}".encode())
+            writer.close()
+        with Pool.create(path) as pool:
+            pool.add(open_source("webdataset", tmp_path / f"{count}.tar", verify=False))
+        options = ["--checkpoint", spec.checkpoint, "--model", spec.model_config,
+                   "--device", "cpu", "--batch-size", "32"]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", body, "pool", "embed", path, *options],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stdout.splitlines()[-1]) * 1024)
+        held = (tmp_path / f"{count}.tar").stat().st_size
+    with capsys.disabled():
+        few, many = (peak / 1e6 for peak in peaks)
+        print(
+            f"\nembed 200 images: peak {few:,.0f} MB; 2,400 of {held / 1e6:,.0f} MB: {many:,.0f} MB"
+        )
+    assert peaks[1] - peaks[0] < held / 3
