@@ -131,6 +131,6 @@ def test_memory_of_embedding(photos, tiny, tmp_path, capsys):
     with capsys.disabled():
         few, many = (peak / 1e6 for peak in peaks)
         print(
-            f"\nembed 200 images: peak {few:,.0f} MB; 2,400 of {held / 1e6:,.0f} MB: {many:,.0f} MB"
+            f"\nembed 200 images: peak {few:,.0f} MB; 1,200 of {held / 1e6:,.0f} MB: {many:,.0f} MB"
         )
     assert peaks[1] - peaks[0] < held / 3
