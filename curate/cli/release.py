@@ -312,8 +312,8 @@ def revoke(
 ) -> None:  # fmt: skip
     """Remove samples from DATASET_DIR and publish what is left as a new version.
 
-    Only the shards that hold them are written anew. The shards that held them are deleted from
-    the older versions in RELEASES, so they are served no more; 'datacomp get' deletes them from
+    Only the shards that hold them are written anew. The shards that held them in any older
+    version are deleted from RELEASES, so they are served no more; 'datacomp get' deletes them from
     copies that it updates.
     """
     from ..release.revoke import read_uids, revoke_samples

@@ -78,10 +78,10 @@ def _remove(path: Path, unwanted: frozenset[str], piece_length: int | None) -> i
             gone.add(sample.key)
         else:
             keep.append((sample.start, sample.end))
+    # Before the tar, for it alone says which keys are meant; the parquet may name others yet.
+    _remove_rows(path.with_suffix(".parquet"), unwanted, gone)
     if not gone:
         return 0
-    # Before the tar, for it alone says which keys are meant.
-    _remove_rows(path.with_suffix(".parquet"), unwanted, gone)
     pad = piece_length if piece_length and size % piece_length == 0 else tar.BLOCK
     with atomic_path(path) as partial, path.open("rb") as file, partial.open("wb") as out:
         for start, end in keep:
@@ -127,8 +127,10 @@ def _remove_rows(path: Path, unwanted: frozenset[str], keys: set[str]) -> None:
             text = table[column].cast(pa.string()).combine_chunks()
             found = pc.is_in(text, value_set=pa.array(sorted(values), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
             keep = pc.and_not(keep, found)  # pyright: ignore[reportAttributeAccessIssue]
-    with atomic_path(path) as partial:
-        pq.write_table(table.filter(keep), partial)
+    left = table.filter(keep)
+    if len(left) < len(table):
+        with atomic_path(path) as partial:
+            pq.write_table(left, partial)
 
 
 def _update_subset(path: Path, unwanted: frozenset[str]) -> None:

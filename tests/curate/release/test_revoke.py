@@ -1,11 +1,13 @@
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.release import diff_releases, revoke_samples
 from datacomp.curate.release.revoke import read_uids
 from datacomp.curate.shards import check_shards
-from datacomp.distribution.release import Plan, Releases
+from datacomp.distribution.release import Plan, Releases, verify_releases
 from datacomp.errors import DataError, MissingError, UsageError
 from datacomp.pools.uids import from_hex, save_subset
 
@@ -95,7 +97,7 @@ def test_what_cannot_be_taken_back(publish, revoke):
     with pytest.raises(MissingError, match="no release there, so nothing can be taken back"):
         revoke([1], "2")
     publish("1")
-    with pytest.raises(UsageError, match=rf"version 1 holds no sample {uid_of(77)}; take what is"):
+    with pytest.raises(UsageError, match=rf"no version holds the sample {uid_of(77)}; take what"):
         revoke([1, 77], "2")
     with pytest.raises(UsageError, match="a reason of 1 to 1000 characters is needed, for all to"):
         revoke([1], "2", " \n")
@@ -109,6 +111,81 @@ def test_nothing_is_touched_by_a_refusal(publish, revoke, dataset):
     with pytest.raises(UsageError):
         revoke([1, 77], "2")
     assert everything(dataset) == before
+
+
+def as_listed(release, *paths):
+    files = (release.manifest.by_path[path] for path in paths)
+    return {(file.path, file.size, file.sha256) for file in files}
+
+
+def test_samples_that_lay_in_other_shards_before(publish, revoke, dataset, releases):
+    publish("1")
+    for shard in range(3):
+        (dataset / f"{shard:08d}.tar").unlink()
+        (dataset / f"{shard:08d}_stats.json").unlink()
+    write_shard(dataset, 0, range(8))
+    write_shard(dataset, 1, range(8, 15))
+    publish("2")
+    first, second = Releases(releases).versions
+    expected = as_listed(first, "00000001.tar") | as_listed(second, "00000000.tar")
+    revoke([6], "3")
+    for folder in (dataset, releases):
+        assert uid_of(6).encode() not in everything(folder)
+    first, second, third = Releases(releases).versions
+    assert set(third.manifest.removed[0].files) == expected
+    assert first.is_withdrawn("00000001.tar")
+    with pytest.raises(MissingError, match="was taken back after version 1"):
+        first.locate("00000001.tar")
+    assert first.locate("00000000.tar")
+    assert first.locate("00000002.tar")
+    assert verify_releases(releases, deep=True).sound
+
+
+def test_samples_that_only_an_older_version_has(publish, revoke, dataset, releases):
+    publish("1")
+    (dataset / "00000002.tar").unlink()
+    (dataset / "00000002_stats.json").unlink()
+    publish("2")
+    before = everything(dataset)
+    expected = as_listed(Releases(releases).versions[0], "00000002.tar")
+    report = revoke([13], "3")
+    assert (report.uids, report.shards) == (1, [])
+    assert everything(dataset) == before
+    assert uid_of(13).encode() not in everything(releases)
+    assert set(Releases(releases).latest.manifest.removed[0].files) == expected
+    with pytest.raises(UsageError, match=rf"no version holds the sample {uid_of(13)}; take"):
+        revoke([13], "4")
+
+
+def test_a_parquet_that_names_samples_its_shard_has_lost(publish, revoke, dataset, releases):
+    rows = pa.table({"uid": [uid_of(n) for n in range(5, 10)]})
+    pq.write_table(rows, dataset / "00000001.parquet")
+    publish("1")
+    write_shard(dataset, 1, [5, 7, 8, 9])
+    publish("2")
+    expected = as_listed(Releases(releases).versions[0], "00000001.tar", "00000001.parquet")
+    revoke([6], "3")
+    assert set(Releases(releases).latest.manifest.removed[0].files) == expected
+    assert uid_of(6) not in pq.read_table(dataset / "00000001.parquet")["uid"].to_pylist()
+    assert not (releases / "versions/2/cats/00000001.parquet").exists()
+
+
+def test_samples_that_stand_there_twice(publish, revoke, dataset, releases):
+    write_shard(dataset, 2, [10, 11, 6])
+    publish("1")
+    revoke([6], "2")
+    assert uid_of(6).encode() not in everything(releases)
+    assert revoke([6], "2").release.there
+
+
+def test_a_version_without_an_index(publish, revoke, dataset, releases):
+    publish("1")
+    (releases / "versions/1/cats/index.parquet").unlink()
+    write_shard(dataset, 1, [5, 7, 8, 9])
+    publish("2")
+    revoke([6], "3")
+    assert uid_of(6).encode() not in everything(releases)
+    assert revoke([6], "3").release.there
 
 
 def test_lists_of_uids(tmp_path):
