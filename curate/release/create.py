@@ -58,6 +58,8 @@ def create_release(
         None if pool is None else Path(pool),
         None if subset is None else Path(subset),
     )
+    if not found.sources:
+        raise DataError(f"{dataset}: there is no file to publish in it")
 
     def refuse(uids: frozenset[str]) -> None:
         if found.index is not None:

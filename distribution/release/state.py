@@ -47,8 +47,12 @@ class State:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for one writer at a time; make it if need be."""
+        """Hold the folder for one writer at a time; make it if need be.
+
+        What was made for a command that was refused before it wrote anything is removed again.
+        """
         with storage_errors(self.folder):
+            made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -59,6 +63,11 @@ class State:
                     f"{self.folder.parent}: another release is being made there; wait for it"
                 ) from None
             yield
+        except BaseException:
+            with contextlib.suppress(OSError):  # it holds something
+                for path in made:
+                    path.rmdir()
+            raise
         finally:
             os.close(descriptor)
 

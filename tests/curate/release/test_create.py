@@ -54,6 +54,15 @@ def test_broken_shards_are_refused(publish, dataset, releases):
     assert not releases.exists()
 
 
+def test_a_folder_without_files(publish, dataset, releases):
+    for path in dataset.iterdir():
+        path.unlink()
+    (dataset / ".hidden").write_text("x")
+    with pytest.raises(DataError, match=r"/data: there is no file to publish in it$"):
+        publish("1")
+    assert not releases.exists()
+
+
 def test_releases_inside_what_is_released(dataset):
     from datacomp.curate.release import create_release
     from datacomp.distribution.release import Plan

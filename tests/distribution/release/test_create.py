@@ -231,7 +231,21 @@ def test_what_cannot_be_asked_for(publish, tmp_path, options, text):
     with pytest.raises(UsageError) as caught:
         publish(**options)
     assert str(caught.value).startswith(text)
-    assert not (tmp_path / "releases/versions").exists()
+    assert not (tmp_path / "releases").exists()
+
+
+def test_a_refusal_leaves_what_was_there(publish, tmp_path):
+    (tmp_path / "releases").mkdir()
+    with pytest.raises(UsageError):
+        publish(folder=tmp_path / "releases", piece_length=1000)
+    assert list((tmp_path / "releases").iterdir()) == []
+    with pytest.raises(UsageError):
+        publish(folder=tmp_path / "a/b/c", piece_length=1000)
+    assert not (tmp_path / "a").exists()
+    publish("1")
+    with pytest.raises(UsageError):
+        publish("2", piece_length=1000)
+    assert publish("2").read == 0
 
 
 @pytest.mark.parametrize("name", ["../a", "/a", "a\\b", "a\nb"])
