@@ -31,7 +31,7 @@ from .results import Result
 from .suite_progress import SuiteProgress
 from .tasks import Task, is_url
 from .vision.backbone import VisionSpec
-from .vision.probes import PROBES
+from .vision.probes import PROBED, PROBES
 from .witness import Witness
 
 
@@ -76,8 +76,9 @@ def evaluate(
     """Evaluate ``tasks`` and append each result to ``output`` as one line of JSON.
 
     ``data`` is a folder of evaluation sets, its URL, or ``hub``. Zero-shot, or with a ``probe``
-    (knn, linear) of the image features; then only tasks with class labels are measured. With a
-    ``corruption`` every image is corrupted first. ``keep`` is a folder for the embeddings.
+    (knn, linear) of the image features; then only tasks with class labels are measured, and a
+    warning names the others. With a ``corruption`` every image is corrupted first. ``keep`` is a
+    folder for the embeddings.
 
     A task that ``output`` already holds for the same model, data and version is skipped; a
     task that fails is named in ``failed`` and does not stop the others. The lines are in the
@@ -88,7 +89,7 @@ def evaluate(
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     if workers < 1 or batch_size < 1:
         raise UsageError("workers and batch size are at least 1")
-    tasks = _measurable(model, tasks, probe)
+    tasks = measurable(model, tasks, probe)
     if probe is not None and examine is not None:
         raise UsageError("a probe has no confusions to show; leave out the pages or the probe")
     output = Path(output)
@@ -162,10 +163,12 @@ def recompute(
     """
     output = Path(output)
     evaluation = Evaluation()
-    for evalset in open_kept(kept, patterns):
+    found = open_kept(kept, patterns)
+    if probe is not None:
+        keys = {task.key for task in _probed([evalset.task for evalset in found], probe)}
+        found = [evalset for evalset in found if evalset.task.key in keys]
+    for evalset in found:
         task = evalset.task
-        if probe is not None and task.family != "classification":
-            continue
         named = {
             key: evalset.provenance[key]
             for key in ("model", "model_config", "checkpoint", "precision", "image_size",
@@ -276,19 +279,32 @@ def _fail(evaluation: Evaluation, task: Task, error: str) -> None:
     warn(f"{task.key} failed: {error}")
 
 
-def _measurable(
-    model: ModelSpec | VisionSpec, tasks: Sequence[Task], probe: str | None
+def measurable(
+    model: ModelSpec | VisionSpec, tasks: Sequence[Task], probe: str | None, tell: bool = True
 ) -> Sequence[Task]:
-    """Return the tasks that can be measured this way."""
-    if probe is None:
-        if isinstance(model, VisionSpec):
-            raise UsageError(
-                f"timm:{model.model} has no text tower; measure it with --probe knn or linear"
-            )
-        return tasks
+    """Return the tasks that can be measured this way; a warning names the others, if ``tell``.
+
+    Raises UsageError when none can, for an unknown probe, and for an encoder without one.
+    """
+    if probe is not None:
+        return _probed(tasks, probe, tell)
+    if isinstance(model, VisionSpec):
+        raise UsageError(
+            f"timm:{model.model} has no text tower; measure it with --probe knn or linear"
+        )
+    return tasks
+
+
+def _probed(tasks: Sequence[Task], probe: str, tell: bool = True) -> list[Task]:
     if probe not in PROBES:
         raise UsageError(f"unknown probe {probe!r}; there are: {', '.join(PROBES)}")
-    labelled = [task for task in tasks if task.family == "classification"]
+    labelled = [task for task in tasks if task.family in PROBED]
     if not labelled:
         raise UsageError("a probe needs class labels, and none of these tasks has them")
+    left = [task.key for task in tasks if task.family not in PROBED]
+    if left and tell:
+        warn(
+            f"left out, a probe needs class labels: {len(left)} of {len(tasks)} tasks: "
+            f"{', '.join(left)}"
+        )
     return labelled

@@ -20,7 +20,7 @@ from ..durable import write_bytes
 from ..errors import DatacompError, RunError
 from ..pools.clip_model import ModelSpec
 from ..progress import set_verbosity
-from .harness import Evaluation, evaluate
+from .harness import Evaluation, evaluate, measurable
 from .places import is_there
 from .results import read_results
 from .tasks import Task
@@ -76,12 +76,11 @@ def evaluate_together(
     import torch
     import torch.distributed as dist
 
-    if options.get("probe") is not None:
-        tasks = [task for task in tasks if task.family == "classification"]
     if device == "auto" and torch.cuda.is_available():
         device = f"cuda:{processes.local}"
     if processes.rank:
         set_verbosity(-1)  # the first process tells how far it is
+    tasks = measurable(model, tasks, options.get("probe"), tell=processes.rank == 0)
     dist.init_process_group("gloo", timeout=PATIENCE)
     try:
         mine, trouble = Evaluation(), ""

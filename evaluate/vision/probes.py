@@ -12,10 +12,10 @@ import numpy as np
 
 from ...errors import DataError
 from ...progress import Progress
-from ..classification import summarise
+from .. import fairness, wilds
+from ..classification import Classified, classified
 from ..embedding import Embedder, Outcome, SetAside
 from ..evalsets import EvalSet
-from ..metrics import ranks
 
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
@@ -28,21 +28,23 @@ BLOCK = 1 << 26
 
 
 def evaluate_knn(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
-    """Return accuracy and mean per-class recall of the leave-one-out k-NN vote."""
-    features, labels = _features(evalset, embedder, aside)
-    classes = len(evalset.classnames)
-    return _outcome(evalset, knn_votes(features, labels, classes), labels)
+    """Return the task's metrics, those of its groups too, of the leave-one-out k-NN vote."""
+    features, labels, metadata = _features(evalset, embedder, aside)
+    scores = knn_votes(features, labels, len(evalset.classnames))
+    return _outcome(evalset, classified(scores, labels, metadata))
 
 
 def evaluate_linear(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
-    """Return accuracy and mean per-class recall of a cross-validated logistic regression."""
-    features, labels = _features(evalset, embedder, aside)
-    classes = len(evalset.classnames)
-    return _outcome(evalset, linear_scores(features, labels, classes), labels)
+    """Return the task's metrics, those of its groups too, of a cross-validated regression."""
+    features, labels, metadata = _features(evalset, embedder, aside)
+    scores = linear_scores(features, labels, len(evalset.classnames))
+    return _outcome(evalset, classified(scores, labels, metadata))
 
 
 PROBES = {"knn": evaluate_knn, "linear": evaluate_linear}
 """The probes by name."""
+PROBED = ("classification", "wilds", "fairness")
+"""The families whose samples have one class label, which is what a probe needs."""
 
 
 def knn_votes(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -120,19 +122,24 @@ def _logistic(features: np.ndarray, labels: np.ndarray, strength: float):
 
 def _features(
     evalset: EvalSet, embedder: Embedder, aside: SetAside
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return features (n, d), labels (n,) and metadata (n, fields) of a task's samples."""
     parts: list[np.ndarray] = []
     labels: list[int] = []
+    metadata: list[tuple[float, ...]] = []
     for samples, embedded in embedder.images(evalset, aside):
         parts.append(embedded)
         labels.extend(sample.label for sample in samples)
+        metadata.extend(sample.metadata for sample in samples)
     if len(labels) < 2:
         raise DataError(f"{evalset.path}: {len(labels)} usable samples, a probe needs two")
-    return np.concatenate(parts), np.array(labels)
+    return np.concatenate(parts), np.array(labels), np.array(metadata, np.float64)
 
 
-def _outcome(evalset: EvalSet, scores: np.ndarray, labels: np.ndarray) -> Outcome:
-    return summarise(
-        labels, scores.argmax(axis=1), ranks(scores, labels), len(evalset.classnames),
-        evalset.task.main_metric, evalset.task.seed,
-    )  # fmt: skip
+def _outcome(evalset: EvalSet, found: Classified) -> Outcome:
+    task = evalset.task
+    if task.family == "wilds":
+        return wilds.summarise(found, task)
+    if task.family == "fairness":
+        return fairness.summarise(found, task)
+    return found.outcome(task.main_metric, task.seed)
