@@ -21,12 +21,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...durable import append_line, fsync_directory, storage_errors, write_bytes, write_text
-from ...errors import MissingError, StorageError, UnsafeInputError, UsageError
+from ...errors import DataError, MissingError, StorageError, UnsafeInputError, UsageError
+from ..bencode import decode
 from ..release import parse_manifest
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ VERIFIED = "verified.jsonl"
 RESUME = "torrent.resume"
 UNSIGNED = "unsigned"
 MAX_RECORDS = 1 << 30
+MAX_RESUME = 1 << 28
 CHUNK = 1 << 20
 _EMPTY = {"lock", "partial"}
 
@@ -190,6 +192,36 @@ class Folder:
                 parent.rmdir()
             except OSError:
                 break
+
+    def forget_partials_of(self, digests: Collection[str]) -> None:
+        """Delete what is half there of files with some SHA-256."""
+        for path in self.partial.iterdir() if digests else ():
+            if path.name.removesuffix(".gaps") in digests:
+                path.unlink()
+
+    def forget_staged(self, name: str, paths: Iterable[str], infohashes: Collection[str]) -> None:
+        """Delete what peers gave of some files of a torrent ``name``.
+
+        Pieces have no digest of the file they are of. What is known to be of a torrent with one of
+        ``infohashes``, which hold other files under these paths, stays.
+        """
+        if not (self.torrent / name).is_dir() or self._staged_of() in infohashes:
+            return
+        root = self.torrent.resolve()
+        for path in paths:
+            staged = self.torrent / name / path
+            if staged.parent.resolve().is_relative_to(root) and not staged.is_dir():
+                staged.unlink(missing_ok=True)
+
+    def _staged_of(self) -> str | None:
+        """Return the v1 info-hash of the torrent whose pieces are there, None if not known."""
+        path = self.torrent / RESUME
+        try:
+            if path.stat().st_size > MAX_RESUME:
+                return None
+            return decode(path.read_bytes(), MAX_RESUME, str(path))[b"info-hash"].hex()
+        except (OSError, DataError, UnsafeInputError, KeyError, TypeError, AttributeError):
+            return None
 
     def forget_partials(self) -> None:
         """Delete what is half there."""

@@ -25,8 +25,11 @@ def withdraw(folder: Folder, manifest: Manifest) -> list[str]:
                 continue
             if place.stat().st_size == size and sha256_of(folder.place_of(path)) == sha256:
                 found.add(path)
-    for sha256 in taken:
-        (folder.partial / sha256).unlink(missing_ok=True)
+    folder.forget_partials_of(taken)
+    gone = {path for removal in manifest.removed for path, _, sha256 in removal.files
+            if sha256 in taken}  # fmt: skip
+    infohashes = manifest.torrents["v1"]["infohash"], manifest.torrents["hybrid"]["infohash_v1"]
+    folder.forget_staged(manifest.name, gone, infohashes)
     for path in sorted(found):
         folder.remove(path)
         say(f"{path}: taken back by its keeper; deleted")

@@ -142,3 +142,38 @@ def test_what_was_taken_back_is_deleted_and_never_accepted(
     report = get(server.url, tmp_path / "other", HTTP)
     assert report.withdrawn == ["00001.tar"]
     assert contents(tmp_path / "other") == newer
+
+
+def test_what_is_half_there_of_what_was_taken_back_is_deleted(publish, files, shard, tmp_path):
+    import libtorrent as lt
+    from datacomp.distribution.getting.folder import Folder
+    from datacomp.distribution.getting.there import withdraw
+    from datacomp.distribution.release import Removal
+
+    old = Releases(publish(files)).latest.manifest.by_path["00001.tar"]
+    removal = Removal(
+        "2", 2, "asked for", ("0" * 32,),
+        (("../../latest.json", 1, "e" * 64), (old.path, old.size, old.sha256)),
+    )  # fmt: skip
+    folder = publish(files | {"00001.tar": shard(77)}, "2", removal=removal)
+    manifest = Releases(folder).latest.manifest
+
+    def left(version):
+        """Return what is left of an interrupted download of a version, and what it was."""
+        with Folder(tmp_path / version) as got:
+            for path in (
+                got.state / "latest.json", got.partial / old.sha256, got.partial / "other",
+                got.partial / f"{old.sha256}.gaps", got.torrent / "birds/00001.tar",
+                got.torrent / "birds/00002.tar",
+            ):  # fmt: skip
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"[]")
+            torrent = folder / f"versions/{version}/birds-{version}.hybrid.torrent"
+            resume = lt.write_resume_data_buf(lt.load_torrent_buffer(torrent.read_bytes()))
+            (got.torrent / "torrent.resume").write_bytes(resume)
+            withdraw(got, manifest)
+        return {path.name for path in got.state.rglob("*") if path.is_file()}
+
+    stay = {"lock", "latest.json", "other", "00002.tar", "torrent.resume"}
+    assert left("1") == stay
+    assert left("2") == stay | {"00001.tar"}
