@@ -127,6 +127,7 @@ def open_file(
         return connect(path, read_only, confined=confined, reaching=reaching,
                        memory_limit=memory_limit, threads=threads, beside=beside)  # fmt: skip
 
+    _expect_duckdb(path)
     with pool_errors(path):
         connection = opened(read_only)
         try:
@@ -141,6 +142,20 @@ def open_file(
             connection.close()
             raise
     return connection
+
+
+def _expect_duckdb(path: Path) -> None:
+    """Raise DataError for another kind of file: DuckDB opens tables too, as databases of views."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        return  # DuckDB says why
+    if start[8:] != b"DUCK":
+        raise DataError(
+            f"{path}: not a datacomp pool (no DuckDB file); if it holds samples, add it to one: "
+            f"datacomp pool add POOL {path}"
+        )
 
 
 def _sweep(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,8 +46,18 @@ def counted(number: int, noun: str) -> str:
 
 
 def emit_json(value: Any) -> None:
-    """Print a value as one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a value as one JSON document, with null for what JSON has no number for."""
+    click.echo(
+        json.dumps(_finite(value), indent=2, ensure_ascii=False, default=str, allow_nan=False)
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def emit_table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -86,6 +86,7 @@ def add(
     then 3. The table set_aside lists these, the duplicates and the vanished.
     """
     from ...pools.copying import copied
+    from ...pools.linking import FOLDER_KIND
     from ...pools.pool import Pool
     from ...pools.ranges import is_remote
     from ...pools.sources import open_source
@@ -94,6 +95,8 @@ def add(
     here = copied(path, pool) if is_remote(path) else Path(path)
     if kind is None:
         kind, telling = guess_kind(here)
+        if link and kind == "parquet":  # of tables only metadata can be linked
+            kind, telling = FOLDER_KIND, "--link"
         say(f"kind {kind}, judging by {telling}")
     source = open_source(kind, here, **parse_options(options), **({"link": True} if link else {}))
     with Pool.open_or_create(pool, memory_limit=memory) as opened:
@@ -216,7 +219,8 @@ def query(
 ) -> None:
     """Ask POOL in SQL, read-only and without access to other files.
 
-    Uids are printed as 32 hex digits. In JSON, other 128-bit integers are text.
+    Uids are printed as 32 hex digits. In JSON, other 128-bit integers are text,
+    bytes are hex digits, and NaN and infinity are null.
     """
     from ...pools.asking import query as run_query
     from ...pools.asking import question_errors
@@ -225,11 +229,11 @@ def query(
         raise click.UsageError("give --csv or --json, not both")
     with run_query(pool, sql, memory_limit=memory) as cursor:
         names = [column[0] for column in cursor.description or []]
-        kinds = [str(column[1]) for column in cursor.description or []]
+        kinds = [column[1] for column in cursor.description or []]
         with question_errors(pool):
             found = cursor.fetchmany(limit)
             more = cursor.fetchone() is not None
-    uids = [(n.lower(), k) == ("uid", "UHUGEINT") for n, k in zip(names, kinds, strict=True)]
+    uids = [(n.lower(), str(k)) == ("uid", "UHUGEINT") for n, k in zip(names, kinds, strict=True)]
     rows = [[_hex(v) if u else v for v, u in zip(row, uids, strict=True)] for row in found]
     if as_json:
         emit_json(
@@ -247,11 +251,37 @@ def _hex(uid: int | None) -> str | None:
     return None if uid is None else f"{uid:032x}"
 
 
-def _plain(value: object, kind: str) -> object:
-    """Return a value for JSON, which has neither 128-bit integers nor infinities."""
-    if isinstance(value, int) and kind in ("HUGEINT", "UHUGEINT"):
-        return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _plain(value: object, kind: Any) -> object:
+    """Return a value of a DuckDB type for JSON: 128-bit integers are text, bytes hex digits.
+
+    ``kind`` is None where it is not known, within a union: only large integers are text there.
+    """
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, int):
+        wide = str(kind) in ("HUGEINT", "UHUGEINT")
+        return str(value) if wide or not -(1 << 63) <= value < 1 << 64 else value
+    if not isinstance(value, list | tuple | dict):
+        return value
+    of = kind.id if kind is not None and kind.id in _NESTED else None
+    children: list[tuple[str, Any]] = kind.children if kind is not None and of else []
+    inner = [one for _, one in children]
+    if isinstance(value, list | tuple):
+        kinds = inner if of == "tuple" else [inner[0] if of else None] * len(value)
+        return [_plain(one, of_it) for one, of_it in zip(value, kinds, strict=True)]
+    if of != "map":
+        named = dict(children)
+        return {str(name): _plain(one, named.get(name)) for name, one in value.items()}
+    if inner[0].id in _NO_KEYS and isinstance(value.get("key"), list):
+        return {part: [_plain(one, of_it) for one in value[part]]
+                for part, of_it in zip(("key", "value"), inner, strict=True)}  # fmt: skip
+    return {str(_plain(key, inner[0])): _plain(one, inner[1]) for key, one in value.items()}
+
+
+_NESTED = ("list", "array", "struct", "tuple", "map")
+"""Types whose values are of types that are known; within a union or a variant they are not."""
+_NO_KEYS = (*_NESTED, "union")
+"""Types that are no keys in Python: a map of these comes as lists of keys and values."""
 
 
 def _cell(value: object) -> object:

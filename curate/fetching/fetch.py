@@ -69,7 +69,7 @@ def fetch_pool(
     if pool.is_dir():
         raise UsageError(
             f"{pool}: a folder, which cannot remember what became of its URLs; make a pool that "
-            f"links to it: datacomp pool add pool.duckdb {pool} --link"
+            f"links to it: datacomp pool add pool.duckdb {pool} --kind commonpool --link"
         )
     if not pool.is_file():
         raise MissingError(f"{pool}: no such pool; make one with 'datacomp pool add {pool} ...'")
@@ -124,7 +124,8 @@ class _Fetch:
         self._write_down(self.lists.finished())
         rows = self.lists.rows()
         if rows:
-            processes = min(self.processes, len(rows))
+            # Every process opens at least one connection to a host.
+            processes = min(self.processes, len(rows), self.options.per_host)
             job = Job(self.out.absolute(), self.options, self.lists.columns(), processes)
             done = self.distribute(job, rows, processes)
             with _Watch(self.lists):

@@ -68,7 +68,8 @@ class FetchOptions:
 class Job:
     """Fetches the shards it is called with into ``out``; raises what goes wrong.
 
-    ``columns`` are the columns of the lists. ``shared`` is how many processes there are in all.
+    ``columns`` are the columns of the lists. ``shared`` is how many processes there are in all,
+    at most ``options.per_host``.
     """
 
     out: Path

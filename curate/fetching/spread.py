@@ -7,6 +7,7 @@ as they are whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 
 from ...errors import MissingError, UsageError
@@ -55,11 +56,32 @@ def _theirs(name: str) -> Distributor:
         from img2dataset import distributor
 
         run = getattr(distributor, f"{name}_distributor")
+        left = list(rows)
+        at_once = len(left)
+        if name == "ray":
+            job, at_once = _for_cluster(job, at_once)
         try:
-            run(processes, Reporting(job), list(rows), 1000, 1)
+            for first in range(0, len(left), at_once):
+                run(processes, Reporting(job), left[first : first + at_once], 1000, 1)
         except BaseException:
             Lists(job.out).stop()
             raise
-        yield from (number for number, _ in rows)
+        yield from (number for number, _ in left)
 
     return distribute
+
+
+def _for_cluster(job: Job, lists: int) -> tuple[Job, int]:
+    """Return a job for as many processes as Ray will run, and how many lists to give it at once.
+
+    img2dataset hands Ray a task for each list, and Ray runs as many as there are processors:
+    where these are more than a host may have connections, the lists are given in turns.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        ray.init()
+    processors = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    most = min(job.options.processes or processors, job.options.per_host)
+    shared = min(processors, most, lists)
+    return replace(job, shared=shared), lists if processors <= most else shared

@@ -72,7 +72,10 @@ def test_there_must_be_a_pool_to_ask(tmp_path):
     (tmp_path / "text").write_text("no database")
     with pytest.raises(DataError) as caught:
         query(tmp_path / "text", "SELECT 1")
-    assert str(caught.value) == f"{tmp_path / 'text'}: not a datacomp pool (no DuckDB file)"
+    assert str(caught.value) == (
+        f"{tmp_path / 'text'}: not a datacomp pool (no DuckDB file); if it holds samples, add it "
+        f"to one: datacomp pool add POOL {tmp_path / 'text'}"
+    )
 
 
 def test_a_question_that_needs_more_memory_than_allowed_is_one_clear_line(asked):

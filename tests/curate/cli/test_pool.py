@@ -74,6 +74,34 @@ def test_add_tells_what_changed_vanished_and_is_there_twice(path, photos, pictur
     assert (code, out) == (0, "item,reason\n1.png,vanished\n3.png,duplicate_uid\n")
 
 
+def test_what_is_linked_needs_no_kind(tmp_path, commonpool, command):
+    folder = commonpool(tmp_path / "m", clip_l14_similarity_score=[])
+    code, out, err = command("pool", "add", tmp_path / "pool.duckdb", folder, "--link", "--json")
+    assert err == "kind commonpool, judging by --link\n"
+    assert (code, json.loads(out)["source"]) == (0, f"commonpool {folder}")
+    assert command("pool", "add", tmp_path / "p", folder, "--link", "--kind", "csv")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["b.csv", "b.json", "b.jsonl", "b.parquet", "empty"])
+def test_a_file_that_is_no_pool_is_told_from_one(tmp_path, command, name):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / name
+    path.write_text("" if name == "empty" else '{"url": "http://a/1", "text": "a"}\n')
+    if name == "b.parquet":
+        pq.write_table(pa.table({"url": ["http://a/1"], "text": ["a"]}), path)
+    before = path.read_bytes()
+    said = (
+        f"error: {path}: not a datacomp pool (no DuckDB file); if it holds samples, add it to "
+        f"one: datacomp pool add POOL {path}\n"
+    )
+    add = ("add", path, path, "--kind", "csv")
+    for words in (("info", path), add, ("fetch", path, tmp_path / "out")):
+        assert command("pool", *words) == (1, "", said)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -140,6 +168,32 @@ def test_query_prints_uids_in_hex_and_wide_numbers_as_text(path, command):
     code, out, _ = command("pool", "query", path, "SELECT NULL::UHUGEINT AS UID", "--json")
     assert json.loads(out) == [{"UID": None}]
     assert command("pool", "query", path, "SELECT 1", "--csv", "--json")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("sql", "found"),
+    [
+        ("{'a': 'nan'::DOUBLE, 'b': ['-inf'::FLOAT, 1.5::FLOAT]}", {"a": None, "b": [None, 1.5]}),
+        ("[7::UHUGEINT, NULL]", ["7", None]),
+        ("{'uid': 7::HUGEINT, 'n': 7}", {"uid": "7", "n": 7}),
+        ("MAP {7::HUGEINT: 8::HUGEINT}", {"7": "8"}),
+        ("MAP {'nan'::DOUBLE: 1}", {"nan": 1}),
+        ("MAP {[1::HUGEINT]: 'x'::BLOB}", {"key": [["1"]], "value": ["78"]}),
+        ("[7, 8]::UHUGEINT[2]", ["7", "8"]),
+        ("row(7::HUGEINT, 'a')", ["7", "a"]),
+        ("union_value(k := {'x': (1::UHUGEINT << 100)})", {"x": str(1 << 100)}),
+        ("{'a': 1}::VARIANT", {"a": 1}),
+        ("'\\xABc'::BLOB", "ab63"),
+        ("MAP {DATE '2026-01-02': [DATE '2026-01-02']}", {"2026-01-02": ["2026-01-02"]}),
+    ],
+)
+def test_query_prints_nested_values_as_json_has_them(path, command, sql, found):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    code, out, err = command("pool", "query", path, f"SELECT {sql} AS v", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out, parse_constant=refuse) == [{"v": found}]
 
 
 def test_query_says_when_there_is_more(path, command):

@@ -489,12 +489,38 @@ def test_a_shard_that_fails_is_named(web, urls_pool, fetch, tmp_path):
     assert fetch(pool, tmp_path / "out", per_shard=2).fetched == 4
 
 
-def test_on_ray_with_img2datasets_own_distributor(web, urls_pool, fetch, made, tmp_path):
+@pytest.mark.parametrize(("per_host", "expected"), [(2, 2), (16, 3), (1, 1)])
+def test_processes_never_outnumber_the_connections_to_a_host(
+    web, urls_pool, fetch, tmp_path, per_host, expected
+):
+    seen = []
+
+    def distributor(job, rows, processes):
+        seen.append((processes, job.shared))
+        return (job(row) for row in rows)
+
+    pool = urls_pool(urls(web, 3))
+    fetch(pool, tmp_path / "out", distributor, per_shard=1, processes=64, per_host=per_host)
+    assert seen == [(expected, expected)]
+
+
+def test_on_ray_with_img2datasets_own_distributor(web, urls_pool, fetch, jpeg, made, tmp_path):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     fetch(urls_pool(urls(web, 6), "a"), tmp_path / "a", per_shard=3)
+
+    def counted(handler, number):
+        own = type(handler)
+        own.open_now += 1
+        own.most_open = max(own.most_open, own.open_now)
+        time.sleep(0.2)
+        own.open_now -= 1
+        handler.answer(200, jpeg(number), "image/jpeg")
+
+    web.routes |= {f"/img/{i}.jpg": lambda h, i=i: counted(h, i) for i in range(6)}
+    options = {"per_shard": 3, "per_host": 1}  # fewer than there are workers
     with open_engine(EngineChoice("ray", "local", 2)) as engine:
-        report = fetch(urls_pool(urls(web, 6), "b"), tmp_path / "b", engine, per_shard=3)
-    assert (report.fetched, report.shards) == (6, 2)
+        report = fetch(urls_pool(urls(web, 6), "b"), tmp_path / "b", engine, **options)
+    assert (report.fetched, report.shards, web.most_open) == (6, 2, 1)
     assert made(tmp_path / "b") == made(tmp_path / "a")
 
 
