@@ -6,9 +6,10 @@ import itertools
 import os
 import threading
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from ..errors import DataError, MissingError, StorageError, UnsafeInputError
+from ..urls import encode_url, join_url, split_url
 from .hub_access import gate_of, hub_headers, is_of_the_hub
 
 if TYPE_CHECKING:
@@ -66,10 +67,9 @@ def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPRespons
 def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
     import http.client
 
+    url = encode_url(url)
     for _ in range(REDIRECTS):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UnsafeInputError(f"{url}: not an HTTP address; refused")
+        parts = split_url(url)
         connection, target = _connection(parts.scheme, parts.netloc, url)
         done = False
         try:
@@ -85,8 +85,13 @@ def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse
         moved = response.getheader("Location")
         if response.status not in (301, 302, 303, 307, 308) or moved is None:
             return response, data, url
-        url = urljoin(url, moved)
-        there = urlsplit(url)
+        try:
+            there = split_url(join_url(url, encode_url(moved, "latin-1")))
+        except UnsafeInputError:
+            raise UnsafeInputError(
+                f"{url}: the server sends us to {moved[:200]!r}, which is no HTTP address; refused"
+            ) from None
+        url = there.geturl()
         if (there.scheme, there.netloc) != (parts.scheme, parts.netloc):
             # Another server need not know who asks, nor who listens on the way to it.
             headers = {n: v for n, v in headers.items() if n.lower() not in _CREDENTIALS}

@@ -36,7 +36,7 @@ AHEAD = 8
 """Requests under way at a time."""
 
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,16})-(\d{1,16})/(\d{1,16})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,6 +258,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     files: dict[str, tuple[bytes, str]]
+    moves: dict[str, str]
     asked: list[tuple[str, str | None]]
     failures: int
     breaks: int
@@ -269,6 +270,8 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
             self.answer(503, b"busy")
         elif self.path.startswith("/moved/"):
             self.answer(302, b"", Location="/" + self.path.removeprefix("/moved/"))
+        elif self.path in self.moves:
+            self.answer(302, b"", Location=self.moves[self.path])
         elif self.path.startswith("/round"):
             self.answer(302, b"", Location=self.path)
         elif self.path not in self.files:
@@ -303,10 +306,12 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A web server on this machine; ``server.files[path] = (bytes, tag)``."""
+    """A web server on this machine: ``files[path] = (bytes, tag)``, ``moves[path] = URL``."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    handler = type("Own", (RangeHandler,), {"files": {}, "asked": [], "failures": 0, "breaks": 0})
+    handler = type(
+        "Own", (RangeHandler,), {"files": {}, "moves": {}, "asked": [], "failures": 0, "breaks": 0}
+    )
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from ...errors import UnsafeInputError
 from ...progress import say, warn
+from ...urls import split_url
 from .ipfs import GatewayMirror, is_cid_of
 from .job import Job, Yielded
 from .mirror import PATIENCE, Mirror
@@ -65,6 +67,12 @@ class Engine:
         self, base: str, channel: str, connections: int, opened: Callable[[], Mirror]
     ) -> Source:
         source = self.add_source(base, channel)
+        try:
+            split_url(base)
+        except UnsafeInputError as error:  # a signed manifest can name such a mirror, too
+            source.drop(str(error))
+            warn(f"{error}: dropped")
+            return source
         for _ in range(connections):
             self.add_thread(self._serve_from, opened, source)
         return source

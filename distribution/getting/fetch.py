@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 from functools import partial
-from urllib.parse import urljoin
 
 from ...errors import DatacompError, MissingError, UsageError
 from ...progress import Progress, say
+from ...urls import join_url
 from .blocks import MAX_TORRENT_BYTES, Layers
 from .engine import Engine
 from .find import fetch_small
@@ -95,8 +95,8 @@ def _torrent_of(order: Order, patience: float) -> bytes:
     named = order.manifest.torrents["hybrid"]
     trouble = "no mirror has it"
     for base in order.mirrors:
-        where = urljoin(base, "..")
         try:
+            where = join_url(base, "..")
             data = fetch_small(where, named["file"], MAX_TORRENT_BYTES, patience)
             if named["infohash_v2"] in info_hashes(data):
                 return data
@@ -135,6 +135,6 @@ class _Layers:
         for base in order.mirrors:
             # A torrent that was tampered with gives layers that do not lead to the roots.
             with contextlib.suppress(DatacompError):
-                data = fetch_small(urljoin(base, ".."), name, MAX_TORRENT_BYTES, self._patience)
+                data = fetch_small(join_url(base, ".."), name, MAX_TORRENT_BYTES, self._patience)
                 return Layers.of_torrent(data, name)
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs
 
 from ...errors import (
     DataError,
@@ -17,6 +17,7 @@ from ...errors import (
     StorageError,
     UsageError,
 )
+from ...urls import join_url, split_url
 from ..release.manifest import MAX_BYTES as MAX_MANIFEST
 from ..release.manifest import Manifest, verify_manifest
 from ..release.pointer import MAX_BYTES as MAX_POINTER
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MANIFEST, POINTER = "manifest.json", "latest.json"
 PATIENCES = 6
 """How many times the patience with a server a swarm gets, to be found at all."""
+MAX_FIELDS = 1000
+"""Of a magnet link."""
 _VERSIONED = re.compile(r"(.*/)versions/[^/]+/")
 _INFOHASH = re.compile(r"urn:btih:([0-9a-fA-F]{40})|urn:btmh:1220([0-9a-fA-F]{64})")
 
@@ -66,7 +69,7 @@ class Finder:
         Raises UsageError for what is no source, MissingError and StorageError where nobody
         answers, IntegrityError for what is not signed as it should be, DataError, UnsafeInputError.
         """
-        scheme = urlsplit(source).scheme.lower()
+        scheme = source.partition(":")[0].lower()
         if scheme == "magnet":
             return self._magnet(source)
         if scheme in ("ipfs", "ipns"):
@@ -88,7 +91,7 @@ class Finder:
     # -- URLs -------------------------------------------------------------------------------
 
     def _url(self, url: str) -> Order:
-        path = urlsplit(url).path
+        path = split_url(url).path
         suffix = Path(path).suffix
         if suffix in (".torrent", ".meta4", ".metalink"):
             limit = MAX_TORRENT_BYTES if suffix == ".torrent" else MAX_METALINK
@@ -100,7 +103,7 @@ class Finder:
 
     def latest(self, root: str) -> Order:
         """Return the newest version that a served folder of releases offers."""
-        where = urljoin(root, POINTER)
+        where = join_url(root, POINTER)
         pointer = self.believe(self.small(root, POINTER, MAX_POINTER), where)
         return self.pointed(pointer, root)
 
@@ -114,7 +117,7 @@ class Finder:
         path = pointer.manifest_path
         raw = self.small(root, path, min(pointer.manifest_size, MAX_MANIFEST))
         signature = self.small(root, f"{path}.sig", 64)
-        where = urljoin(root, path)
+        where = join_url(root, path)
         manifest = verify_manifest(raw, signature, where, pointer.key)
         if manifest.sha256 != pointer.manifest_sha256:
             raise IntegrityError(
@@ -132,7 +135,7 @@ class Finder:
         versioned = _VERSIONED.fullmatch(url.removesuffix(MANIFEST))
         if versioned:
             return self._at(order, versioned[1])
-        order.mirrors.insert(0, urljoin(url, f"{manifest.name}/"))
+        order.mirrors.insert(0, join_url(url, f"{manifest.name}/"))
         return order
 
     def _at(self, order: Order, root: str) -> Order:
@@ -164,7 +167,11 @@ class Finder:
         return signed
 
     def _magnet(self, magnet: str) -> Order:
-        query = parse_qs(urlsplit(magnet).query, max_num_fields=1000)
+        text = magnet.partition("?")[2].partition("#")[0]
+        try:
+            query = parse_qs(text, max_num_fields=MAX_FIELDS)
+        except ValueError:
+            raise UsageError(f"{magnet[:100]}: has more than {MAX_FIELDS:,} fields") from None
         hashes = {
             (found[1] or found[2]).lower()
             for text in query.get("xt", ())
@@ -193,7 +200,7 @@ class Finder:
             if not place.startswith(("http://", "https://")) or not place.endswith("/"):
                 continue
             try:
-                order = self._manifest(urljoin(place, MANIFEST))
+                order = self._manifest(join_url(place, MANIFEST))
             except (MissingError, StorageError, DataError) as error:
                 if isinstance(error, IntegrityError):
                     raise
@@ -206,7 +213,7 @@ class Finder:
 
     @staticmethod
     def _above(mirrors: list[str]) -> list[str]:
-        return [urljoin(mirror, "..") for mirror in mirrors]
+        return [join_url(mirror, "..") for mirror in mirrors]
 
     @staticmethod
     def _same(signed: Order, order: Order, where: str) -> Order:
@@ -237,7 +244,7 @@ def fetch_small(base: str, path: str, limit: int, patience: float = PATIENCE) ->
             return mirror.small(path, limit)
         except SourceTrouble as trouble:
             if attempt + 1 == tries or not trouble.may_pass:
-                where = urljoin(mirror.base, path)
+                where = join_url(mirror.base, path)
                 raise StorageError(f"{where}: the server {trouble}; try again later") from None
             time.sleep(0.25 * 2**attempt)
         finally:

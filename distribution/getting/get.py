@@ -8,10 +8,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urljoin
 
-from ...errors import IntegrityError, MissingError, StorageError, UsageError
+from ...errors import DataError, IntegrityError, MissingError, StorageError, UsageError
 from ...progress import warn
+from ...urls import join_url
 from ..release import Manifest, Pointer, read_pointer
 from .fetch import fetch
 from .find import Finder, Trust
@@ -100,14 +100,14 @@ def _first(finder: Finder, source: str, mirrors: list[str]) -> Order:
     """Return the order of a source; where its server fails, of the first mirror that does not."""
     try:
         return finder.find(source)
-    except (IntegrityError, MissingError, StorageError) as error:
+    except (DataError, MissingError, StorageError) as error:
         at = _RELEASES.fullmatch(source)
         others = [mirror for mirror in mirrors if at and _RELEASES.fullmatch(mirror)]
         for mirror in others:
             root = _RELEASES.sub(r"\1", mirror)
             try:
                 order = finder.find(f"{root.rstrip('/')}/{at[2] if at else ''}")
-            except (IntegrityError, MissingError, StorageError) as also:
+            except (DataError, MissingError, StorageError) as also:
                 warn(str(also))
                 continue
             warn(f"{error}; going on with {mirror}")
@@ -160,7 +160,7 @@ def _check_version(folder: Folder, held: Manifest | None, order: Order, update: 
 
 def _mirror_base(mirror: str, order: Order) -> str:
     """Return where a version's files lie on a mirror named by its root."""
-    root = urljoin(mirror, ".") if mirror.endswith(".json") else mirror
+    root = join_url(mirror, ".") if mirror.endswith(".json") else mirror
     if "/versions/" in root or order.version is None:
         return root.rstrip("/") + "/"
     return data_base(root, order.name, order.version)

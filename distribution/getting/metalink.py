@@ -7,6 +7,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree
 
 from ...errors import DataError, UnsafeInputError
+from ...urls import split_url
 from ..manifest import check_paths
 from .order import Order, Wanted
 
@@ -61,7 +62,10 @@ def _facts(entry: ElementTree.Element, name: str, where: str) -> tuple[int, str]
 
 
 def _mirrors(entries: list[ElementTree.Element], files: tuple[Wanted, ...]) -> list[str]:
-    """Return the base URLs that every file has an address at, the preferred ones first."""
+    """Return the base URLs that every file has an address at, the preferred ones first.
+
+    What is no address is passed over.
+    """
     found: dict[str, tuple[int, set[int]]] = {}
     for entry, file in zip(entries, files, strict=True):
         for url in entry.findall(f"{_SPACE}url"):
@@ -72,4 +76,12 @@ def _mirrors(entries: list[ElementTree.Element], files: tuple[Wanted, ...]) -> l
                 number = int(priority) if priority.isdecimal() and len(priority) < 7 else 999_999
                 found.setdefault(text.removesuffix(end), (number, set()))[1].add(file.number)
     whole = [(number, base) for base, (number, has) in found.items() if len(has) == len(files)]
-    return [base for _, base in sorted(whole)]
+    return [base for _, base in sorted(whole) if _is_address(base)]
+
+
+def _is_address(url: str) -> bool:
+    try:
+        split_url(url)
+    except UnsafeInputError:
+        return False
+    return True

@@ -8,9 +8,10 @@ import re
 import socket
 import time
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from ...errors import MissingError, UnsafeInputError
+from ...urls import encode_url, join_url, split_url
 from .trouble import Consequence, SourceTrouble
 
 if TYPE_CHECKING:
@@ -23,20 +24,16 @@ PATIENCE = 20.0
 SLOWEST = 1024
 """Bytes a second below which a server counts as stalled."""
 REDIRECTS = 5
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,16})-(\d{1,16})/(\d{1,16}|\*)")
+_LENGTH = re.compile(r"\d{1,16}")
 _ASK_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 
 
 def address(url: str) -> tuple[str, str, int]:
     """Return scheme, host and port of an HTTP URL; UnsafeInputError for any other."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UnsafeInputError(f"{url[:200]!r}: not an HTTP address; refused")
-    return parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)
+    parts = split_url(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return parts.scheme, parts.hostname or "", port
 
 
 class Mirror:
@@ -65,7 +62,7 @@ class Mirror:
 
     def small(self, path: str, limit: int, query: str = "") -> bytes:
         """Return a whole small file; MissingError, UnsafeInputError (too large), SourceTrouble."""
-        url = (urljoin(self.base, quote(path)) if path else self.base) + query
+        url = (join_url(self.base, quote(path)) if path else self.base) + query
         response = self._ask(url, {})
         if response.status in (404, 410):
             self.close()
@@ -83,7 +80,7 @@ class Mirror:
 
         A server that answers with the whole file is read up to there. Raises SourceTrouble.
         """
-        url = urljoin(self.base, quote(path))
+        url = join_url(self.base, quote(path))
         # The last byte of a span is named only where it is not the file's: a plain "to the end"
         # is what every server understands.
         part = {"Range": f"bytes={start}-{'' if end == size else end - 1}"}
@@ -98,10 +95,11 @@ class Mirror:
             found = _CONTENT_RANGE.fullmatch(response.getheader("Content-Range", ""))
             if found is None or (int(found[1]), int(found[2]) + 1) != (start, end):
                 self._refuse("answers with other ranges than asked for", Consequence.DROP)
-            there = int(found[3])  # pyright: ignore[reportOptionalSubscript]
+            total = found[3]  # pyright: ignore[reportOptionalSubscript]
+            there = size if total == "*" else int(total)
         else:
             length = response.getheader("Content-Length", "")
-            there = int(length) if length.isdecimal() else size
+            there = int(length) if _LENGTH.fullmatch(length) else size
             skip = start
         if there != size:
             self._refuse(f"has {there:,} bytes instead of {size:,}", Consequence.SKIP)
@@ -144,7 +142,8 @@ class Mirror:
 
     def _ask(self, url: str, headers: dict[str, str]) -> HTTPResponse:
         for _ in range(REDIRECTS + 1):
-            parts = urlsplit(url)
+            url = encode_url(url)
+            parts = split_url(url)
             target = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
             try:
                 response = self._send(target, url, headers)
@@ -158,11 +157,21 @@ class Mirror:
                 raise SourceTrouble(
                     f"cannot be reached ({one_line(error)})", Consequence.RETRY
                 ) from None
+            except ValueError as error:  # what they said makes no sense to Python's library
+                self.close()
+                raise SourceTrouble(
+                    f"cannot be understood ({one_line(error)})", Consequence.DROP
+                ) from None
             moved = response.getheader("Location")
             if response.status not in (301, 302, 303, 307, 308) or moved is None:
                 return response
             self.close()
-            url = urljoin(url, moved)
+            try:
+                url = join_url(url, encode_url(moved, "latin-1"))
+            except UnsafeInputError:
+                raise SourceTrouble(
+                    f"sends us to {moved[:100]!r}, which is no address", Consequence.DROP
+                ) from None
             # Whoever runs a mirror does not choose which other machines we talk to.
             if not self._at_home(url):
                 raise SourceTrouble(

@@ -48,8 +48,14 @@ def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
 
 
 def info_hashes(data: bytes) -> set[str]:
-    """Return what names a torrent: the SHA-1 and the SHA-256 of its info dictionary, in hex."""
-    info = encode(decode(data, MAX_TORRENT_BYTES)[b"info"])
+    """Return what names a torrent: the SHA-1 and the SHA-256 of its info dictionary, in hex.
+
+    Raises DataError for what is no torrent.
+    """
+    value = decode(data, MAX_TORRENT_BYTES)
+    if not isinstance(value, dict) or b"info" not in value:
+        raise DataError("not a torrent")
+    info = encode(value[b"info"])
     v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()
     return {v1, hashlib.sha256(info).hexdigest()}
 
@@ -75,7 +81,8 @@ def _tree(tree: dict[Any, Any], folder: str, where: str, depth: int = 0) -> Any:
 def _listed(item: Any, where: str) -> tuple[str, int, None] | None:
     if not isinstance(item, dict) or not isinstance(item.get(b"path"), list):
         raise DataError(f"{where}: its list of files is broken")
-    if b"p" in item.get(b"attr", b""):  # a pad file (BEP 47)
+    attributes = item.get(b"attr")
+    if isinstance(attributes, bytes) and b"p" in attributes:  # a pad file (BEP 47)
         return None
     parts = [_text(part, where) for part in item[b"path"]]
     if any("/" in part for part in parts):

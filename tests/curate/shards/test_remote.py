@@ -167,3 +167,32 @@ def test_patterns_are_padded_as_they_are():
         "p-008.tar", "p-009.tar", "p-010.tar", "p-011.tar",
     )  # fmt: skip
     assert find_tars("http://h/{9..10}.tar").names == ("10.tar", "9.tar")
+
+
+@pytest.mark.parametrize("moved", ["http://[x", "ftp://h/a", "http://h:99999/"])
+def test_a_server_that_sends_us_to_no_address(server, tmp_path, moved):
+    server.moves["/0.tar"] = moved
+    with pytest.raises(UnsafeInputError) as caught:
+        index_shards(f"{server.url}/0.tar", out=tmp_path / "index")
+    assert str(caught.value) == (
+        f"{server.url}/0.tar: the server sends us to {moved!r}, which is no HTTP address; refused"
+    )
+
+
+def test_letters_of_other_alphabets_in_an_address(shards, server, tmp_path):
+    data = (shards / "00000000.tar").read_bytes()
+    server.files["/%C3%A9%20x/0.tar"] = (data, "x")
+    # As many servers send it: the bytes of UTF-8, which Python's library takes for latin-1.
+    server.moves["/moved.tar"] = "/é%20x/0.tar".encode().decode("latin-1")
+    for number, place in enumerate(("é x/0.tar", "moved.tar")):
+        report = index_shards(f"{server.url}/{place}", out=tmp_path / f"index{number}")
+        assert report.samples == 7
+
+
+@pytest.mark.parametrize("root", ["http://[x", "http://[::1", "http://h..h"])
+def test_what_is_no_address_is_told_in_one_line(tmp_path, command, root):
+    place = f"{root}/{{0..1}}.tar"
+    code, _, err = command("shards", "index", place, "--out", tmp_path / "index")
+    assert code == 1
+    assert err.splitlines()[-1].endswith(f"{root}/0.tar': not an HTTP address; refused")
+    assert "Traceback" not in err

@@ -187,3 +187,58 @@ def test_a_stale_mirror_is_named_and_another_asked(publish, serving, files, shar
     report = get(stale.url, tmp_path / "got", options(mirrors=(server.url,), rehash=True))
     assert (report.version, contents(tmp_path / "got")) == ("2", newer)
     assert "older than 2 (number 2) seen before; refused; going on with" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("moved", "reason"),
+    [
+        (b"http://[x", "sends us to 'http://[x', which is no address"),
+        ("/é/".encode(), "sends us round in circles"),
+        (b"/\xff x", "sends us round in circles"),
+        (b"http://h:99999999/", "sends us to another site"),
+        (b"http://h..h/", "sends us to another site"),
+    ],
+)
+def test_a_mirror_that_sends_us_to_no_address(publish, serving, files, tmp_path, moved, reason):
+    good, bad, both = pair(
+        serving, publish(files), lambda path, headers: (302, [(b"location", moved)])
+    )
+    report = get(good.url, tmp_path / "got", both)
+    assert contents(tmp_path / "got") == files
+    found = by_source(report)[bad.url]
+    assert found["standing"] == "dropped"
+    assert found["reasons"][0].startswith(reason)
+
+
+def test_a_redirect_keeps_the_bytes_of_an_address(publish, serving, files, tmp_path):
+    name = "ü.txt".encode()
+
+    def fault(path, headers):
+        moved = b"/versions/1/birds/" + name
+        return (302, [(b"location", moved)]) if path.endswith("a.txt") else None
+
+    server = serving(publish({"a.txt": b"same", name.decode(): b"same"}), fault)
+    # Files with the same bytes are fetched once: of the two, the first.
+    assert get(server.url, tmp_path / "got", HTTP).whole
+    assert ("/versions/1/birds/ü.txt", None) in server.asked
+
+
+def test_mirrors_that_are_no_addresses_are_passed_over(publish, serving, files, tmp_path, capfd):
+    mirrors = ("http://[x/", "http://h..h/")
+    server = serving(publish(files, mirrors=mirrors))
+    report = get(server.url, tmp_path / "got", HTTP)
+    assert contents(tmp_path / "got") == files
+    assert report.whole
+    assert [one["standing"] for one in report.sources] == ["used", "dropped", "dropped"]
+    assert "not an HTTP address; refused: dropped" in capfd.readouterr().err
+
+
+def test_a_first_server_that_answers_nonsense_is_left_for_a_mirror(
+    publish, serving, files, tmp_path, capfd
+):
+    folder = publish(files)
+    good = serving(folder)
+    bad = serving(folder, lambda path, headers: (200, []))
+    report = get(bad.url, tmp_path / "got", options(mirrors=(good.url,)))
+    assert report.whole
+    assert "not a signed pointer to a release; going on with" in capfd.readouterr().err

@@ -1,0 +1,88 @@
+"""Sources that a person mistypes or a stranger makes up: one clear line, or passed over."""
+
+import pytest
+from datacomp.distribution import bencode
+from datacomp.distribution.getting import get
+from datacomp.distribution.getting.torrent_file import info_hashes, read_torrent
+from datacomp.errors import DataError, MissingError, UsageError
+
+from .conftest import HTTP, contents
+
+NO_ADDRESSES = ("http://[::1/", "http://[x/", "http://h..h/", "http://h:99999/", "http:///x")
+
+
+def info(**more):
+    """Return the info dictionary of a v1 torrent of one file."""
+    return {"files": [{"length": 3, "path": ["a.txt"]} | more], "name": "birds",
+            "piece length": 1 << 18, "pieces": bytes(20)}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", NO_ADDRESSES)
+def test_what_is_no_address_is_told_in_one_line(tmp_path, command, source):
+    code, _, err = command("get", source, tmp_path / "got")
+    assert (code, err) == (1, f"error: {source!r}: not an HTTP address; refused\n")
+    assert not (tmp_path / "got").exists()
+
+
+def test_letters_of_other_alphabets_are_encoded(publish, serving, files, tmp_path):
+    server = serving(publish(files))
+    with pytest.raises(MissingError, match="no such file"):
+        get(f"{server.url}é ü/", tmp_path / "got", HTTP)
+    assert server.asked == [("/é ü/latest.json", None)]
+
+
+@pytest.mark.parametrize(
+    ("magnet", "reason"),
+    [
+        ("magnet:?" + "&".join(["x=1"] * 1001), "has more than 1,000 fields"),
+        ("magnet://[x?xt=1", "names no torrent"),
+    ],
+)
+def test_magnets_that_make_no_sense(tmp_path, magnet, reason):
+    with pytest.raises(UsageError, match=reason):
+        get(magnet, tmp_path / "got", HTTP)
+
+
+@pytest.mark.parametrize("kind", ["magnet", "torrent", "metalink"])
+def test_addresses_in_a_torrent_that_are_none_are_passed_over(
+    publish, serving, files, tmp_path, kind
+):
+    folder = publish(files)
+    server = serving(folder)
+    place = folder / "versions/1"
+    if kind == "torrent":
+        torrent = bencode.decode((place / "birds-1.torrent").read_bytes(), 1 << 20)
+        torrent[b"url-list"] = [*NO_ADDRESSES, f"{server.url}versions/1/"]
+        source = tmp_path / "birds.torrent"
+        source.write_bytes(bencode.encode(torrent))
+    elif kind == "metalink":
+        source = tmp_path / "birds.meta4"
+        urls = [*NO_ADDRESSES, f"{server.url}versions/1/birds/"]
+        text = (place / "birds-1.meta4").read_text()
+        for name in files:
+            found = "".join(f"<url>{url}{name}</url>" for url in urls)
+            text = text.replace(f'<file name="birds/{name}">', f'<file name="birds/{name}">{found}')
+        source.write_text(text)
+    else:
+        v1 = info_hashes((place / "birds-1.torrent").read_bytes())
+        hashes = min(v1, key=len)
+        seeds = "".join(f"&ws={url}" for url in [*NO_ADDRESSES, f"{server.url}versions/1/"])
+        source = f"magnet:?xt=urn:btih:{hashes}{seeds}"
+    report = get(str(source), tmp_path / "got", HTTP)
+    assert (report.signed, report.whole) == (True, True)
+    assert contents(tmp_path / "got") == files
+
+
+def test_attributes_of_a_file_that_are_no_text_say_nothing():
+    order, _ = read_torrent(bencode.encode({"info": info(attr=1)}), "t")
+    assert [(file.path, file.size) for file in order.files] == [("a.txt", 3)]
+    order, _ = read_torrent(bencode.encode({"info": info(attr=b"x")}), "t")
+    assert len(order.files) == 1
+    with pytest.raises(DataError, match="0 files"):
+        read_torrent(bencode.encode({"info": info(attr=b"xp")}), "t")
+
+
+@pytest.mark.parametrize("data", [b"i5e", b"le", b"de"])
+def test_what_is_no_torrent_has_no_name(data):
+    with pytest.raises(DataError, match="not a torrent"):
+        info_hashes(data)
