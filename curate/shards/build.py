@@ -23,6 +23,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
 from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_json, write_text
@@ -181,10 +183,16 @@ class _Faces:
         """Return the boxes of samples."""
         return [self._boxes.of(place) for place in places]
 
-    def count(self, origin: Origin, part: tuple[int, int]) -> int:
-        """Return how many samples of a part have a face."""
-        places = self._lookup.find(origin.uids(*part))
-        return int((self._boxes.counts()[places] > 0).sum())
+    def count(self, origin: Origin, parts: list[tuple[int, int]]) -> tuple[int, int]:
+        """Return how many samples of these parts have a face, with and without repetitions."""
+        faces = self._boxes.counts() > 0
+        seen = np.zeros(len(faces), bool)
+        samples = 0
+        for part in parts:
+            places = self._lookup.find(origin.uids(*part))
+            seen[places] = True
+            samples += int(faces[places].sum())
+        return samples, int((faces & seen).sum())
 
 
 def _plan(origin: Origin, wanted: Wanted, pad: int | None, blur: Path | None) -> _Plan:
@@ -264,9 +272,10 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
             first, last = parts[number]
             progress.advance(last - first)
             report.bytes += entry.size
+    images = 0
     if plan.faces is not None:
-        report.blurred = sum(plan.faces.count(origin, part) for part in parts)
-    entries += _write_rest(plan, report, subset, out)
+        report.blurred, images = plan.faces.count(origin, parts)
+    entries += _write_rest(plan, images, subset, out)
     manifest = manifests.manifest_of(entries)
     manifests.write(out / manifests.NAME, manifest)
     for _, reason in plan.missing:
@@ -328,8 +337,11 @@ def _blurred(key: str, members: Members, boxes: list[Box]) -> Members:
         ) from None
 
 
-def _write_rest(plan: _Plan, report: BuildReport, subset: Path, out: Path) -> list[FileEntry]:
-    """Write what is not a shard, and describe it together with the stats of the shards."""
+def _write_rest(plan: _Plan, blurred: int, subset: Path, out: Path) -> list[FileEntry]:
+    """Write what is not a shard, and describe it together with the stats of the shards.
+
+    ``blurred`` counts images: one that stands there k times was blurred once.
+    """
     with atomic_path(out / "sample_ids.npy") as partial:
         shutil.copyfile(subset, partial)
     shards = len(plan.parts)
@@ -340,7 +352,7 @@ def _write_rest(plan: _Plan, report: BuildReport, subset: Path, out: Path) -> li
         "output_shard_format": SHARD_NAME,
         "output_shard_stats_format": STATS_NAME,
         "apply_blur": str(plan.faces is not None),
-        "blur_count": report.blurred or 0,
+        "blur_count": blurred,
         "output_count": plan.total,
         "output_shard_count": shards,
     }
