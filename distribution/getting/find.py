@@ -37,6 +37,7 @@ PATIENCES = 6
 """How many times the patience with a server a swarm gets, to be found at all."""
 MAX_FIELDS = 1000
 """Of a magnet link."""
+_HTTP = ("http://", "https://")
 _VERSIONED = re.compile(r"(.*/)versions/[^/]+/")
 _INFOHASH = re.compile(r"urn:btih:([0-9a-fA-F]{40})|urn:btmh:1220([0-9a-fA-F]{64})")
 
@@ -155,12 +156,14 @@ class Finder:
     # -- torrents and Metalinks -------------------------------------------------------------
 
     def _file(self, data: bytes, where: str, suffix: str) -> Order:
+        # Beside a file on a server may lie the manifest, whatever addresses the file names.
+        beside = [join_url(where, ".")] if where.lower().startswith(_HTTP) else []
         if suffix != ".torrent":
             order = read_metalink(data, where)
-            signed = self._signed(self._above(order.mirrors))
+            signed = self._signed([*beside, *self._above(order.mirrors)])
             return order if signed is None else self._same(signed, order, where)
         order, seeds = read_torrent(data, where)
-        signed = self._signed(seeds, info_hashes(data))
+        signed = self._signed([*beside, *seeds], info_hashes(data))
         if signed is None:
             return order
         signed.torrent = data
@@ -197,7 +200,7 @@ class Finder:
         A manifest that does not name the torrent asked for is none of it.
         """
         for place in places:
-            if not place.startswith(("http://", "https://")) or not place.endswith("/"):
+            if not place.lower().startswith(_HTTP) or not place.endswith("/"):
                 continue
             try:
                 order = self._manifest(join_url(place, MANIFEST))

@@ -95,12 +95,14 @@ def _ways(release: Release, base: str, source: str) -> str:
         fetch = f"wget -r -nH --cut-dirs=2 -np {here} && sha256sum -c --quiet {SUMS}"
         ways.append(("With wget", fetch))
     blocks = [f"<p class=way>{escape(what)}<pre>{escape(text)}</pre>" for what, text in ways]
-    magnet = _magnet(release, here)
     path = f"{base}versions/{quote(manifest.version)}/"
+    v1, hybrid = manifest.torrents["v1"], manifest.torrents["hybrid"]
+    both = [f"btih:{hybrid['infohash_v1']}", f"btmh:1220{hybrid['infohash_v2']}"]
     links = [
-        (f"{path}{manifest.torrents['v1']['file']}", "Torrent"),
-        (f"{path}{manifest.torrents['hybrid']['file']}", "Torrent (v2)"),
-        (magnet, "Magnet"),
+        (f"{path}{v1['file']}", "Torrent"),
+        (f"{path}{hybrid['file']}", "Torrent (v2)"),
+        (_magnet(release, here, [f"btih:{v1['infohash']}"]), "Magnet"),
+        (_magnet(release, here, both), "Magnet (v2)"),
         (f"{path}{title}.meta4", "Metalink"),
         (f"ipfs://{manifest.root_cid}", "IPFS"),
     ]
@@ -181,11 +183,9 @@ def _file_row(release: Release, path: str) -> str:
     return f"<tr><td>{link}<td class=n>{_bytes(file.size)}<td><code>{file.sha256}</code>"
 
 
-def _magnet(release: Release, here: str) -> str:
-    hybrid = release.manifest.torrents["hybrid"]
+def _magnet(release: Release, here: str, hashes: list[str]) -> str:
     parts = [
-        f"xt=urn:btih:{hybrid['infohash_v1']}",
-        f"xt=urn:btmh:1220{hybrid['infohash_v2']}",
+        *(f"xt=urn:{text}" for text in hashes),
         f"dn={quote(release.manifest.name)}",
         *(f"tr={quote(url, safe='')}" for url in release.manifest.trackers),
         f"ws={quote(here, safe='')}",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +50,28 @@ def serve(
         backlog=BACKLOG,
     )
     server = uvicorn.Server(config)
-    if ready is not None:
-        ready(base or address_of(listening, host))
-    with listening, contextlib.suppress(KeyboardInterrupt):
+    with listening, stopping():
+        if ready is not None:
+            ready(base or address_of(listening, host))
         server.run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Make of SIGINT and SIGTERM a clean end of what is done inside.
+
+    uvicorn raises the signal that it stopped at once more, for whoever runs it: SIGTERM would then
+    end the process as a failure.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are not its matter
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _to_standard_error(logging: dict[str, Any]) -> dict[str, Any]:

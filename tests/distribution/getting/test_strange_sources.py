@@ -73,6 +73,16 @@ def test_addresses_in_a_torrent_that_are_none_are_passed_over(
     assert contents(tmp_path / "got") == files
 
 
+@pytest.mark.parametrize("name", ["birds-1.torrent", "birds-1.hybrid.torrent", "birds-1.meta4"])
+def test_a_served_file_that_names_no_address_leads_to_the_manifest_beside_it(
+    publish, serving, files, tmp_path, name
+):
+    server = serving(publish(files))
+    report = get(f"{server.url}versions/1/{name}", tmp_path / "got", HTTP)
+    assert (report.signed, report.whole, report.version) == (True, True, "1")
+    assert contents(tmp_path / "got") == files
+
+
 def test_attributes_of_a_file_that_are_no_text_say_nothing():
     order, _ = read_torrent(bencode.encode({"info": info(attr=1)}), "t")
     assert [(file.path, file.size) for file in order.files] == [("a.txt", 3)]

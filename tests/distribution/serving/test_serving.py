@@ -260,6 +260,23 @@ def test_every_link_of_the_pages_leads_somewhere(server):
             assert ask(server.url, path, "HEAD")[0] == 200, link
 
 
+def test_the_magnet_is_of_the_torrent_that_every_client_reads(server, tmp_path):
+    import html
+    import re
+
+    manifest = Releases(tmp_path / "releases").latest.manifest
+    v1, hybrid = manifest.torrents["v1"], manifest.torrents["hybrid"]
+    for page in ("", "versions/1/"):
+        text = html.unescape(ask(server.url, page)[2].decode())
+        found = {name: url for url, name in re.findall(r"href='(magnet:[^']+)'>([^<]+)<", text)}
+        end = f"&dn=birds&ws={quote(f'{server.url}versions/1/', safe='')}"
+        assert found == {
+            "Magnet": f"magnet:?xt=urn:btih:{v1['infohash']}{end}",
+            "Magnet (v2)": f"magnet:?xt=urn:btih:{hybrid['infohash_v1']}"
+            f"&xt=urn:btmh:1220{hybrid['infohash_v2']}{end}",
+        }
+
+
 def test_a_page_cannot_be_turned_against_its_reader(publish, serving, tmp_path):
     from datacomp.distribution.release import About
 
@@ -326,7 +343,8 @@ def test_a_port_that_is_taken(publish, files):
             serve(publish(files), port=port)
 
 
-def test_the_command_serves_and_stops(publish, files):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_stops(publish, files, number):
     folder = publish(files)
     process = subprocess.Popen(
         [sys.executable, "-m", "datacomp.curate.cli", "serve", str(folder), "--port", "0"],
@@ -337,6 +355,6 @@ def test_the_command_serves_and_stops(publish, files):
         assert process.stdout.readline().strip() == f"{url}versions/1/birds/{{00000..00003}}.tar"
         assert ask(url, quote(TAR))[2] == files["00001.tar"]
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         process.stdout.close()
         assert process.wait(10) == 0
