@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import DataError
 from .metrics import interval
 from .results import Result, check_comparable, group_names, group_score
 from .tasks import Suite
@@ -44,9 +45,11 @@ class Difference:
 def compare_tasks(first: Mapping[str, Result], second: Mapping[str, Result]) -> list[Difference]:
     """Compare the main metrics of the tasks that both runs have.
 
-    Raises DataError for runs that were evaluated on different data.
+    Raises DataError for runs that were evaluated on different data, or have no task in common.
     """
     check_comparable({"the first run": first, "the second run": second})
+    if not first.keys() & second.keys():
+        raise DataError("no task in common: the runs were evaluated on other tasks")
     found: list[Difference] = []
     for key, result in first.items():
         other = second.get(key)

@@ -61,6 +61,12 @@ def run_name(run: str) -> str:
     return path.parent.name if path.name == RESULTS else path.name
 
 
+def run_names(runs: Sequence[str]) -> list[str]:
+    """Return the names of runs; those that share one go by their paths."""
+    names = [run_name(run) for run in runs]
+    return [run if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)]
+
+
 def _recipe(run: Path) -> str | None:
     """Return a digest of all that two seeds have in common, None without an ``info.json``."""
     folder = run.parent if run.name == RESULTS else run

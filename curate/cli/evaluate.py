@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from ...errors import MissingError, UsageError
 from ...progress import say
-from .common import SET_ASIDE, emit_json, emit_table, examples, json_option
+from .common import PLACE, SET_ASIDE, emit_json, emit_table, examples, json_option
 from .download import evalsets_download
 from .engines import engine_option
 
@@ -104,6 +105,7 @@ def evaluate(
     if given != 1 or (model is None) != (checkpoint is None):
         raise UsageError("give a RUN, or --model and --checkpoint, or --embeddings")
     if kept is not None:
+        _refuse_beside_embeddings(ctx)
         if output is None:
             raise UsageError("name the results file with --output")
         evaluation = recompute(kept, output, _patterns(tasks), probe)
@@ -130,6 +132,23 @@ def evaluate(
         if processes.rank:
             ctx.exit(1 if evaluation.failed and not evaluation.results else 0)
     _tell(ctx, evaluation, output, as_json)
+
+
+_OF_A_MODEL = (
+    "data", "suite", "corrupt", "keep", "pages", "device", "precision", "workers", "engine",
+    "batch_size",
+)  # fmt: skip
+"""What says how a model is run, or on what: it has no meaning beside kept embeddings."""
+
+
+def _refuse_beside_embeddings(ctx: click.Context) -> None:
+    for option in ctx.command.params:
+        given = ctx.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if option.name in _OF_A_MODEL and given:
+            raise UsageError(
+                f"{option.opts[0]} does not go with --embeddings, which has neither model nor "
+                "images; leave it out (--tasks chooses among what is kept)"
+            )
 
 
 def _results_name(probe: str | None, corrupt: str | None) -> str:
@@ -235,13 +254,13 @@ def list_(suite: str | None, as_json: bool) -> None:
         "datacomp evalsets check evalsets --suite datacomp",
     )
 )
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("place", metavar="DIR", type=PLACE)
 @click.option("--tasks", metavar="GLOB,...", help="Only tasks whose keys match.")
 @click.option("--suite", help="All tasks of a suite, also those whose folders are not there.")
 @json_option
 @click.pass_context
 def check(
-    ctx: click.Context, folder: Path, tasks: str | None, suite: str | None, as_json: bool
+    ctx: click.Context, place: Path | str, tasks: str | None, suite: str | None, as_json: bool
 ) -> None:
     """Check that the sets in DIR are whole, well-formed and unchanged.
 
@@ -252,8 +271,14 @@ def check(
 
     from ...evaluate.checking import check_sets
     from ...evaluate.evalsets import absence
-    from ...evaluate.tasks import find_folder, select_tasks
+    from ...evaluate.tasks import HUB, find_folder, is_url, select_tasks
 
+    folder = Path(place)
+    if is_url(place) or (str(place) == HUB and not folder.is_dir()):
+        raise UsageError(
+            f"{place}: check reads a folder; use 'datacomp evaluate --data', which checks what it "
+            "streams, or 'datacomp evalsets download'"
+        )
     chosen = select_tasks(_patterns(tasks), suite, folder)
     absent = [task for task in chosen if find_folder(folder, task) is None]
     if len(absent) == len(chosen):

@@ -40,7 +40,7 @@ def results() -> None:
 def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json: bool) -> None:
     """Show the scores of runs (directories or results files) side by side."""
     from ...evaluate.results import check_comparable, read_results
-    from ...evaluate.seeds import run_name
+    from ...evaluate.seeds import run_names
     from ...evaluate.tasks import load_suites
 
     found = {str(run): read_results(run) for run in runs}
@@ -70,15 +70,17 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json:
             }
         )
         return
+    names = run_names(list(found))
     if form == "csv":
         tasks = [
-            [run_name(run), result.provenance.get("suite"), "task", key, *_figures(result)]
-            for run, scores in found.items() for key, result in scores.items()
+            [name, result.provenance.get("suite"), "task", key, *_figures(result)]
+            for name, scores in zip(names, found.values(), strict=True)
+            for key, result in scores.items()
         ]  # fmt: skip
         emit_csv([*tasks, *_group_lines(groups)], _HEADER)
         return
     keys = list(dict.fromkeys(key for scores in found.values() for key in scores))
-    header = ["task", *(run_name(run) for run in found)]
+    header = ["task", *names]
     emit(form, [[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
     _emit_groups(form, groups, suites, partial)
 
@@ -150,11 +152,11 @@ def _figures(score: Result | GroupScore) -> list[float | None]:
 
 def _group_lines(groups: Groups) -> list[list[Any]]:
     """Return one line for each average of each run: for CSV."""
-    from ...evaluate.seeds import run_name
+    from ...evaluate.seeds import run_names
 
     return [
-        [run_name(run), suite, "group", name, *_figures(score)[:-1], len(score.missing)]
-        for run, per_run in groups.items()
+        [run, suite, "group", name, *_figures(score)[:-1], len(score.missing)]
+        for run, per_run in zip(run_names(list(groups)), groups.values(), strict=True)
         for suite, per_suite in per_run.items()
         for name, score in per_suite.items()
     ]
@@ -163,8 +165,9 @@ def _group_lines(groups: Groups) -> list[list[Any]]:
 def _emit_groups(form: str, groups: Groups, suites: Sequence[Suite], partial: bool) -> None:
     """Print the averages of every suite, runs side by side."""
     from ...evaluate.results import group_names
-    from ...evaluate.seeds import run_name
+    from ...evaluate.seeds import run_names
 
+    names = run_names(list(groups))
     for suite in suites:
         comment = "% " if form == "latex" else ""
         click.echo(f"\n{comment}Suite {suite.name}, version {suite.version}")
@@ -172,9 +175,9 @@ def _emit_groups(form: str, groups: Groups, suites: Sequence[Suite], partial: bo
             [name, *(_mean(per_run[suite.name][name], partial) for per_run in groups.values())]
             for name in group_names(suite)
         ]
-        emit(form, rows, ["group", *(run_name(run) for run in groups)])
-        for run, per_run in groups.items() if partial else ():
-            _name_missing(comment + run_name(run), per_run[suite.name]["Average"].missing)
+        emit(form, rows, ["group", *names])
+        for name, per_run in zip(names, groups.values(), strict=True) if partial else ():
+            _name_missing(comment + name, per_run[suite.name]["Average"].missing)
 
 
 @results.command(
@@ -197,7 +200,7 @@ def compare(first: Path, second: Path, partial: bool, form: str, as_json: bool) 
     """
     from ...evaluate.comparing import compare_groups, compare_tasks
     from ...evaluate.results import read_results
-    from ...evaluate.seeds import run_name
+    from ...evaluate.seeds import run_names
     from ...evaluate.tasks import load_suites
 
     a, b = read_results(first), read_results(second)
@@ -218,8 +221,8 @@ def compare(first: Path, second: Path, partial: bool, form: str, as_json: bool) 
             }
         )
         return
-    names = run_name(str(first)), run_name(str(second))
-    names = names if names[0] != names[1] else (str(first), str(second))
+    one_name, other_name = run_names([str(first), str(second)])
+    names = one_name, other_name
     if form == "csv":
         lines = [("task", "", one) for one in tasks]
         lines += [("group", suite, one) for suite, found in groups.items() for one in found]

@@ -189,6 +189,65 @@ def test_sets_are_checked(place, command):
     assert (code, err) == (3, f"warning: {KITTI}: 1 flawed, first 0.tar:a: no image\n")
 
 
+@pytest.mark.parametrize("where", ["http://127.0.0.1:9/x", "s3://bucket/sets", "hub"])
+@pytest.mark.parametrize("more", [(), ("--tasks", "mnist")])
+def test_only_a_folder_can_be_checked(command, tmp_path, monkeypatch, where, more):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command("evalsets", "check", where, *more)
+    assert (code, err) == (
+        2,
+        f"error: {where}: check reads a folder; use 'datacomp evaluate --data', which checks what "
+        "it streams, or 'datacomp evalsets download'\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--suite", "demo"), ("--pages", "p"), ("--corrupt", "fog:1"), ("--keep-embeddings", "k"),
+     ("--data", "d"), ("--device", "cpu"), ("--batch-size", "64")],
+)  # fmt: skip
+def test_options_of_a_model_are_refused_beside_embeddings(command, tmp_path, option, value):
+    arguments = ["evaluate", "--embeddings", tmp_path, "-o", tmp_path / "r.jsonl"]
+    code, _, err = command(*arguments, option, value)
+    assert (code, err) == (
+        2,
+        f"error: {option} does not go with --embeddings, which has neither model nor images; "
+        "leave it out (--tasks chooses among what is kept)\n",
+    )
+
+
+def scored(path: Path, key: str, value: float = 0.5) -> Path:
+    """Write a run with one score, and return its folder."""
+    path.mkdir(parents=True)
+    line = {"key": key, "dataset": key, "metrics": {"main_metric": value}}
+    (path / "eval_results.jsonl").write_text(json.dumps(line) + "\n")
+    return path
+
+
+def test_runs_without_a_task_in_common_are_not_compared(command, tmp_path):
+    one, other = scored(tmp_path / "a", "mnist"), scored(tmp_path / "b", "cifar10")
+    code, out, err = command("results", "compare", one, other)
+    assert (code, out) == (1, "")
+    assert err == "error: no task in common: the runs were evaluated on other tasks\n"
+
+
+@pytest.mark.parametrize("what", ["show", "aggregate"])
+@pytest.mark.parametrize("form", ["text", "csv"])
+def test_runs_of_one_name_go_by_their_paths(command, tmp_path, monkeypatch, what, form):
+    monkeypatch.chdir(tmp_path)
+    runs = [scored(Path(run), "mnist") for run in ("x/r", "y/r", "y/s")]
+    code, out, _ = command("results", what, *runs, "--partial", "--format", form)
+    assert code == 0
+    if form == "csv":
+        assert {line.split(",")[0] for line in out.splitlines()[1:]} == {"x/r", "y/r", "s"}
+    else:
+        headers = [line.split()[1:] for line in out.splitlines() if line.startswith("group ")]
+        assert headers == [["x/r", "y/r", "s"]]
+        assert [line.split(":")[0] for line in out.splitlines() if ": without" in line] == [
+            "x/r", "y/r", "s"
+        ]  # fmt: skip
+
+
 def test_every_task_is_listed():
     found = json.loads(call("evalsets", "list", "--json"))
     assert len(found) == 45
