@@ -56,7 +56,10 @@ class Plan:
 
 @dataclass
 class CreateReport:
-    """What was published. ``read`` and ``copied`` count files, ``bytes_read`` what was hashed."""
+    """What was published. ``read`` and ``copied`` count files, ``bytes_read`` what was hashed.
+
+    That includes what was read again of unchanged files, for pieces they share with changed ones.
+    """
 
     path: str
     name: str

@@ -1,7 +1,8 @@
 """Read the files of a version: what is new once, what is unchanged not at all.
 
 A file is unchanged when path, size and time of change are those remembered and its digests are
-at hand. New files are read by several threads, for hashing lets go of Python's lock. Tars are
+at hand. Of those that share pieces of the v1 torrent, some are read again where one before them
+has changed. New files are read by several threads, for hashing lets go of Python's lock. Tars are
 padded to whole pieces; what has to be written anew for that, or because it lies on another file
 system, is written in the same pass.
 """
@@ -23,7 +24,7 @@ from ...progress import Progress, warn
 from .digests import Record, read_digests
 from .folder import Release
 from .state import Seen, State
-from .tail import TailPieces
+from .tail import TailPieces, known_pieces
 
 BLOCK = 1 << 20
 
@@ -112,30 +113,44 @@ class Reader:
         self._engine.reach(*sorted({source.file.parent for source in sources}), self._state.folder)
         jobs = [self._survey(source) for source in sources]
         new = [job for job in jobs if job.record is None]
+        apart = [job for job in jobs if job.pad or job.size % self._piece_length == 0]
+        row = [job for job in jobs if not job.pad and job.size % self._piece_length]
+        pieces, known = self._known_pieces(row)
+        again = _read_again(row, known)
         reading = Reading(
             read=len(new),
-            bytes_read=sum(job.size for job in new),
+            bytes_read=sum(job.size for job in new) + sum(again.values()),
             copied=sum(job.copy for job in new),
         )
         with Progress("reading", reading.bytes_read, "bytes") as progress:
-            apart = [job for job in new if job.pad or job.size % self._piece_length == 0]
+            unread = [job for job in apart if job.record is None]
             read = functools.partial(_read, self._shape)
-            for job, found in zip(apart, self._engine.map(read, apart, threads=ALL), strict=True):
+            for job, found in zip(unread, self._engine.map(read, unread, threads=ALL), strict=True):
                 job.record, job.place = found
                 self._remember(job)
                 progress.advance(job.size)
             # What shares pieces with its neighbours is read in one row.
-            tail = TailPieces(self._piece_length)
-            for job in jobs:
+            tail = TailPieces(self._piece_length, pieces)
+            for job in row:
                 if job.record is None:
                     job.record, job.place = _read(self._shape, job, tail)
                     self._remember(job)
                     progress.advance(job.size)
-                elif not job.record.aligned:
-                    _feed(tail, job)
+                elif known < job.size:
+                    _feed(tail, job, known)
+                    progress.advance(again.get(job.source.path, 0))
+                known = max(0, known - job.size)
         reading.tail = tail.finish()
         reading.found = [self._found(job) for job in jobs]
         return reading
+
+    def _known_pieces(self, row: list[_Job]) -> tuple[bytes, int]:
+        """Return the pieces of the row's beginning that a version has, and how many bytes it is."""
+        if all(job.record is None or job.record.content for job in row):
+            return b"", 0  # nothing would be read again
+        named = [(job.source.path, job.record and job.record.sha256) for job in row]
+        found = (known_pieces(release, named, self._piece_length) for release in self._made)
+        return max(found, key=lambda item: item[1], default=(b"", 0))
 
     def _survey(self, source: Source) -> _Job:
         """Look at a file, and take its digests from memory if it is unchanged."""
@@ -246,12 +261,23 @@ def _seen(job: _Job, record: Record) -> Seen:
     return Seen(job.source.path, job.size, job.mtime_ns, record.sha256)
 
 
-def _feed(tail: TailPieces, job: _Job) -> None:
-    """Hand the bytes of an unchanged file on; small ones are remembered."""
+def _read_again(row: list[_Job], known: int) -> dict[str, int]:
+    """Return how much of which unchanged files has to be read: ``known`` bytes of the row not."""
+    found: dict[str, int] = {}
+    for job in row:
+        if job.record is not None and not job.record.content and known < job.size:
+            found[job.source.path] = job.size - known
+        known = max(0, known - job.size)
+    return found
+
+
+def _feed(tail: TailPieces, job: _Job, start: int) -> None:
+    """Hand the bytes of an unchanged file from ``start`` on; small ones are remembered."""
     assert job.record is not None
     if job.record.content:
-        tail.update(job.record.content)
+        tail.update(job.record.content[start:])
         return
     with (job.place or job.source.file).open("rb") as file:
+        file.seek(start)
         while block := file.read(BLOCK):
             tail.update(block)

@@ -73,6 +73,47 @@ def test_a_second_version_reads_what_is_new_only(publish, data):
     assert (report.serial, report.read, report.bytes_read) == (2, 2, 4 * PIECE + 116)
 
 
+PARQUETS = {"a.parquet": 3 * PIECE + 1000, "b.parquet": PIECE - 5, "c.parquet": 2 * PIECE + 9}
+
+
+def test_files_that_share_pieces_are_not_read_again(publish, data, tmp_path):
+    write_files(data, PARQUETS)
+    publish("1")
+    before = (data / "b.parquet").read_bytes()
+    touched_up(data / "b.parquet", bytes(PARQUETS["b.parquet"]))  # whoever reads it, sees that
+    report = publish("2")
+    assert (report.read, report.bytes_read) == (0, 0)
+    first, second = Releases(tmp_path / "releases").versions
+    assert second.manifest.torrents["v1"]["infohash"] == first.manifest.torrents["v1"]["infohash"]
+    # The torrent of the parent counts only if it is right: else all is read.
+    path = second.folder / "ds-2.torrent"
+    path.write_bytes(path.read_bytes()[:-1])
+    touched_up(data / "b.parquet", before)
+    report = publish("3")
+    assert (report.read, report.bytes_read) == (0, sum(PARQUETS.values()) + SIZES["ids.npy"])
+    third = Releases(tmp_path / "releases").latest.manifest
+    assert third.torrents["v1"]["infohash"] == first.manifest.torrents["v1"]["infohash"]
+
+
+@pytest.mark.parametrize("name", ["0.parquet", "a.parquet", "b.parquet", "d.parquet", "z.parquet"])
+def test_what_is_read_again_is_counted(publish, data, tmp_path, name):
+    write_files(data, PARQUETS)
+    publish("1")
+    write_files(data, {name: PIECE + 77}, seed=1)
+    report = publish("2")
+    publish("2", folder=tmp_path / "anew")
+    expected = Releases(tmp_path / "anew").latest.manifest.torrents["v1"]
+    assert Releases(tmp_path / "releases").latest.manifest.torrents["v1"] == expected
+    large = {**{n: size for n, size in SIZES.items() if n == "ids.npy"}, **PARQUETS}
+    row = {n: size for n, size in sorted({**SIZES, **PARQUETS}.items()) if size % PIECE}
+    same = sum(size for n, size in row.items() if n < name) // PIECE * PIECE
+    again = at = 0
+    for n, size in row.items():
+        at += size
+        again += max(0, min(size, at - same)) if n in large and n != name else 0
+    assert (report.read, report.bytes_read) == (1, PIECE + 77 + again)
+
+
 def test_versions_share_what_is_unchanged(publish, data, tmp_path):
     publish("1")
     write_files(data, {"00000003.tar": PIECE})
