@@ -43,19 +43,27 @@ class AddReport:
 
     ``changed`` ones have the same uid and other values than before; ``vanished`` ones are in
     the pool, but no longer in the source.
+
+    Linking reads no rows: what it does not know is None. ``rows`` is how many are linked then, and
+    ``rows_before`` how many were when the source was linked last.
     """
 
     source: str
-    added: int = 0
-    unchanged: int = 0
-    changed: int = 0
-    vanished: int = 0
-    duplicates: int = 0
+    added: int | None = 0
+    unchanged: int | None = 0
+    changed: int | None = 0
+    vanished: int | None = 0
+    duplicates: int | None = 0
     set_aside: dict[str, int] = field(default_factory=dict)
+    rows: int | None = None
+    rows_before: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        return asdict(self)
+        """Return the report as plain JSON values; ``rows`` only of what is linked."""
+        found = asdict(self)
+        if self.rows is None:
+            del found["rows"], found["rows_before"]
+        return found
 
 
 def add_source(pool: Pool, source: Source) -> AddReport:
@@ -251,8 +259,8 @@ class _Merge:
             f"WHERE m.owner = {self.number} AND ({' OR '.join(differ.values())})"
         )
         known = self.pool.scalar(f"SELECT count(*) FROM incoming_met WHERE owner = {self.number}")
-        self.report.changed = self.pool.scalar("SELECT count(*) FROM incoming_changed")
-        self.report.unchanged = known - self.report.changed
+        self.changed = self.pool.scalar("SELECT count(*) FROM incoming_changed")
+        self.report.changed, self.report.unchanged = self.changed, known - self.changed
 
     def _forget_scores(self) -> None:
         """Drop scores and features of samples whose caption or image is another one now."""
@@ -282,7 +290,7 @@ class _Merge:
             f"SELECT i._row, i.uid, {self.number} AS source, {values} FROM incoming i "
             "JOIN incoming_met m ON m.first = i._row WHERE m.owner IS NULL) ORDER BY _row"
         )
-        self.report.added = written - self.report.changed
+        self.report.added = written - self.changed
 
     def _count(self) -> None:
         self.pool.sql(

@@ -25,7 +25,13 @@ FOLDER_KEY = "fetch_folder"
 PENDING, OK, FAILED = "pending", "ok", "failed"
 AT_HAND = "(samples.shard IS NOT NULL OR coalesce(fetches.state = 'ok', false))"
 WITH_FETCHES = "samples LEFT JOIN fetches USING (uid)"
-_HOST = "lower(split_part(split_part(authority, '@', -1), ':', 1))"
+_PLACE = "split_part(split_part(split_part(authority, '?', 1), '#', 1), '@', -1)"
+_HOST = (
+    f"lower(CASE WHEN {_PLACE} LIKE '[%' THEN split_part({_PLACE}, ']', 1) || ']' "
+    f"ELSE split_part({_PLACE}, ':', 1) END)"
+)
+MOST_HOSTS = 10_000
+"""Hosts that ``effective_pool`` lists: a web-scale pool has millions."""
 _BATCH = 1 << 16
 
 
@@ -60,7 +66,8 @@ class EffectivePool:
 
     ``digest`` is the SHA-256 over the sorted uids at hand, 16 bytes each: it names this effective
     pool as ``Pool.digest`` names the pool. ``reasons`` counts what is not at hand, by reason of
-    failure, ``pending`` and ``no_url`` included.
+    failure, ``pending`` and ``no_url`` included. ``host_count`` is how many hosts there are, of
+    which ``hosts`` are those with the most samples.
     """
 
     total: Coverage
@@ -68,6 +75,7 @@ class EffectivePool:
     reasons: dict[str, int]
     hosts: list[HostState] = field(default_factory=list)
     subsets: dict[str, Coverage] = field(default_factory=dict)
+    host_count: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -78,6 +86,7 @@ class EffectivePool:
             "digest": self.digest,
             "reasons": self.reasons,
             "hosts": [asdict(host) for host in self.hosts],
+            "host_count": self.host_count,
             "subsets": {
                 name: {**asdict(one), "coverage": one.share} for name, one in self.subsets.items()
             },
@@ -116,7 +125,7 @@ def available_uids(pool: Pool) -> UidArray:
 
 
 def effective_pool(
-    pool: Pool, subsets: dict[str, UidArray] | None = None, hosts: int = 10
+    pool: Pool, subsets: dict[str, UidArray] | None = None, hosts: int = MOST_HOSTS
 ) -> EffectivePool:
     """Return how much of a pool is at hand: overall, of each subset, by reason and by host.
 
@@ -129,16 +138,18 @@ def effective_pool(
         f"ELSE 'pending' END AS why, count(*) AS n FROM {WITH_FETCHES} WHERE NOT {AT_HAND} "
         "GROUP BY why ORDER BY n DESC, why"
     ).fetchall()
+    listed, host_count = _hosts(pool, hosts)
     return EffectivePool(
         total,
         available_digest(pool),
         dict(reasons),
-        _hosts(pool, hosts),
+        listed,
         {name: _coverage(pool, uids) for name, uids in (subsets or {}).items()},
+        host_count,
     )
 
 
-def _hosts(pool: Pool, most: int) -> list[HostState]:
+def _hosts(pool: Pool, most: int) -> tuple[list[HostState], int]:
     # What stands between the slashes is grouped first: of that there is little to take apart.
     rows = pool.sql(
         f"WITH grouped AS (SELECT split_part(url, '/', 3) AS authority, {AT_HAND} AS here, "
@@ -148,11 +159,11 @@ def _hosts(pool: Pool, most: int) -> list[HostState]:
         "coalesce(sum(n) FILTER (here), 0) AS here FROM grouped GROUP BY ALL) "
         "SELECT host, sum(n)::BIGINT AS all_of_it, sum(here)::BIGINT, "
         "coalesce(sum(n) FILTER (failed), 0)::BIGINT, "
-        "first(reason ORDER BY n DESC, reason) FILTER (failed AND reason IS NOT NULL) "
-        "FROM hosts GROUP BY host ORDER BY all_of_it DESC, host LIMIT ?",
+        "first(reason ORDER BY n DESC, reason) FILTER (failed AND reason IS NOT NULL), "
+        "count(*) OVER () FROM hosts GROUP BY host ORDER BY all_of_it DESC, host LIMIT ?",
         [most],
     ).fetchall()
-    return [HostState(*row) for row in rows]
+    return [HostState(*row[:-1]) for row in rows], rows[0][-1] if rows else 0
 
 
 def _coverage(pool: Pool, uids: UidArray) -> Coverage:

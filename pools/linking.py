@@ -14,7 +14,7 @@ import duckdb
 
 from ..errors import UsageError
 from . import schema
-from .adding import AddReport, register
+from .adding import AddReport, number_of, register
 from .columns import columns_of, quote
 from .connection import connect, open_file, pool_errors
 from .sources import LinkableSource, SetAside, source_class
@@ -89,8 +89,9 @@ def is_linked(connection: duckdb.DuckDBPyConnection) -> bool:
 def link_source(pool: Pool, source: LinkableSource) -> AddReport:
     """Let the pool show a source's samples without copying them.
 
-    Linking again takes over files that have come or gone; the report counts samples, but does
-    not compare them. Raises UsageError for a pool that holds samples.
+    Linking again takes over files that have come, gone or changed; the report counts rows, but
+    does not compare them: those that were linked before may be gone. Raises UsageError for a
+    pool that holds samples.
     """
     files, aside = source.files()
     with pool_errors(pool.path), pool.transaction():
@@ -110,6 +111,7 @@ def _link(
     aside: list[SetAside],
 ) -> AddReport:
     scan = source.scan(connection, files)
+    known = number_of(connection, home, source) is not None
     number = register(connection, home, source)
     connection.execute(f"CREATE OR REPLACE VIEW linked_{number} AS {scan.every()}")
     rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
@@ -117,11 +119,11 @@ def _link(
     connection.execute(
         f"DROP {'VIEW' if is_linked(connection) else 'TABLE'} IF EXISTS samples;"
         "CREATE VIEW samples AS "
-        + " UNION ALL BY NAME ".join(samples_of(connection, known) for known, _ in rows)
+        + " UNION ALL BY NAME ".join(samples_of(connection, one) for one, _ in rows)
     )
     connection.execute(
         f"CREATE OR REPLACE VIEW {WRITTEN} AS "
-        + " UNION ALL BY NAME ".join(samples_of(connection, known, True) for known, _ in rows)
+        + " UNION ALL BY NAME ".join(samples_of(connection, one, True) for one, _ in rows)
     )
     connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
     put_aside_of(connection, number, aside)
@@ -129,12 +131,12 @@ def _link(
         "UPDATE sources SET samples = ?, set_aside = ? WHERE id = ?",
         [scan.rows, len(aside), number],
     )
-    report = AddReport(
-        f"{source.kind} {source.path}",
-        added=max(0, scan.rows - before),
-        unchanged=min(before, scan.rows),
-        vanished=max(0, before - scan.rows),
-    )
+    name = f"{source.kind} {source.path}"
+    if known:
+        report = AddReport(name, None, None, None, None, None, rows_before=before)
+    else:
+        report = AddReport(name, added=scan.rows, duplicates=None)
+    report.rows = scan.rows
     for item in aside:
         report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
     return report

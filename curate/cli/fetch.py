@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ...pools.engine import Engine
     from ...pools.fetches import EffectivePool
 
+HOSTS = 10
+"""Hosts that are printed."""
+
 
 @click.command(
     epilog=examples(
@@ -127,5 +130,7 @@ def echo_effective(found: EffectivePool) -> None:
     if found.hosts:
         click.echo()
         rows = [[one.host, one.samples, one.available, one.failed, one.most or ""]
-                for one in found.hosts]  # fmt: skip
+                for one in found.hosts[:HOSTS]]  # fmt: skip
         emit_table(rows, ["host", "samples", "at hand", "failed", "most often"])
+        if found.host_count > len(rows):
+            click.echo(f"and {counted(found.host_count - len(rows), 'more host')}")

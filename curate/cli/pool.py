@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...progress import say
 from .browse import browse
-from .common import SET_ASIDE, emit_json, emit_table, examples, json_option, parse_options
+from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option, parse_options
 from .download import pool_download
 from .embed import embed
 from .fetch import echo_effective, fetch
+
+if TYPE_CHECKING:
+    from ...pools.adding import AddReport
 
 POOL = click.argument("pool", type=click.Path(path_type=Path))
 MEMORY = click.option(
@@ -108,15 +111,20 @@ def add(
     if as_json:
         emit_json(report.to_dict())
     else:
-        click.echo(
-            f"{report.source}: {report.added:,} added, {report.unchanged:,} unchanged, "
-            f"{report.changed:,} changed, {report.vanished:,} vanished, "
-            f"{report.duplicates:,} duplicates"
-        )
+        click.echo(f"{report.source}: {_counts(report)}")
         for reason, count in sorted(report.set_aside.items()):
             click.echo(f"  set aside: {count:,} {reason}")
     if report.set_aside:
         sys.exit(SET_ASIDE)
+
+
+def _counts(report: AddReport) -> str:
+    if report.rows is None:
+        names = ("added", "unchanged", "changed", "vanished", "duplicates")
+        return ", ".join(f"{getattr(report, name):,} {name}" for name in names)
+    before = report.rows_before
+    told = "" if before is None else f" ({before:,} before), not compared"
+    return f"linked, {counted(report.rows, 'row')}{told}"
 
 
 @pool.command(

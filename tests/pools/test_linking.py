@@ -17,15 +17,31 @@ def link(folder):
 def test_linking_again_takes_over_what_came_and_went(tmp_path, empty, commonpool):
     folder = commonpool(tmp_path / "m")
     name = f"commonpool {folder}"
-    assert empty.add(link(folder)) == AddReport(name, added=10)
+    unknown = (None,) * 5
+    assert empty.add(link(folder)) == AddReport(name, added=10, duplicates=None, rows=10)
     commonpool(folder / "part_0", files=1, first=50)
     assert empty.count() == 10
-    assert empty.add(link(folder)) == AddReport(name, added=5, unchanged=10)
+    assert empty.add(link(folder)) == AddReport(name, *unknown, rows=15, rows_before=10)
     assert empty.count() == 15
     for file in folder.glob("*.parquet"):
         file.unlink()
-    assert empty.add(link(folder)) == AddReport(name, unchanged=5, vanished=10)
+    assert empty.add(link(folder)) == AddReport(name, *unknown, rows=5, rows_before=15)
     assert empty.uids().tolist() == from_hex([f"{n:032x}" for n in range(50, 55)]).tolist()
+
+
+def test_rows_that_were_exchanged_are_not_called_unchanged(tmp_path, commonpool, command):
+    folder = commonpool(tmp_path / "m", files=1, rows=4)
+    add = ("pool", "add", tmp_path / "pool.duckdb", folder, "--kind", "commonpool", "--link")
+    assert command(*add)[:2] == (0, f"commonpool {folder}: linked, 4 rows\n")
+    commonpool(tmp_path / "m", files=1, rows=4, first=100)
+    assert command(*add)[:2] == (
+        0, f"commonpool {folder}: linked, 4 rows (4 before), not compared\n",
+    )  # fmt: skip
+    code, out, _ = command(*add, "--json")
+    assert (code, json.loads(out)) == (0, {
+        "source": f"commonpool {folder}", "added": None, "unchanged": None, "changed": None,
+        "vanished": None, "duplicates": None, "set_aside": {}, "rows": 4, "rows_before": 4,
+    })  # fmt: skip
 
 
 def test_a_pool_links_to_several_folders(tmp_path, empty, commonpool, rows):

@@ -51,6 +51,17 @@ def test_fetch_and_info(command, web, urls_pool, tmp_path):
     assert told["subsets"][str(tmp_path / "one.npy")]["samples"] == 1
 
 
+def test_hosts_that_are_not_printed_are_counted(command, urls_pool, tmp_path):
+    pool = urls_pool([f"http://h{i:02d}.invalid/1.jpg" for i in range(12)])
+    np.save(tmp_path / "none.npy", np.empty(0, UID_DTYPE))
+    info = ("pool", "info", pool, "--subset", tmp_path / "none.npy")
+    code, printed, _ = command(*info)
+    lines = printed.splitlines()
+    assert (code, lines[-1], lines[-2].split()[0]) == (0, "and 2 more hosts", "h09.invalid")
+    told = json.loads(command(*info, "--json")[1])["effective"]
+    assert (len(told["hosts"]), told["host_count"]) == (12, 12)
+
+
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [

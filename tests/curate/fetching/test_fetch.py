@@ -550,6 +550,23 @@ def test_the_effective_pool(web, urls_pool, fetch, tmp_path):
     ]  # fmt: skip
 
 
+def test_hosts_are_cut_out_of_urls_and_counted(urls_pool):
+    names = {
+        "http://[2001:db8::1]:80/a": "[2001:db8::1]", "http://u:p@[2001:DB8::1]/": "[2001:db8::1]",
+        "http://a.org?x=1": "a.org", "http://a.org#b/c": "a.org",
+        "http://A.org:8080?u=me@b.org": "a.org",
+        "http://me@c.org/x@y": "c.org",
+    }  # fmt: skip
+    with Pool.open(urls_pool(list(names))) as pool:
+        found = effective_pool(pool)
+        assert [(one.host, one.samples) for one in found.hosts] == [
+            ("a.org", 3), ("[2001:db8::1]", 2), ("c.org", 1),
+        ]  # fmt: skip
+        few = effective_pool(pool, hosts=1)
+    assert ([one.host for one in few.hosts], few.host_count) == (["a.org"], 3)
+    assert few.to_dict()["host_count"] == 3
+
+
 def test_a_pool_that_came_with_images_is_at_hand(pool_of):
     pool = pool_of(uid=[f"{i:032x}" for i in range(4)])
     pool.sql("UPDATE samples SET shard = 'x.tar' WHERE url LIKE '%/1'")
