@@ -1,10 +1,10 @@
 import errno
 import io
 import json
-import multiprocessing
 import random
-import runpy
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -359,50 +359,54 @@ def test_what_the_journal_lost_is_computed_again(pictures, recipe, contents, mon
     assert contents(pool) == contents(whole)
 
 
-SCRIPT = """
+SERVER = """
+import os, select, signal, sys
 from pathlib import Path
-import torch
+import open_clip, torch, torchvision
 from datacomp.pools import Pool
-from datacomp.pools.checking import check_pool
 from datacomp.pools.clip_runs import model_of
-from datacomp.pools.embedding.embed import embed_pool
-from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.embedding import embed as embedding
+from datacomp.pools.embedding.recipe import Recipe
 
 torch.set_num_threads(1)
 embedding.PART = 8
 recipe = Recipe(model_of(Path({checkpoint!r}), {config!r}))
-with Pool.open({pool!r}) as pool:
-    embed_pool(pool, recipe, device="cpu", batch_size=2, workers=2)
+for line in sys.stdin:
+    ended, ending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ended)
+        with Pool.open({pool!r}) as pool:
+            embedding.embed_pool(pool, recipe, device="cpu", batch_size=2, workers=2)
+        os._exit(0)
+    os.close(ending)
+    if not select.select([ended], [], [], float(line))[0]:
+        os.kill(child, signal.SIGKILL)
+    os.close(ended)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 def test_killed_at_any_moment_and_run_again_it_is_the_same(pictures, tiny, contents, tmp_path):
-    """One server imports torch; each attempt is a fork of it, killed after a while."""
+    """One process imports torch; each attempt is a fork of it, killed after a while."""
     pool = pictures(40, broken={11, 30})
     pool.close()
     start = tmp_path / "start.duckdb"
     shutil.copy(pool.path, start)
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(
-        pool=str(pool.path), checkpoint=str(tiny(0).checkpoint), config=str(tiny(0).model_config)
-    ))  # fmt: skip
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["torch", "open_clip", "torchvision", "datacomp.pools.embedding.embed", "PIL.Image"]
-    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER.format(
+            pool=str(pool.path), checkpoint=str(tiny(0).checkpoint),
+            config=str(tiny(0).model_config),
+        )],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdin is not None
+    assert server.stdout is not None
 
-    def attempt(seconds=None):
-        process = context.Process(target=runpy.run_path, args=(str(script),))
-        process.start()
-        process.join(seconds)
-        if process.is_alive():
-            process.kill()
-        process.join()
-        return process.exitcode
+    def attempt(seconds=250.0):
+        print(seconds, file=server.stdin, flush=True)
+        return int(server.stdout.readline())
 
-    assert attempt() == 0
-    started = time.monotonic()
     features = tmp_path / "pool.duckdb.features"
 
     def again():
@@ -411,22 +415,26 @@ def test_killed_at_any_moment_and_run_again_it_is_the_same(pictures, tiny, conte
             left.unlink()
         shutil.copy(start, pool.path)
 
-    with Pool.open(pool.path, read_only=True) as opened:
-        expected = contents(opened)
-    again()
-    assert attempt() == 0
-    usual = time.monotonic() - started
-    again()
-    drawn, killed = random.Random(0), 0
-    while killed < 20:
-        code = attempt(drawn.uniform(0.3, 1.05) * usual)
-        assert code in (0, -9)
-        killed += code == -9
-        if code == 0:
-            with Pool.open(pool.path, read_only=True) as opened:
-                assert contents(opened) == expected
-            again()
-    assert attempt() == 0
+    with server:
+        assert attempt() == 0
+        with Pool.open(pool.path, read_only=True) as opened:
+            expected = contents(opened)
+        again()
+        started = time.monotonic()
+        assert attempt() == 0
+        usual = time.monotonic() - started
+        again()
+        drawn, killed = random.Random(0), 0
+        while killed < 20:
+            code = attempt(drawn.uniform(0.05, 1) * usual)
+            assert code in (0, -9)
+            killed += code == -9
+            if code == 0:
+                with Pool.open(pool.path, read_only=True) as opened:
+                    assert contents(opened) == expected
+                again()
+        assert attempt() == 0
+        server.stdin.close()
     with Pool.open(pool.path, read_only=True) as opened:
         assert contents(opened) == expected
 
