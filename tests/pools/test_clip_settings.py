@@ -71,6 +71,27 @@ def test_quickgelu_that_does_not_match_is_refused(hub_folder, clip_config, tiny)
     assert model_of(folder).load("cpu").identity["model"] == "from-hub"
 
 
+@pytest.mark.parametrize(
+    ("part", "key", "theirs", "shown"),
+    [
+        ("vision_cfg", "image_size", 64, "64, as open_clip_config.json says, but tiny has 32"),
+        ("text_cfg", "hf_tokenizer_name", "google/siglip",
+         "'google/siglip', as open_clip_config.json says, but tiny has None"),
+    ],
+)  # fmt: skip
+def test_what_leaves_no_trace_in_weights_is_compared(
+    hub_folder, clip_config, tiny, part, key, theirs, shown
+):
+    """The size of images and the tokenizer: with the wrong one a model embeds, and badly."""
+    folder = hub_folder({**clip_config, part: {**clip_config[part], key: theirs}})
+    checkpoint = folder / "open_clip_pytorch_model.bin"
+    with pytest.raises(DataError) as caught:
+        model_identity("tiny", checkpoint, tiny(0).model_config)
+    assert str(caught.value) == (
+        f"{checkpoint}: trained with {part}.{key} {shown}; use the configuration in {folder / FILE}"
+    )
+
+
 def test_the_name_of_the_right_architecture_is_told(tmp_path, tiny):
     import open_clip
 
