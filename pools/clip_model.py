@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import DatacompError, DataError, MissingError, RunError, UnsafeInputError
+from ..errors import DatacompError, DataError, MissingError, UnsafeInputError
 from . import images as image_files
 from .checkpoints import first_line, read_checkpoint
 from .clip_config import import_open_clip, register_config, side_of
 from .clip_identity import model_identity
 from .clip_settings import preparation, settings_of
-from .devices import exact, resolve_device
+from .devices import exact, memory_for_batch, memory_for_model, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,8 @@ class ClipModel:
         """Embed prepared images as one batch: float32 (n, d), each row of length one."""
         import torch
 
-        batch = torch.stack(list(tensors)).to(self.device, self._dtype())
+        with memory_for_batch():
+            batch = torch.stack(list(tensors)).to(self.device, self._dtype())
         return self._encode(lambda: self.model.encode_image(batch))  # pyright: ignore[reportCallIssue]
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
@@ -135,7 +136,8 @@ class ClipModel:
         parts: list[np.ndarray] = []
         for i in range(0, len(texts), batch_size):
             shortened = [text[:MAX_TEXT] for text in texts[i : i + batch_size]]
-            tokens = self.tokenizer(shortened).to(self.device)
+            with memory_for_batch():
+                tokens = self.tokenizer(shortened).to(self.device)
             parts.append(
                 self._encode(lambda tokens=tokens: self.model.encode_text(tokens))  # pyright: ignore[reportCallIssue]
             )
@@ -151,12 +153,9 @@ class ClipModel:
     def _encode(self, forward: Any) -> np.ndarray:
         import torch
 
-        try:
-            with torch.inference_mode(), exact(self.device):
-                features = forward().float()
-                features = torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise RunError("the device is out of memory; use a smaller --batch-size") from None
+        with memory_for_batch(), torch.inference_mode(), exact(self.device):
+            features = forward().float()
+            features = torch.nn.functional.normalize(features, dim=-1).cpu().numpy()
         if not np.isfinite(features).all():
             raise DataError(
                 f"model {self.identity['model']} gives embeddings that are not finite "
@@ -187,7 +186,7 @@ def _build(open_clip: Any, name: str, model: str, device: str, precision: str) -
 
     state = torch.random.get_rng_state()
     try:
-        with _as_data_error(model):
+        with _as_data_error(model), memory_for_model():
             return open_clip.create_model(
                 name, device=device, precision=precision, load_weights=False,
                 pretrained_image=False, pretrained_text=False, output_dict=False,

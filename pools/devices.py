@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from ..errors import UsageError
+from ..errors import RunError, UsageError
 
 
 def resolve_device(device: str) -> str:
@@ -22,6 +22,30 @@ def resolve_device(device: str) -> str:
     if device != "cpu" and (not has_gpu or int(number or 0) >= torch.cuda.device_count()):
         raise UsageError(f"device {device} is not here; use --device cpu")
     return device
+
+
+@contextlib.contextmanager
+def memory_for_batch() -> Iterator[None]:
+    """Raise RunError, saying what helps, where a batch does not fit into the device's memory."""
+    with _told("use a smaller --batch-size"):
+        yield
+
+
+@contextlib.contextmanager
+def memory_for_model() -> Iterator[None]:
+    """Raise RunError where a model does not fit into the device's memory."""
+    with _told("the model needs one with more, or --device cpu"):
+        yield
+
+
+@contextlib.contextmanager
+def _told(advice: str) -> Iterator[None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise RunError(f"the device is out of memory; {advice}") from None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from ...errors import DataError, MissingError, UnsafeInputError, UsageError, sug
 from ...pools import images as image_files
 from ...pools.checkpoints import read_checkpoint
 from ...pools.clip_identity import PRECISIONS
-from ...pools.devices import resolve_device
+from ...pools.devices import memory_for_batch, memory_for_model, resolve_device
 from .batches import test_transform
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class VisionSpec:
         network = build(self.model, 0, size, dict(self.model_args))
         fill(network, self.checkpoint, drop_head=True)
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        network.eval().to(device, dtype)
+        with memory_for_model():
+            network.eval().to(device, dtype)
         crop = self.test_crop or network.pretrained_cfg.get("crop_pct", 0.875)
         transform = test_transform(size, crop, normalisation(network))
         return VisionEncoder(network, transform, device, precision, size, identity)
@@ -101,7 +102,7 @@ class VisionEncoder:
         """Embed prepared images as one batch: float32 (n, d), each row of length one."""
         import torch
 
-        with torch.inference_mode():
+        with memory_for_batch(), torch.inference_mode():
             batch = torch.stack(tensors).to(self.device, next(self.network.parameters()).dtype)
             features = self.network(batch).float()
             features = torch.nn.functional.normalize(features, dim=-1).cpu().numpy()

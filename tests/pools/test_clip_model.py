@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
+import torch
+from datacomp.errors import DataError, MissingError, RunError, UnsafeInputError, UsageError
 from datacomp.pools.checkpoints import read_checkpoint
 from datacomp.pools.clip_config import read_config
 from datacomp.pools.clip_identity import model_identity
@@ -75,6 +76,28 @@ def test_bytes_and_pictures_embed_alike_and_batches_do_not_matter(model, picture
     parts = [embedded(model, encoded[:2]), embedded(model, encoded[2:])]
     assert np.allclose(np.concatenate(parts), whole, atol=1e-6)
     assert model.encode_texts([]).shape[0] == 0
+
+
+def test_a_full_device_is_one_line(model, photo, checkpoint, config, monkeypatch):
+    """Torch's own error, raised where a GPU raises it: as a batch is moved, as it is embedded."""
+    tensors = [model.prepare(photo(0))]
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    for owner, name, embed in (
+        (torch.Tensor, "to", lambda: model.encode_tensors(tensors)),
+        (torch.Tensor, "to", lambda: model.encode_texts(["a cat"])),
+        (model.model, "encode_image", lambda: model.encode_tensors(tensors)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(RunError) as caught:
+                embed()
+        assert str(caught.value) == "the device is out of memory; use a smaller --batch-size"
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(RunError, match="out of memory; the model needs one with more"):
+        ClipModel.load("tiny", checkpoint, config, "cpu")
 
 
 def test_a_long_word_costs_no_more_than_its_beginning(model):

@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
+from datacomp.errors import DataError, MissingError, RunError, UnsafeInputError, UsageError
 from datacomp.evaluate.vision.backbone import VisionSpec, build, fill, spec_of_run
 from safetensors.torch import save_file
 
@@ -28,6 +28,26 @@ def test_an_encoder_embeds_images_without_its_head(checkpoint, square, tiny_args
     assert np.linalg.norm(features, axis=1) == pytest.approx(1, abs=1e-6)
     assert encoder.identity == spec.identity()
     assert encoder.identity["model"] == "timm:vit_tiny_patch16_224"
+
+
+def test_a_full_device_is_one_line(checkpoint, square, tiny_args, monkeypatch):
+    """Torch's own error, raised where a GPU raises it: as a batch is moved, as it is embedded."""
+    spec = VisionSpec(NAME, checkpoint, 16, tuple(tiny_args.items()), 1.0)
+    encoder = spec.load("cpu")
+    tensors = [encoder.prepare(square(0, 0))]
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    for owner, name in ((torch.Tensor, "to"), (encoder.network, "forward")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, full)
+            with pytest.raises(RunError) as caught:
+                encoder.encode_tensors(tensors)
+        assert str(caught.value) == "the device is out of memory; use a smaller --batch-size"
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(RunError, match="out of memory; the model needs one with more"):
+        spec.load("cpu")
 
 
 def test_the_identity_follows_weights_and_size(checkpoint, tiny_args):
