@@ -109,7 +109,12 @@ def _tell(report: GetReport) -> None:
     )
     if report.withdrawn:
         click.echo(f"{counted(len(report.withdrawn), 'file')} taken back by the keeper, deleted")
-    if not report.whole:
+    if report.gone:
+        click.echo(
+            f"not whole: {counted(len(report.gone), 'file')} of this version taken back by the "
+            "keeper, not to be had any more; get the newest version"
+        )
+    if len(report.failed) > len(report.gone):
         click.echo("not whole: run the same command again, or name another --mirror")
 
 

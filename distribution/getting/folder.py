@@ -73,11 +73,16 @@ class Folder:
 
     def __exit__(self, *exc_info: object) -> None:
         self._lock.close()
-        if self._fresh and exc_info[0] is not None and set(os.listdir(self.state)) == _EMPTY:
+        if not self._fresh or exc_info[0] is None:
+            return
+        left = set(os.listdir(self.state))
+        noted = {POINTER, UNSIGNED} if isinstance(exc_info[1], UsageError) else set[str]()
+        if _EMPTY <= left <= _EMPTY | noted:
             # Nothing was got: a mistake in the command leaves no folder behind.
             with contextlib.suppress(OSError):
                 self.partial.rmdir()
-                (self.state / "lock").unlink()
+                for name in left - {self.partial.name}:
+                    (self.state / name).unlink()
                 self.state.rmdir()
                 self.path.rmdir()
 

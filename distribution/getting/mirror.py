@@ -24,6 +24,7 @@ PATIENCE = 20.0
 SLOWEST = 1024
 """Bytes a second below which a server counts as stalled."""
 REDIRECTS = 5
+GONE = "answers 410: its keeper has taken it back"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,16})-(\d{1,16})/(\d{1,16}|\*)")
 _LENGTH = re.compile(r"\d{1,16}")
 _ASK_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -87,8 +88,8 @@ class Mirror:
         response = self._ask(url, part if (start, end) != (0, size) else {})
         if response.status in (404, 410):
             self.close()
-            gone = ": its keeper may have taken it back" if response.status == 410 else ""
-            raise SourceTrouble(f"answers {response.status}{gone}", Consequence.SKIP)
+            said = GONE if response.status == 410 else f"answers {response.status}"
+            raise SourceTrouble(said, Consequence.SKIP)
         self._refuse_status(response, url)
         skip = 0
         if response.status == 206:

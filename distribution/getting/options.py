@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ...errors import DataError, UsageError
+from ...urls import split_url
+from ..release.keys import check_public
 from .engine import CONNECTIONS
 from .mirror import PATIENCE
 
@@ -22,6 +25,7 @@ class Options:
     to call, ``listen`` the ``HOST:PORT`` to listen on for them, ``bootstrap`` the nodes
     through which their DHT is entered. ``rehash`` reads files again that
     are known to be right. ``patience`` is how many seconds a server may be silent.
+    Raises UsageError for a key, an address or a peer that cannot be one.
     """
 
     update: bool = False
@@ -37,6 +41,19 @@ class Options:
     patience: float = PATIENCE
     listen: str | None = None
     bootstrap: str | None = None
+
+    def __post_init__(self) -> None:
+        from ..torrents.session import split_peer
+
+        try:
+            if self.key is not None:
+                object.__setattr__(self, "key", check_public(self.key.lower(), "the key expected"))
+            for place in (*self.mirrors, *self.gateways):
+                split_url(place)
+        except DataError as error:
+            raise UsageError(str(error)) from None
+        for peer in self.peers:
+            split_peer(peer)
 
     def net(self) -> Net:
         """Return how peers are talked to."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .mirror import GONE
+
 
 @dataclass
 class GetReport:
@@ -29,6 +31,11 @@ class GetReport:
     def whole(self) -> bool:
         """Whether nothing is missing."""
         return not self.failed
+
+    @property
+    def gone(self) -> list[str]:
+        """Those of the files that could not be had which a server says were taken back."""
+        return [path for path, reason in self.failed.items() if GONE in reason]
 
     @property
     def fetched(self) -> int:
@@ -58,6 +65,7 @@ class GetReport:
             "channels": self.channels,
             "sources": self.sources,
             "failed": self.failed,
+            "gone": self.gone,
             "removed": self.removed,
             "withdrawn": self.withdrawn,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ BLOCK = 16 << 10
 CACHE_BLOCKS = 1024
 """Blocks of 16 KiB kept until they are written: memory is bounded whatever the download."""
 
+_PORT = re.compile(r"[0-9]{1,5}")
 _ONE_ADDRESS_EACH = (
     "dht_restrict_routing_ips",
     "dht_restrict_search_ips",
@@ -141,13 +143,16 @@ def wait_for(
 
 def parse_peers(peers: Iterable[str]) -> tuple[tuple[str, int], ...]:
     """Return the addresses of peers named as ``HOST:PORT``. Raises UsageError for what is none."""
-    found = []
-    for peer in peers:
-        host, _, port = peer.rpartition(":")
-        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise UsageError(f"peer {peer!r}: expected HOST:PORT")
-        found.append((_address(host.strip("[]")), int(port)))
-    return tuple(found)
+    found = (split_peer(peer) for peer in peers)
+    return tuple((_address(host), port) for host, port in found)
+
+
+def split_peer(peer: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT``. Raises UsageError for what is none."""
+    host, _, port = peer.rpartition(":")
+    if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
+        raise UsageError(f"peer {peer!r}: expected HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def _address(host: str) -> str:

@@ -4,9 +4,9 @@ import pytest
 from datacomp.distribution import bencode
 from datacomp.distribution.getting import get
 from datacomp.distribution.getting.torrent_file import info_hashes, read_torrent
-from datacomp.errors import DataError, MissingError, UsageError
+from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 
-from .conftest import HTTP, contents
+from .conftest import HTTP, contents, options
 
 NO_ADDRESSES = ("http://[::1/", "http://[x/", "http://h..h/", "http://h:99999/", "http:///x")
 
@@ -96,3 +96,41 @@ def test_attributes_of_a_file_that_are_no_text_say_nothing():
 def test_what_is_no_torrent_has_no_name(data):
     with pytest.raises(DataError, match="not a torrent"):
         info_hashes(data)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--key", "zz"], "the key expected: a public key has 64 hex digits, not 'zz'"),
+        (["--mirror", "ftp://x/"], "'ftp://x/': not an HTTP address; refused"),
+        (["--gateway", "x"], "'x': not an HTTP address; refused"),
+        (["--peer", "foo"], "peer 'foo': expected HOST:PORT"),
+        (["--peer", "h:" + "9" * 5000], f"peer 'h:{'9' * 5000}': expected HOST:PORT"),
+        (["--no-http", "--no-bittorrent"], "birds 1: no source to get it from; name a --mirror"),
+    ],
+)
+def test_a_mistake_in_the_command_leaves_no_folder(
+    publish, serving, files, tmp_path, command, arguments, reason
+):
+    server = serving(publish(files))
+    assert command("get", server.url, tmp_path / "got", *arguments) == (2, "", f"error: {reason}\n")
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_torrent_without_any_source_leaves_no_folder(tmp_path):
+    source = tmp_path / "birds.torrent"
+    source.write_bytes(bencode.encode({"info": info()}))
+    with pytest.raises(UsageError, match="no source to get it from"):
+        get(str(source), tmp_path / "got", HTTP)
+    assert not (tmp_path / "got").exists()
+    (tmp_path / "got").mkdir()
+    with pytest.raises(UsageError, match="no source to get it from"):
+        get(str(source), tmp_path / "got", HTTP)
+    assert (tmp_path / "got").exists()
+
+
+def test_a_key_may_be_written_in_capitals(publish, serving, files, key, tmp_path):
+    server = serving(publish(files))
+    assert get(server.url, tmp_path / "got", options(key=key.public.upper())).whole
+    with pytest.raises(IntegrityError, match=f"not with {'a' * 64} as expected; refused"):
+        get(server.url, tmp_path / "other", options(key="A" * 64))

@@ -144,6 +144,29 @@ def test_what_was_taken_back_is_deleted_and_never_accepted(
     assert contents(tmp_path / "other") == newer
 
 
+def test_a_file_of_an_old_version_that_was_taken_back_cannot_be_had(
+    publish, serving, tmp_path, command
+):
+    from datacomp.distribution.release import Removal
+
+    folder = publish({"a.txt": b"a", "b.txt": b"b"})
+    server = serving(folder)
+    manifest = json.loads((folder / "versions/1/manifest.json").read_text())
+    old = manifest["files"][0]
+    removal = Removal("2", 2, "asked", ("0" * 32,), ((old["path"], old["size"], old["sha256"]),))
+    publish({"b.txt": b"b"}, "2", removal=removal)
+    url = f"{server.url}versions/1/manifest.json"
+    code, out, _ = command("get", url, tmp_path / "got", "--no-bittorrent")
+    assert code == 1
+    assert "missing: a.txt: " in out
+    assert out.splitlines()[-1] == (
+        "not whole: 1 file of this version taken back by the keeper, not to be had any more; get "
+        "the newest version"
+    )
+    code, out, _ = command("get", url, tmp_path / "got", "--no-bittorrent", "--json")
+    assert (code, json.loads(out)["gone"]) == (1, ["a.txt"])
+
+
 def test_what_is_half_there_of_what_was_taken_back_is_deleted(publish, files, shard, tmp_path):
     import libtorrent as lt
     from datacomp.distribution.getting.folder import Folder
