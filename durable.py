@@ -102,7 +102,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     partial = partial_path(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _place_for(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         try:
             yield partial
@@ -136,8 +137,19 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write ``data`` to ``path`` atomically."""
-    with atomic_path(path) as partial:
+    with atomic_path(path) as partial, _place_for(path):
         partial.write_bytes(data)
+
+
+@contextlib.contextmanager
+def _place_for(path: Path | str) -> Iterator[None]:
+    """Say of a place where nothing can be made, as below /proc, that it is none."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"cannot write {path}: no file can be made there; choose another place"
+        ) from error
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -42,16 +42,17 @@ def check_pool(pool: Pool) -> CheckReport:
     """Check that uids are uids and unique, and that features have as many rows as metadata."""
     report = CheckReport(pool.count())
     counts: Counter[str] = Counter()
-    sources = list(_linkable(pool))
+    telling = not pool.path.is_dir()  # opening a folder told it already
+    sources = [(source, source.files(telling)[0]) for source in _linkable(pool)]
     usable = "SELECT uid FROM samples"
     if is_linked(pool.connection):
-        scans = [source.scan(pool.connection, source.files()[0]) for source in sources]
+        scans = [source.scan(pool.connection, files) for source, files in sources]
         for scan in scans:
             _unusable(pool, scan, counts, report.examples)
         usable = " UNION ALL ".join(f"SELECT uid FROM ({scan.usable()})" for scan in scans)
     _duplicates(pool, usable, counts, report.examples)
-    for source in sources:
-        for file in source.files()[0]:
+    for _, files in sources:
+        for file in files:
             _features(file, counts, report.examples)
     _computed(pool, counts, report.examples)
     report.problems = dict(sorted(counts.items()))

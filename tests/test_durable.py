@@ -117,6 +117,15 @@ def test_other_failures_pass_as_they_are():
         raise FileNotFoundError(errno.ENOENT, "gone", "y")
 
 
+@pytest.mark.parametrize("path", ["/proc/x.html", "/proc/none/x.html"])
+def test_a_place_where_nothing_can_be_made_is_one_line(path):
+    with pytest.raises(StorageError) as caught:
+        durable.write_text(path, "x")
+    assert str(caught.value) == (
+        f"cannot write {path}: no file can be made there; choose another place"
+    )
+
+
 def test_a_file_where_a_folder_is_needed_is_one_line(tmp_path):
     (tmp_path / "f").touch()
     with pytest.raises(StorageError) as caught:

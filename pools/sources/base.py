@@ -190,10 +190,11 @@ class LinkableSource(Source):
         """Return the files there are, and the names of those that are none of the source's."""
 
     @abstractmethod
-    def files(self) -> tuple[list[Path], list[SetAside]]:
+    def files(self, telling: bool = True) -> tuple[list[Path], list[SetAside]]:
         """Return the files to read and why others are not read.
 
-        Raises MissingError or DataError if there is nothing to read.
+        What is none of the source's is ignored, with a warning if ``telling``. Raises
+        MissingError or DataError if there is nothing to read.
         """
 
     @abstractmethod

@@ -52,10 +52,10 @@ class CommonPoolSource(LinkableSource):
         """The folder that ``metadata_file`` is relative to."""
         return self.path.absolute() if self.path.is_dir() else self.path.absolute().parent
 
-    def files(self) -> tuple[list[Path], list[SetAside]]:
+    def files(self, telling: bool = True) -> tuple[list[Path], list[SetAside]]:
         """Return the parquet files that can be read, sorted, and why others cannot."""
         found, strays = self.listed()
-        if strays:
+        if strays and telling:
             some = ", ".join(strays[:3]) + (f" and {len(strays) - 3:,} more" if strays[3:] else "")
             warn(f"{self.path}: ignored what is no metadata: {some}")
         with ThreadPoolExecutor(max_workers=8) as threads:

@@ -94,7 +94,7 @@ class _TableSource(SqlSource):
             aside = sound_rows.load(connection, file, name, text)
             select = f"{select}, {sound_rows.ROW} FROM {sound_rows.TABLE}"
             self._append(connection, select, name, f"{sound_rows.ROW} + 1")
-        self._note_rejected(connection, name)
+        self._note_rejected(connection, name, text)
         return aside
 
     def _append(
@@ -164,7 +164,7 @@ class _TableSource(SqlSource):
     def _reader(self, file: Path, as_text: tuple[str, ...]) -> str:
         """Return the SQL that reads a file; the columns ``as_text`` are not taken for numbers."""
 
-    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str, text: str) -> None:
         """Set aside the lines of a file that do not parse."""
 
 
@@ -201,11 +201,15 @@ class CsvSource(_TableSource):
             shape = f", types = {{{types}}}" if types else ""
         return f"read_csv([{_path_sql(file)}], {_CSV}, delim = {literal(dialect.delimiter)}{shape})"
 
-    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str) -> None:
+    def _note_rejected(self, connection: duckdb.DuckDBPyConnection, name: str, text: str) -> None:
         """Set aside the lines of a file that do not parse."""
         # The sniffing DESCRIBE rejects lines too: a line counts once.
         connection.execute(
-            f"INSERT INTO incoming_aside SELECT {literal(name + ':')} || line, 'line_broken', "
+            f"INSERT INTO incoming_aside SELECT {literal(name + ':')} || line, "
+            "CASE WHEN min(error_type::VARCHAR) <> 'INVALID ENCODING' "
+            "OR max(error_type::VARCHAR) <> 'INVALID ENCODING' THEN 'line_broken' "
+            f"WHEN bool_or(column_name = {literal(text)}) THEN 'caption_not_utf8' "
+            "ELSE 'value_not_utf8' END, "
             "min(error_type::VARCHAR) FROM reject_errors GROUP BY line ORDER BY line"
         )
         connection.execute(_FORGET_REJECTED)

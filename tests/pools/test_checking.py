@@ -34,3 +34,16 @@ def test_what_linking_does_not_see_is_found(tmp_path, commonpool, empty):
                      f"{folder}/00ab.npz: l14_img has 4 rows, but 00ab.parquet 5"),
         ],
     ).to_dict()  # fmt: skip
+
+
+def test_what_is_no_metadata_is_told_once(tmp_path, commonpool, command):
+    folder = commonpool(tmp_path / "m")
+    (folder / "README.md").write_text("x")
+    said = f"warning: {folder}: ignored what is no metadata: README.md\n"
+    assert command("pool", "check", folder) == (0, f"{folder}: 10 samples checked\n", said)
+    pool = tmp_path / "pool.duckdb"
+    for link in ([], ["--link"]):
+        add = ("pool", "add", pool, folder, "--kind", "commonpool", *link)
+        assert command(*add)[::2] == (0, said)
+        assert command("pool", "check", pool) == (0, f"{pool}: 10 samples checked\n", said)
+        pool.unlink()

@@ -94,10 +94,10 @@ def test_broken_lines_are_set_aside_by_number(tmp_path, pool):
         b'http://d,"two\nlines",5\n,no url,6\nhttp://e,"a ""b"", c",7\n'
     )
     report = pool.add(open_source("csv", tmp_path / "t.csv"))
-    assert report.set_aside == {"line_broken": 2, "no_url": 1}
+    assert report.set_aside == {"caption_not_utf8": 1, "line_broken": 1, "no_url": 1}
     assert aside(pool) == [
         ("no url", "no_url"),
-        ("t.csv:3", "line_broken"),
+        ("t.csv:3", "caption_not_utf8"),
         ("t.csv:4", "line_broken"),
     ]
     assert rows(pool) == [("http://a", "one"), ("http://d", "two\nlines"), ("http://e", 'a "b", c')]
@@ -276,3 +276,18 @@ def test_one_unclosed_quote_costs_one_line(tmp_path):
         report = pool.add(open_source("csv", tmp_path / "a.csv"))
         assert (report.added, report.set_aside) == (50, {"line_broken": 1})
         assert pool.scalar("SELECT text FROM samples WHERE width = 7") == 'a "caption", number 7'
+
+
+def test_a_text_that_is_not_utf8_costs_its_line_of_a_csv_file(tmp_path, pool, aside):
+    (tmp_path / "t.csv").write_bytes(
+        b"url,text,other\nhttp://a/1,ok,x\nhttp://a/2,b\xff\xfed,x\nhttp://a/3,fine,c\xff\n"
+        b"http://a/4,x,y,z\nhttp://a/5,b\xff,c\xff\n"
+    )
+    report = pool.add(open_source("csv", tmp_path / "t.csv"))
+    assert report.added == 1
+    assert aside(pool, "item, reason, detail") == [
+        ("t.csv:3", "caption_not_utf8", "INVALID ENCODING"),
+        ("t.csv:4", "value_not_utf8", "INVALID ENCODING"),
+        ("t.csv:5", "line_broken", "TOO MANY COLUMNS"),
+        ("t.csv:6", "caption_not_utf8", "INVALID ENCODING"),
+    ]
