@@ -6,7 +6,6 @@ a task each, and each worker loads the model once. The results are the same.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -37,11 +36,15 @@ from .witness import Witness
 
 @dataclass
 class Evaluation:
-    """What came of it: all results asked for, what was done before, what failed and why."""
+    """What came of it: all results asked for, what was done before, what failed and why.
+
+    ``unrecorded`` are the tasks whose digests could not be recorded beside their data, and why.
+    """
 
     results: list[Result] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    unrecorded: dict[str, str] = field(default_factory=dict)
 
     @property
     def set_aside(self) -> int:
@@ -115,7 +118,7 @@ def evaluate(
                         examine is not None, loaded,
                     )  # fmt: skip
                     earlier = done.get(task.key)
-                    if earlier is not None and not _is_earlier(earlier, job):
+                    if earlier is not None and not _is_earlier(earlier, job, evaluation):
                         earlier = None
                     if earlier is None and (task.key, task.version) not in digests.recorded(data):
                         evalset.check_count()  # before a model is loaded for it
@@ -145,6 +148,10 @@ def evaluate(
             _take(found, data, output, done.get(found.task.key), evaluation)
             if found.result is not None and found.witness is not None and examine is not None:
                 examine.make(found.evalset, found.witness, found.result)
+    if evaluation.unrecorded:
+        why, count = next(iter(evaluation.unrecorded.values())), len(evaluation.unrecorded)
+        sets = "the digest of 1 set is" if count == 1 else f"the digests of {count} sets are"
+        warn(f"{why}; {sets} not recorded, so nothing will notice if they change")
     order = {task.key: place for place, task in enumerate(tasks)}
     evaluation.results.sort(key=lambda result: order[result.key])
     return evaluation
@@ -210,13 +217,13 @@ def _present(
     return [(task, folder) for task, folder in found if folder is not None]
 
 
-def _is_earlier(earlier: Result, job: Measurement) -> bool:
+def _is_earlier(earlier: Result, job: Measurement, evaluation: Evaluation) -> bool:
     """Tell whether an earlier result is of the same data; a set that changed is refused."""
     assert job.data is not None
     digest = digests.seen(job.data, job.evalset)
     if digest is None:
         digest = job.evalset.digest()
-        _pin(job.data, job.evalset)
+        _pin(job.data, job.evalset, evaluation)
     digests.verify(job.data, job.evalset.task, digest)
     now = task_provenance(job.evalset.task, digest, job.named, job.probe)
     return is_same(earlier.provenance, now)
@@ -230,14 +237,15 @@ def _wants_more(job: Measurement, examine: Examination | None) -> bool:
     return not (kept and examined)
 
 
-def _pin(data: Path | str, evalset: EvalSet) -> None:
+def _pin(data: Path | str, evalset: EvalSet, evaluation: Evaluation) -> None:
     """Check the digest of a set against the one recorded, or record it."""
     digest = evalset.digest()
     if not digests.verify(data, evalset.task, digest):
         evalset.check_count()  # what is not whole is not recorded
-        # Sets may lie where nobody can write; then nothing is recorded.
-        with contextlib.suppress(StorageError):
+        try:
             digests.record(data, evalset.task, digest)
+        except StorageError as error:  # sets may lie where nobody can write
+            evaluation.unrecorded[evalset.task.key] = str(error)
     digests.remember(data, evalset, digest)
 
 
@@ -265,7 +273,7 @@ def _take(
         _fail(evaluation, found.task, found.error)
         return
     if data is not None:
-        _pin(data, found.evalset)
+        _pin(data, found.evalset, evaluation)
     if earlier is None or not is_same(earlier.provenance, result.provenance):
         append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
     if result.set_aside:

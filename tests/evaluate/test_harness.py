@@ -398,3 +398,20 @@ def test_a_copied_set_and_checkpoint_are_the_same_evaluation(sets, tasks, tiny, 
     checkpoint = shutil.copy(spec.checkpoint, tmp_path / "renamed.pt")
     moved = type(spec)("tiny", Path(checkpoint), spec.model_config)
     assert len(evaluate(moved, copied, tasks, output, device="cpu").skipped) == 3
+
+
+def test_digests_that_cannot_be_recorded_are_told_once(sets, tiny, tmp_path, capsys):
+    tasks = [sets.task(key) for key in ("colours", "shades")]
+    for task in tasks:
+        sets.write(task.key)
+    record = sets.data / "digests.jsonl"
+    record.mkdir()  # nobody can write there, whoever runs this
+    for _ in range(2):  # also where all was done before
+        done = evaluate(tiny(0), sets.data, tasks, tmp_path / "r.jsonl", device="cpu")
+        assert (len(done.results), done.failed) == (2, {})
+        said = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
+        assert said == [
+            f"warning: cannot write {record}: a folder stands where a file should be written; the "
+            "digests of 2 sets are not recorded, so nothing will notice if they change"
+        ]
+        (sets.data / ".seen.jsonl").unlink()
