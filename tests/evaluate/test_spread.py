@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from datacomp.evaluate.demo_suite import build_demo_suite
 from datacomp.evaluate.harness import evaluate
 from datacomp.evaluate.models import load_run
-from datacomp.evaluate.spread import Processes, put_in_order, shares
+from datacomp.evaluate.spread import Processes, evaluate_together, put_in_order, shares
 from datacomp.evaluate.tasks import select_tasks
 
 
@@ -49,6 +50,24 @@ def test_lines_are_put_in_order_and_none_is_lost(sets, tmp_path):
     put_in_order(output, tasks)
     assert output.read_text() == "".join(lines[n] for n in (1, 4, 3, 2, 0, 5))
     put_in_order(tmp_path / "none.jsonl", tasks)
+
+
+def test_what_a_probe_cannot_measure_is_named(sets, tiny, tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    tasks = [sets.task("wild", "wilds"), sets.task("pairs", "retrieval", size=5)]
+    for task in tasks:
+        sets.write(task.key, task.family, size=task.size)
+    output = tmp_path / "knn.jsonl"
+    done = evaluate_together(
+        Processes(0, 1, 0), tiny(0), sets.data, tasks, output, device="cpu", probe="knn"
+    )
+    assert [result.key for result in done.results] == ["wild"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert said == ["warning: left out, a probe needs class labels: 1 of 2 tasks: pairs"]
 
 
 @pytest.mark.slow
