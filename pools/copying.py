@@ -57,6 +57,12 @@ def copied(place: str, pool: Path) -> Path:
     return folder / next(iter(files)) if is_file else folder
 
 
+def unpacked_beside(data: Path, pool: Path) -> Path:
+    """Return the folder ``POOL.sources/DIGEST`` that a dataset's images are unpacked into."""
+    name = hashlib.sha256(str(data.resolve()).encode(errors="surrogateescape")).hexdigest()[:16]
+    return pool.with_name(pool.name + ".sources") / f"{name}-images"
+
+
 def _listing(place: str) -> tuple[dict[str, str], bool]:
     """Return the files at a place, their names and the place of each; and whether it is a file."""
     if place.startswith(("http://", "https://")):

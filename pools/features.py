@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +32,8 @@ from ..errors import DatacompError, DataError, MissingError
 from .feature_places import places_of
 from .pool import HALVES, Pool
 from .reading import locate
-from .sources.base import SetAside
+from .sources import source_class
+from .sources.base import LinkableSource, SetAside
 from .uids import UidArray, from_halves, npy_header
 
 _CHUNK = 1 << 20
@@ -188,6 +191,41 @@ def open_features(metadata: Path, name: str) -> FeatureArray:
         array.close()
         raise
     return array
+
+
+def published(pool: Pool) -> list[dict[str, Any]]:
+    """Return what features lie beside the metadata of a pool's sources, as ``Pool.info`` does.
+
+    One row for each source, name, dimension and dtype, with the number of files. Files that cannot
+    be read are passed over; ``pool check`` names them.
+    """
+    paths = pool.source_paths()
+    found: Counter[tuple[int, str, int, str]] = Counter()
+    for number, kind, options in pool.sql(
+        "SELECT id, kind, options FROM sources ORDER BY id"
+    ).fetchall():
+        source = source_class(kind).with_options(paths[number], json.loads(options))
+        if not isinstance(source, LinkableSource):
+            continue
+        with contextlib.suppress(DatacompError):  # it may be gone
+            for metadata in source.listed()[0]:
+                for name, dimension, dtype in _arrays_beside(metadata):
+                    found[number, name, dimension, dtype] += 1
+    return [
+        {"name": name, "model": None, "weights": None, "precision": None, "dimension": dimension,
+         "dtype": dtype, "file": f"{paths[number]}: {count:,} .npz"}
+        for (number, name, dimension, dtype), count in sorted(found.items())
+    ]  # fmt: skip
+
+
+def _arrays_beside(metadata: Path) -> Iterator[tuple[str, int, str]]:
+    path = metadata.with_suffix(".npz")
+    with contextlib.suppress(DatacompError, OSError):
+        if path.is_symlink():
+            locate(metadata.parent, path.name)
+        for name in feature_names(path):
+            with contextlib.suppress(DataError), FeatureArray(path, name) as array:
+                yield name, array.dimension, str(array.dtype)
 
 
 class Features:

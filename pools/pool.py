@@ -187,6 +187,8 @@ class Pool:
 
     def info(self) -> dict[str, Any]:
         """Return counts, columns, sources, scores, features and what was set aside."""
+        from .features import published  # it reads pools
+
         return {
             "path": str(self.path),
             "schema_version": schema.VERSION,
@@ -207,7 +209,8 @@ class Pool:
             "features": self._rows(
                 'SELECT name, model, weights, "precision", dimension, dtype, file FROM features '
                 "ORDER BY name"
-            ),
+            )
+            + published(self),
         }
 
     def _rows(self, query: str) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def guess_kind(path: Path) -> tuple[str, str]:
     for extension, kind in _BY_EXTENSION.items():
         if extension in first and not (kind == "folder" and path.is_file()):
             found = first[extension]
-            return kind or _kind_of_parquet(found, path), found.name
+            return kind or _kind_of_parquet(found), found.name
     raise UsageError(
         f"{path}: cannot tell which kind of source this is; name it with --kind "
         "(see 'datacomp pool add --help')"
@@ -66,7 +66,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _kind_of_parquet(file: Path, path: Path) -> str:
+def _kind_of_parquet(file: Path) -> str:
     """Tell CommonPool's metadata, which have uids, and tables of images from other tables."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -78,10 +78,8 @@ def _kind_of_parquet(file: Path, path: Path) -> str:
         return "parquet"
     if {"uid", "clip_l14_similarity_score"} <= set(schema.names):
         return "commonpool"
+    # Their bytes cannot be read in place: this kind unpacks them.
     structs = [field.type for field in schema if types.is_struct(field.type)]
     if any(kind.get_field_index("bytes") >= 0 for kind in structs):
-        raise UsageError(
-            f"{path}: a Hugging Face dataset with its images inside; unpack them into a folder: "
-            f"datacomp pool add POOL FOLDER --kind huggingface --option data={path}"
-        )
+        return "huggingface"
     return "parquet"

@@ -155,3 +155,22 @@ def test_nan_in_linked_files_is_nan_in_every_question(tmp_path, empty, commonpoo
     assert ask(f"SELECT count(*) FROM samples WHERE {score} = 'nan'") == [(2,)]
     assert ask(f"SELECT count(*) FROM samples WHERE {score} < 0") == [(2,)]
     assert ask(f"SELECT isnan(max({score})), min({score}) = '-inf' FROM samples") == [(True, True)]
+
+
+def test_info_lists_the_features_beside_metadata(tmp_path, empty, commonpool):
+    folder = commonpool(tmp_path / "m")
+    (folder / "01ab.npz").unlink()
+    commonpool(folder / "part_0", files=1, first=50)
+    (folder / "zz.npz").write_bytes(b"no features, no metadata")
+    empty.add(link(folder))
+    expected = [
+        {"name": name, "model": None, "weights": None, "precision": None, "dimension": dimension,
+         "dtype": "float16", "file": f"{folder}: 2 .npz"}
+        for name, dimension in (("b32_img", 8), ("l14_img", 12))
+    ]  # fmt: skip
+    assert empty.info()["features"] == expected
+    with Pool.open(folder, read_only=True) as pool:
+        assert pool.info()["features"] == expected
+    for file in folder.rglob("*.npz"):
+        file.write_bytes(b"broken")
+    assert empty.info()["features"] == []

@@ -7,7 +7,6 @@ import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.pools.reading import iterate
 from datacomp.pools.sources import open_source
-from datacomp.pools.sources.guessing import guess_kind
 from datacomp.pools.uids import to_hex, uid_of_bytes
 
 
@@ -128,11 +127,23 @@ def test_columns_are_named_if_need_be(tmp_path, dataset, picture):
         list(open_source("huggingface", tmp_path / "images").records())
 
 
-def test_the_guess_says_how_to_unpack(tmp_path, dataset, picture):
+def test_a_guessed_dataset_is_unpacked_beside_the_pool(tmp_path, dataset, picture, command):
     data = dataset("a.parquet", image=[{"bytes": picture(0), "path": "a.png"}], text=["a"])
-    with pytest.raises(UsageError) as caught:
-        guess_kind(data)
-    assert str(caught.value) == (
-        f"{data}: a Hugging Face dataset with its images inside; unpack them into a folder: "
-        f"datacomp pool add POOL FOLDER --kind huggingface --option data={data}"
+    pool = tmp_path / "pool.duckdb"
+    add = ("pool", "add", pool, data)
+    code, out, err = command(*add)
+    images = next((tmp_path / "pool.duckdb.sources").iterdir())
+    counts = (
+        f"huggingface {images}: {{}} added, {{}} unchanged, 0 changed, 0 vanished, 0 duplicates\n"
     )
+    assert (code, out) == (0, counts.format(1, 0))
+    assert err.startswith(
+        f"kind huggingface, judging by a.parquet\nits images are unpacked into {images}\n"
+    )
+    assert sorted(path.name for path in images.iterdir()) == ["a.tar", "a.tar.from.json"]
+    assert command(*add)[:2] == (0, counts.format(0, 1))
+    explicit = ("pool", "add", tmp_path / "b.duckdb", tmp_path / "images")
+    assert command(*explicit, "--kind", "huggingface", "--option", f"data={data}")[0] == 0
+    assert (tmp_path / "images/a.tar").read_bytes() == (images / "a.tar").read_bytes()
+    code, _, err = command("pool", "add", tmp_path / "c", data, "--option", "data=elsewhere")
+    assert code == 1, err
