@@ -45,6 +45,7 @@ from .folder import (
     is_whole,
     known_entries,
     locked,
+    make_room,
     refuse_foreign,
     stats_path,
     stats_text,
@@ -103,15 +104,17 @@ def build_shards(
     pad: int | None = None,
     blur: Path | str | None = None,
     keep_going: bool = False,
+    renew: bool = False,
 ) -> BuildReport:
     """Write the samples of ``subset`` from ``source`` into shards in the folder ``out``.
 
     ``source`` is a folder of tars, several of them, or a pool; ``weights`` and ``mix`` are those
     of ``select_shards``. ``pad`` makes every tar a multiple of so many bytes. ``blur`` has the
     face boxes to blur (see ``blur.read_boxes``). Uids that cannot be had are an error; with
-    ``keep_going`` they are listed in ``missing.txt``. After an interruption the same call goes
-    on where it stopped. Raises UsageError, DataError, IntegrityError, MissingError,
-    StorageError.
+    ``keep_going`` they are listed in ``missing.txt``. A folder that holds another build is refused;
+    with ``renew`` one that differs in its folders of tars alone is made anew. After an
+    interruption the same call goes on where it stopped. Raises UsageError, DataError,
+    IntegrityError, MissingError, StorageError.
     """
     sources = [source] if isinstance(source, Path | str) else list(source)
     if not sources:
@@ -128,20 +131,21 @@ def build_shards(
             keep_going=keep_going,
         )  # fmt: skip
         folder = local.enter_context(staged(out, (STATE,)))
-        report = _build_locked(folders, wanted, folder, engine, pad, blur)
+        report = _build_locked(folders, wanted, folder, engine, pad, blur, renew)
     report.path = str(out)
     return report
 
 
 def _build_locked(
     sources: Sequence[Path], wanted: Wanted, out: Path, engine: Engine, pad: int | None,
-    blur: Path | str | None,
+    blur: Path | str | None, renew: bool,
 ) -> BuildReport:  # fmt: skip
     with locked(out):
         refuse_foreign(out)
         origin = open_origin(sources, engine, wanted.keep_going)
         try:
-            plan = _plan(origin, wanted, pad, None if blur is None else Path(blur))
+            faces = None if blur is None else Path(blur)
+            plan = _plan(origin, wanted, pad, faces, out if renew else None)
             claim(out, plan.identity)
             engine.reach(*origin.places(), out)
             return _build(origin, plan, wanted.subset, out, engine)
@@ -195,22 +199,36 @@ class _Faces:
         return samples, int((faces & seen).sum())
 
 
-def _plan(origin: Origin, wanted: Wanted, pad: int | None, blur: Path | None) -> _Plan:
+def _plan(
+    origin: Origin, wanted: Wanted, pad: int | None, blur: Path | None, renewed: Path | None
+) -> _Plan:
+    """Find the samples; in the folder ``renewed`` an older build makes room, even for none."""
     faces, unknown = None, []
     if blur is not None:
         faces, wanted, unknown = _faces(wanted, blur)
+    if renewed is not None and isinstance(origin, TarOrigin):
+        make_room(renewed, _identity(origin, wanted, pad, faces))
     total, missing = origin.find(wanted)
     missing = sorted(missing + unknown)
     identity = {
+        **_identity(origin, wanted, pad, faces),
+        "missing": {"count": len(missing), "digest": digest(missing)},
+    }
+    return _Plan(identity, total, wanted.selected, missing, faces)
+
+
+def _identity(
+    origin: Origin, wanted: Wanted, pad: int | None, faces: _Faces | None
+) -> dict[str, Any]:
+    """Return what names a build; of a pool it is known when its samples were found."""
+    return {
         "format": FORMAT,
         "version": VERSION,
         "source": {"kind": origin.kind, "digest": origin.digest},
         **wanted.identity(),
         "pad": pad,
         "blur": None if faces is None else faces.digest,
-        "missing": {"count": len(missing), "digest": digest(missing)},
     }
-    return _Plan(identity, total, wanted.selected, missing, faces)
 
 
 def _faces(wanted: Wanted, blur: Path) -> tuple[_Faces, Wanted, list[tuple[str, str]]]:

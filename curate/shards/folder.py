@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
 from ...durable import sha256_file, storage_errors, write_json
 from ...errors import DataError, StorageError, UsageError
+from ...progress import say
 
 SHARD_NAME = "{:08d}.tar"
 STATS_NAME = "{:08d}_stats.json"
 STATE = "build.json"
+_SHARD = re.compile(r"[0-9]{8,}(\.tar|_stats\.json)")
 
 
 @contextlib.contextmanager
@@ -88,6 +91,31 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
                 f"{out}: holds another build ({name}: {_short(found.get(name))} instead of "
                 f"{_short(value)}); choose another folder or remove this one"
             )
+
+
+def make_room(out: Path, identity: dict[str, Any]) -> None:
+    """Delete the shards of a build that differs in its source alone, so that it is made anew.
+
+    ``identity`` is that of the new build as far as it is known before its samples are looked up.
+    What names the build goes last: killed, the same call goes on.
+    """
+    path = out / STATE
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return
+    if not isinstance(found, dict):
+        return
+    other = {name for name, value in identity.items() if found.get(name) != value}
+    if other != {"source"}:
+        return
+    say(f"{out}: its source has changed; its shards are deleted and made anew")
+    with storage_errors(out):
+        for file in sorted(out.iterdir()):
+            if _SHARD.fullmatch(file.name):
+                file.unlink()
+        for name in ("missing.txt", manifests.NAME, STATE):
+            (out / name).unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

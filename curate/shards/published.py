@@ -41,7 +41,8 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
                ) -> PublishedReport:  # fmt: skip
     """Write the samples of ``subset`` from a release into shards in the folder ``out``.
 
-    Uids that the release does not have are listed in ``missing.txt``. The same call goes on after
+    Uids that the release does not have are listed in ``missing.txt``. With ``options.update`` the
+    shards of another version there are deleted and made anew. The same call goes on after
     an interruption. Raises MissingError for a release without an index, IntegrityError for a
     mirror whose shards are not those of the manifest, and as ``get`` and ``build_shards``.
     """
@@ -59,20 +60,25 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
             "keeper to run 'datacomp shards index' before the next release, or get all of it"
         )
     records = _records(order, folder)
-    mirror, built = _build(folder, records, subset, out, order.mirrors)
+    mirror, built = _build(folder, records, subset, out, order.mirrors, options.update)
     shutil.rmtree(folder, ignore_errors=True)
     manifest = order.manifest
     return PublishedReport(manifest.name, manifest.version, mirror, report.bytes, built)
 
 
 def _build(
-    folder: Path, records: list[ShardRecord], subset: Path | str, out: Path, mirrors: list[str]
+    folder: Path,
+    records: list[ShardRecord],
+    subset: Path | str,
+    out: Path,
+    mirrors: list[str],
+    renew: bool,
 ) -> tuple[str, BuildReport]:
     """Build from the first mirror that proves what it gives; the next goes on where it stopped."""
     for number, mirror in enumerate(mirrors, 1):
         save_metadata(folder, SCHEME + mirror.rstrip("/"), records)
         try:
-            return mirror, build_shards(folder, subset, out, keep_going=True)
+            return mirror, build_shards(folder, subset, out, keep_going=True, renew=renew)
         except (DataError, MissingError, StorageError) as error:
             if number == len(mirrors):
                 raise

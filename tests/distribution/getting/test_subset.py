@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from datacomp.curate.shards import index_shards
 from datacomp.curate.shards.published import get_subset
+from datacomp.curate.shards.remove import remove_samples
 from datacomp.distribution.getting import Options
-from datacomp.errors import DataError, IntegrityError, MissingError
+from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.pools.uids import save_subset, to_hex
 
 HTTP = Options(bittorrent=False)
@@ -79,6 +80,36 @@ def test_samples_that_are_not_there_are_listed(indexed, publish, serving, tmp_pa
     report = get_subset(server.url, subset, tmp_path / "few", HTTP)
     assert report.build.missing == {"not_in_source": 1}
     assert "f" * 32 in (tmp_path / "few/missing.txt").read_text()
+
+
+def test_a_version_without_a_sample_that_was_taken_back(indexed, publish, serving, tmp_path):
+    files, members = indexed
+    gone, *left = chosen = sorted(members)[:3]
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", chosen)
+    get_subset(server.url, subset, tmp_path / "few", HTTP)
+    (tmp_path / "few/mine.txt").write_text("mine")
+    remove_samples(tmp_path / "indexed", [gone], ["00000.tar"])
+    newer = {path.name: path.read_bytes() for path in (tmp_path / "indexed").iterdir()}
+    publish({name: data for name, data in newer.items() if name in files}, "2")
+    with pytest.raises(UsageError, match="few: holds another build"):
+        get_subset(server.url, subset, tmp_path / "few", HTTP)
+    update = Options(bittorrent=False, update=True)
+    other = subset_of(tmp_path / "other.npy", left)
+    with pytest.raises(UsageError, match="few: holds another build"):
+        get_subset(server.url, other, tmp_path / "few", update)
+    assert set(read(tmp_path / "few")) == set(chosen)
+    report = get_subset(server.url, subset, tmp_path / "few", update)
+    assert (report.version, report.build.missing) == ("2", {"not_in_source": 1})
+    assert read(tmp_path / "few") == {uid: members[uid] for uid in left}
+    assert (tmp_path / "few/mine.txt").read_text() == "mine"
+    assert get_subset(server.url, subset, tmp_path / "few", update).build.reused == 1
+    remove_samples(tmp_path / "indexed", left, ["00000.tar"])
+    newer = {path.name: path.read_bytes() for path in (tmp_path / "indexed").iterdir()}
+    publish({name: data for name, data in newer.items() if name in files}, "3")
+    with pytest.raises(DataError, match="none of the 3 uids of"):
+        get_subset(server.url, subset, tmp_path / "few", update)
+    assert read(tmp_path / "few") == {}
 
 
 def test_the_command(indexed, publish, serving, tmp_path, command):
