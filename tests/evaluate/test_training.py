@@ -103,7 +103,7 @@ def batches(
         return functional.to_tensor(image.resize((4, 4))) + noise
 
     data = [find_shards(shards)]
-    aside = aside or SetAsideLog(Path("never written"))
+    aside = aside or SetAsideLog(Path(shards).parent / "set_aside.jsonl")
     args = types.SimpleNamespace(
         batch_size=size, world_size=world, workers=workers, accum_freq=parts, epochs=1, rank=rank,
         train_num_samples=count * size * world,

@@ -41,7 +41,7 @@ def batches(folder, workers):
         batch_size=5, world_size=1, workers=workers, accum_freq=1, epochs=1, rank=0,
         train_num_samples=2 * LANES * 5,
     )  # fmt: skip
-    aside = SetAsideLog(Path("never written"))
+    aside = SetAsideLog(Path(folder).parent / "set_aside.jsonl")
     make = training_loader([find_shards(folder)], None, 7, Progress("test"), aside)
     info = make(args, (preprocess, None), 0, lambda text: [torch.tensor([len(text)])])
     info["train"].set_epoch(0)
