@@ -204,11 +204,10 @@ def published(pool: Pool) -> list[dict[str, Any]]:
     for number, kind, options in pool.sql(
         "SELECT id, kind, options FROM sources ORDER BY id"
     ).fetchall():
-        source = source_class(kind).with_options(paths[number], json.loads(options))
-        if not isinstance(source, LinkableSource):
-            continue
-        with contextlib.suppress(DatacompError):  # it may be gone
-            for metadata in source.listed()[0]:
+        with contextlib.suppress(DatacompError):  # it may be gone, or of a kind that is not known
+            source = source_class(kind).with_options(paths[number], json.loads(options))
+            listed = source.listed()[0] if isinstance(source, LinkableSource) else []
+            for metadata in listed:
                 for name, dimension, dtype in _arrays_beside(metadata):
                     found[number, name, dimension, dtype] += 1
     return [
