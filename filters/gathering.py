@@ -41,9 +41,7 @@ class Gatherer:
         assert found is not None
         return found
 
-    def by_number(
-        self, relation: str, weight: str | None, counts: NDArray[np.int64]
-    ) -> UidArray:  # fmt: skip
+    def by_number(self, relation: str, weight: str | None, counts: NDArray[np.int64]) -> UidArray:
         """Return the sorted uids where ``dropped`` is 0, each ``weight`` times; count the numbers.
 
         ``counts`` (n,) is filled with how often each number stands in ``dropped``.

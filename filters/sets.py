@@ -65,7 +65,7 @@ class SpreadScorer(SetScorer):
     @abstractmethod
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the values of ``score_set`` for the samples of one partition.
 
         What depends on the others is asked ``together``; the work begins anew with each answer.

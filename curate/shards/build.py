@@ -16,7 +16,6 @@ unless a seed shuffles them. The number of workers changes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +30,7 @@ from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_j
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
-from ...pools.stores import copied, staged
+from ...pools.stores import staged
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
@@ -50,10 +49,9 @@ from .folder import (
     stats_path,
     stats_text,
 )
-from .index import index_folder
 from .origin import Members, Origin, Slice, TarOrigin, open_origin
 from .output import OutputFile
-from .selection import SHARD_SIZE, Wanted
+from .selection import SHARD_SIZE, Wanted, at_hand
 
 FORMAT = "datacomp-build"
 VERSION = 2
@@ -122,16 +120,13 @@ def build_shards(
     if pad is not None and (pad <= 0 or pad % tar.BLOCK):
         raise UsageError(f"tars can be padded to a multiple of {tar.BLOCK} bytes, not of {pad}")
     engine = engine_of(workers)
-    with contextlib.ExitStack() as local:
-        folders = [local.enter_context(index_folder(one)) for one in sources]
-        chosen_by = local.enter_context(copied(subset, ".json"))
-        weighed_by = None if weights is None else local.enter_context(copied(weights))
+    with at_hand(sources, subset, weights) as (folders, chosen_by, weighed_by):
         wanted = Wanted.read(
             chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
             keep_going=keep_going,
         )  # fmt: skip
-        folder = local.enter_context(staged(out, (STATE,)))
-        report = _build_locked(folders, wanted, folder, engine, pad, blur, renew)
+        with staged(out, (STATE,)) as folder:
+            report = _build_locked(folders, wanted, folder, engine, pad, blur, renew)
     report.path = str(out)
     return report
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,10 +13,10 @@ from ...durable import atomic_directory, digest, write_json, write_text
 from ...errors import UsageError
 from ...pools.engine import Workers
 from ...pools.ranges import is_remote
-from ...pools.stores import copied, staged
+from ...pools.stores import staged
 from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
-from .index import ensure_index, index_folder
-from .selection import SHARD_SIZE, Selection, Wanted, choose
+from .index import ensure_index
+from .selection import SHARD_SIZE, Selection, Wanted, at_hand, choose
 
 CHUNK = 1 << 16
 """Records written at a time."""
@@ -72,10 +71,7 @@ def select_shards(
     quoted(out)  # refuses what no URL pattern could name
     if not sources:
         raise UsageError("no source given; name a folder of tars")
-    with contextlib.ExitStack() as local:
-        folders = [local.enter_context(index_folder(source)) for source in sources]
-        chosen_by = local.enter_context(copied(subset, ".json"))
-        weighed_by = None if weights is None else local.enter_context(copied(weights))
+    with at_hand(sources, subset, weights) as (folders, chosen_by, weighed_by):
         wanted = Wanted.read(
             chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
             keep_going=keep_going,

@@ -6,8 +6,9 @@ the bytes as well. Order without a seed is that of the tars, so that reading is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ from numpy.typing import NDArray
 from ...durable import digest, sha256_file
 from ...errors import DataError, UsageError
 from ...pools.ranges import Stamp
+from ...pools.stores import copied
 from ...pools.tar import BLOCK
 from ...pools.uids import UidArray, digest_of_uids, load_subset, to_hex
 from ...pools.views import FIELDS
 from ..subset import Lookup, multiplicities
 from .columns import damaged, dictionary, integers, uid_records
-from .index import Index
+from .index import Index, index_folder
 from .order import MAX_COPIES, Order, Places, order_samples, round_weights
 from .weights import read_weights
 
@@ -98,6 +100,18 @@ class Wanted:
             "shard_size": self.shard_size,
             "shuffle": self.shuffle,
         }
+
+
+@contextlib.contextmanager
+def at_hand(
+    sources: Sequence[Path | str], subset: Path | str, weights: Path | str | None
+) -> Iterator[tuple[list[Path], Path, Path | None]]:
+    """Yield folders of indexes, subset and weights on this machine; of a store's, copies."""
+    with contextlib.ExitStack() as local:
+        folders = [local.enter_context(index_folder(source)) for source in sources]
+        chosen_by = local.enter_context(copied(subset, ".json"))
+        weighed_by = None if weights is None else local.enter_context(copied(weights))
+        yield folders, chosen_by, weighed_by
 
 
 class Found:

@@ -99,7 +99,7 @@ class BalanceScorer(SpreadScorer):
 
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Let all partitions count, then yield the probabilities of one."""
         joint = Sum("matches", self.digest())
         kept = together.place.file(joint, "matched")

@@ -91,7 +91,7 @@ class D4Scorer(ClusterScorer, SpreadScorer):
 
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Yield what becomes of a partition's samples."""
         about, gather, what = self._parameters, gatherer(samples), self.digest()
         found = centroids_of(what, together, gather, about)

@@ -89,7 +89,7 @@ class FacilityLocationScorer(ClusterScorer, SpreadScorer):
 
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is chosen of a partition's samples."""
         about, gather, what = self._parameters, gatherer(samples), self.digest()
         found = centroids_of(what, together, gather, about)

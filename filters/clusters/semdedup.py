@@ -103,7 +103,7 @@ class SemDeDupScorer(ClusterScorer, SpreadScorer):
 
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines of a partition's samples."""
         about, gather = self._parameters, gatherer(samples)
         found = centroids_of(self.digest(), together, gather, about)

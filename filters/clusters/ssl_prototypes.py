@@ -66,7 +66,7 @@ class PrototypeScorer(ClusterScorer, SpreadScorer):
 
     def score_apart(
         self, samples: Samples, together: Together
-    ) -> Iterator[tuple[UidArray, Values]]:  # fmt: skip
+    ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines of a partition's samples."""
         gather = gatherer(samples)
         found = centroids_of(self.digest(), together, gather, self._parameters)
