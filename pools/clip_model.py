@@ -9,6 +9,7 @@ nothing is resized, skipped or downloaded.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .clip_config import import_open_clip, register_config, side_of
 from .clip_identity import model_identity
 from .clip_settings import preparation, settings_of
 from .devices import exact, memory_for_batch, memory_for_model, resolve_device
+from .text_tower import TextTower
 
 if TYPE_CHECKING:
     import torch
@@ -138,10 +140,12 @@ class ClipModel:
             shortened = [text[:MAX_TEXT] for text in texts[i : i + batch_size]]
             with memory_for_batch():
                 tokens = self.tokenizer(shortened).to(self.device)
-            parts.append(
-                self._encode(lambda tokens=tokens: self.model.encode_text(tokens))  # pyright: ignore[reportCallIssue]
-            )
+            parts.append(self._encode(lambda tokens=tokens: self._text_tower(tokens)))
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+    @functools.cached_property
+    def _text_tower(self) -> TextTower:
+        return TextTower(self.model)
 
     def _dtype(self) -> torch.dtype:
         import torch

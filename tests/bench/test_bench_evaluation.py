@@ -2,10 +2,12 @@
 
 DATACOMP_BENCH_EVALUATE is an interpreter with the dependencies of mlfoundations/datacomp and a
 checkout of it, as ``/peer/bin/python /peer``. With Python 3.11 these work: torch 2.15,
-open_clip_torch 2.16.1, clip-benchmark 1.4.0, wilds 2.0.0, webdataset 0.2.31, numpy 1.26.4,
-pandas 1.5.3, timm 0.9.16, datasets 2.14.6, cloudpathlib, scikit-learn. The suite has 15 tasks of
-all families with 6,000 small images; both have the same tiny model. What would be downloaded from
-the Hub is read from the same parquet files. Every metric must agree to 1e-6.
+open_clip_torch 2.16.1, clip-benchmark 1.4.0, wilds 2.0.0 and timm 0.9.16 (these four without their
+dependencies, whose pins exclude each other), webdataset 0.2.31, numpy 1.26.4, pandas 1.5.3, pyarrow
+17.0.0, datasets 2.14.6, huggingface_hub 0.29.3, pillow 11.3.0, cloudpathlib, ftfy, regex,
+scikit-learn, outdated. The suite has 15 tasks of all families with 6,000 small images; both have
+the same tiny model. What would be downloaded from the Hub is read from the same parquet files.
+Every metric must agree to 1e-6.
 """
 
 import io

@@ -68,7 +68,9 @@ def test_what_nobody_has_checked_says_so():
     assert tasks["vtab/kitti_closest_vehicle_distance"].terms == (
         "CC-BY-NC-SA-3.0; gated: account at cvlibs.net"
     )
-    assert tasks["fairness/utkface"].terms == "non-commercial research only (unverified)"
+    assert tasks["cars"].terms == "non-commercial research only (unverified)"
+    unchecked = [key for key, task in tasks.items() if not task.licence_read]
+    assert unchecked == ["gtsrb", "cars", "demo/digits"]
 
 
 def test_each_task_is_resampled_by_a_seed_of_its_own():
