@@ -21,7 +21,6 @@ from . import pages
 from .alike import Alike
 from .asking import ask
 from .images import SIDES, Images
-from .index import SAMPLE
 from .lending import Lender, TooSlowError
 from .overview import Overview, overview_of, rows, rows_of
 from .searching import Asked, count, search
@@ -151,8 +150,7 @@ class Browse:
         """Show the pool as a whole; it is drawn once as long as the pool stays the same."""
         with self._lock, self.lender.pool(max(self.seconds, OVERVIEW_SECONDS)) as pool:
             if self._seen is None or self._seen[0] != self.lender.mark:
-                picked = SAMPLE if self.lender.indexed else None
-                self._seen = self.lender.mark, overview_of(pool, picked)
+                self._seen = self.lender.mark, overview_of(pool, self.lender.drawing)
             seen = self._seen[1]
             self.images.remember(seen.rows.values(), self.lender.mark)
         return 200, pages.overview(self.name, seen)

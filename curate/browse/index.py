@@ -1,10 +1,11 @@
 """What makes questions about millions of samples quick: a copy of what they look at, once made.
 
 ``POOL.browse/index.duckdb`` beside a pool has a table in the order of the pool: where a sample
-stands (``_row``), its caption in lower case and uncompressed (``_folded``), so that looking for
-words costs little more than reading it, its length (``_caption``), the columns of numbers, and
-every score; and a table of the samples that the overview draws. The pool itself is only read. An
-index holds for the pool as it was then: ``current`` tells whether it still is that.
+stands (``_row``), its caption in lower case (``_folded``), its length (``_caption``), caption and
+URL as they are, the columns of numbers, and every score. Texts are not compressed, so that looking
+through them costs little more than reading them. A second table has the samples that the overview
+draws; the drawing is kept beside it. The pool itself is only read. An index holds for the pool as
+it was then: ``current`` tells whether it still is that.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from ...pools.sources.base import is_column_name
 from ...progress import say
 from ..report.distributions import columns_for
 from ..report.matching import scores_of
-from .overview import drawn
+from .overview import Drawing, draw, drawn
 
-VERSION = 1
+VERSION = 2
 FROM = 500_000
 """How many samples make an index worth its while: fewer are looked through in a fraction of a
 second."""
@@ -44,8 +45,15 @@ INDEX, SAMPLE = f"{BESIDE}.{SAMPLES}", f"{BESIDE}.{DRAWN}"
 MAX_NUMBERS = 64
 """How many columns of numbers are taken over."""
 
+TEXTS_UP_TO = 40_000_000
+"""Captions and URLs as they are make an index three times as large; of more samples they would be
+too many to be looked through in a second anyway."""
+
+_PLAIN = ("_folded", "text", "url")
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "BOOLEAN")
+_DRAWING = "drawing.json"
 _MAX_ABOUT = 1 << 12
+_MAX_DRAWING = 1 << 22
 _ABANDONED = 3600
 
 
@@ -66,6 +74,14 @@ def current(pool: Path) -> bool:
     except DatacompError:
         return False
     return about == _about(pool) and file_of(pool).is_file()
+
+
+def drawing_of(pool: Path) -> Drawing:
+    """Return what the overview of a pool with a current index is drawn of.
+
+    Raises DataError if it is damaged.
+    """
+    return Drawing.from_dict(read_json(folder_of(pool) / _DRAWING, _MAX_DRAWING))
 
 
 def _about(pool: Path) -> dict[str, Any]:
@@ -108,6 +124,9 @@ def prepare(
         ) as connection:  # fmt: skip
             attach(connection, pool, "pool")
             fill(connection)
+        with Pool.open(pool, read_only=True, confined=True, memory_limit=memory_limit,
+                       threads=threads, beside=file) as opened:  # fmt: skip
+            write_json(folder / _DRAWING, draw(opened, SAMPLE).to_dict())
         write_json(folder / "about.json", about)
     with storage_errors(place):
         shutil.rmtree(place, ignore_errors=True)
@@ -136,9 +155,10 @@ def _sql(pool: Pool) -> Callable[[duckdb.DuckDBPyConnection], None]:
         joins.append(f"LEFT JOIN pool.{quote(table)} t{number} ON t{number}.uid = s.uid")
         scores.append(f", t{number}.value AS {quote(name)}")
     relation = f"pool.samples s {' '.join(joins)}"
+    texts = ", s.text, s.url" * (pool.count() <= TEXTS_UP_TO)
     indexed = (
         "SELECT s.rowid AS _row, lower(s.text) AS _folded, strlen(s.text)::BIGINT AS _caption"
-        f"{''.join(values + scores)} FROM {relation}" + " ORDER BY _row" * bool(joins)
+        f"{texts}{''.join(values + scores)} FROM {relation}" + " ORDER BY _row" * bool(joins)
     )
     named = ", ".join(f"s.{quote(name)}" for name in columns_for(pool))
     sampled = (
@@ -146,9 +166,9 @@ def _sql(pool: Pool) -> Callable[[duckdb.DuckDBPyConnection], None]:
     )
 
     def fill(connection: duckdb.DuckDBPyConnection) -> None:
-        # Decompressing captions takes longer than looking through them.
+        # Decompressing texts takes longer than looking through them.
         kinds = ", ".join(
-            f"{quote(name)} {kind}{' USING COMPRESSION uncompressed' * (name == '_folded')}"
+            f"{quote(name)} {kind}{' USING COMPRESSION uncompressed' * (name in _PLAIN)}"
             for name, kind in columns_of(connection, indexed).items()
         )
         connection.execute(f"CREATE TABLE {SAMPLES} ({kinds})")

@@ -11,7 +11,9 @@ from pathlib import Path
 from ...errors import DatacompError
 from ...pools.pool import Pool
 from ...progress import warn
-from .index import current, file_of
+from .index import current, drawing_of, file_of
+from .overview import Drawing
+from .renewing import Renewal
 
 IDLE_SECONDS = 10.0
 """How long an unused pool stays open: DuckDB lets nobody write to a file that another reads."""
@@ -30,18 +32,22 @@ class Lender:
 
     def __init__(
         self, path: Path, memory_limit: str | None = None, threads: int | None = None,
-        idle: float = IDLE_SECONDS,
+        idle: float = IDLE_SECONDS, renewal: Renewal | None = None,
     ) -> None:  # fmt: skip
         self.path = path
+        self._renewal = renewal
         self._memory, self._threads, self._idle = memory_limit, threads, idle
         self._lock = threading.Lock()
         self._open: Pool | None = None
         self._users = 0
         self._used = 0.0
+        self._unusable: tuple[int, ...] = ()
         self.mark: tuple[int, ...] = ()
         """What changes when the pool does: what is remembered of it holds as long as this."""
         self.indexed = False
         """Whether the pool that is lent has its index beside it (see ``index.py``)."""
+        self.drawing: Drawing | None = None
+        """What its overview is drawn of, if that is kept with the index."""
 
     @contextlib.contextmanager
     def pool(self, seconds: float) -> Iterator[Pool]:
@@ -50,9 +56,14 @@ class Lender:
         Raises TooSlowError then, and StorageError while another process writes to it.
         """
         with self._lock:
+            if self._open is not None and not self._users and self._index_is_new():
+                self._open.close()
+                self._open = None
             if self._open is None:
                 self._open = self._opened()
                 self.mark = self._stat()
+                if not self.indexed and self._renewal is not None:
+                    self._renewal.start(self.mark)
             cursor = self._open.connection.cursor()
             self._users += 1
         over = threading.Event()
@@ -86,11 +97,14 @@ class Lender:
         """Open the pool, with its index beside it if that is of the pool as it is now."""
 
         def opened(beside: Path | None = None) -> Pool:
-            self.indexed = beside is not None
-            return Pool.open(
+            self.indexed, self.drawing = False, None
+            drawing = drawing_of(self.path) if beside is not None else None
+            found = Pool.open(
                 self.path, read_only=True, confined=True, memory_limit=self._memory,
                 threads=self._threads, beside=beside,
             )  # fmt: skip
+            self.indexed, self.drawing = beside is not None, drawing
+            return found
 
         if not current(self.path):
             return opened()
@@ -99,7 +113,14 @@ class Lender:
         except DatacompError as error:
             found = opened()
             warn(f"the index of {self.path} is not used: {error}")
+            self._unusable = self._stat()
             return found
+
+    def _index_is_new(self) -> bool:
+        """Tell whether the pool that is open without an index has got one meanwhile."""
+        if self.indexed or self._renewal is None or self._unusable == self._stat():
+            return False
+        return current(self.path)
 
     def _stat(self) -> tuple[int, ...]:
         found = self.path.stat()
@@ -113,7 +134,9 @@ class Lender:
                 self._open = None
 
     def close(self) -> None:
-        """Close the pool."""
+        """Close the pool, and end what is being made for it."""
+        if self._renewal is not None:
+            self._renewal.close()
         with self._lock:
             if self._open is not None:
                 self._open.close()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
 
+from ...errors import DataError
 from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ..report.distributions import columns_for, distributions
-from ..report.markup import Html
+from ..report.figures import Figure
+from ..report.markup import escape
 from ..report.matching import matching, scores_of
 from ..report.outliers import Extreme, extremes, repeated_captions
 
@@ -22,8 +24,43 @@ DRAWN_OF = 50_000
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """What takes longest of an overview: figures and ends of ``drawn_of`` samples.
+
+    ``places`` are those of the samples at the ends, in a pool that holds its samples.
+    """
+
+    drawn_of: int
+    figures: list[Figure]
+    ends: list[Extreme]
+    places: list[int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        figures = [[type(figure).__name__, asdict(figure)] for figure in self.figures]
+        ends = [asdict(end) for end in self.ends]
+        return {**asdict(self), "figures": figures, "ends": ends}
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Drawing:
+        """Take back what ``to_dict`` gave. Raises DataError for anything else."""
+        kinds = {kind.__name__: kind for kind in get_args(Figure)}
+        try:
+            figures = [kinds[name](**fields) for name, fields in found["figures"]]
+            ends = [Extreme(**fields) for fields in found["ends"]]
+            drawing = cls(int(found["drawn_of"]), figures, ends, list(map(int, found["places"])))
+            for figure in figures:
+                figure.drawn()
+            [[int(uid, 16), escape(value)] for end in ends
+             for uid, value in zip(end.uids, end.values, strict=True)]  # fmt: skip
+        except (TypeError, KeyError, ValueError, IndexError, AttributeError, ArithmeticError):
+            raise DataError("not what an overview is drawn of") from None
+        return drawing
+
+
+@dataclass(frozen=True)
 class Overview:
-    """Counts of the whole pool; charts and ends of ``drawn_of`` samples picked by their uids.
+    """Counts of the whole pool, and the drawing of a share of it, picked by uids.
 
     ``rows`` are the samples at the ends, by hex uid.
     """
@@ -32,9 +69,7 @@ class Overview:
     at_hand: int
     sources: list[dict[str, Any]]
     set_aside: list[dict[str, Any]]
-    drawn_of: int
-    charts: list[Html]
-    ends: list[Extreme]
+    drawing: Drawing
     rows: dict[str, dict[str, Any]]
 
 
@@ -47,15 +82,26 @@ def drawn(samples: int, uid: str = "uid") -> str:
     return "true" if not mask else f"({uid} & {mask}::UHUGEINT) = 0"
 
 
-def overview_of(pool: Pool, picked: str | None = None) -> Overview:
+def draw(pool: Pool, picked: str | None = None) -> Drawing:
     """Draw a pool; ``picked`` is a table of the samples that ``drawn`` picks, if there is one."""
-    samples = pool.count()
-    with _picked(pool, samples, picked) as (relation, scores):
+    with _picked(pool, pool.count(), picked) as (relation, scores):
         drawn_of = pool.scalar(f"SELECT count(*) FROM {relation}")
-        charts = list(distributions(pool, relation, scores)) if drawn_of else []
+        figures = list(distributions(pool, relation, scores)) if drawn_of else []
         repeated = repeated_captions(pool, relation)
         ends = extremes(pool, relation, scores)
-    shown = rows_of(pool, (uid for end in ends for uid in end.uids))
+    places: list[int] = []
+    if not is_linked(pool.connection):
+        places = places_of(pool, [uid for end in ends for uid in end.uids])
+    return Drawing(drawn_of, [*figures, *([repeated] if repeated else [])], ends, places)
+
+
+def overview_of(pool: Pool, drawing: Drawing | None = None) -> Overview:
+    """Look at a pool as a whole; ``drawing`` is one that was made of it before, if there is."""
+    drawing = drawing or draw(pool)
+    if is_linked(pool.connection):
+        shown = rows_of(pool, (uid for end in drawing.ends for uid in end.uids))
+    else:
+        shown = by_uid(rows_at(pool, drawing.places, CARD))
     info = (
         "SELECT id, kind, path, samples, duplicates, set_aside FROM sources ORDER BY id",
         "SELECT source, reason, count(*) AS count, min(item) AS example FROM set_aside "
@@ -63,8 +109,7 @@ def overview_of(pool: Pool, picked: str | None = None) -> Overview:
     )
     sources, aside = (rows(pool, query) for query in info)
     at_hand = pool.scalar("SELECT count(shard) FROM samples")
-    return Overview(samples, at_hand, sources, aside, drawn_of,
-                    [*charts, *([repeated] if repeated else [])], ends, shown)  # fmt: skip
+    return Overview(pool.count(), at_hand, sources, aside, drawing, shown)
 
 
 def _picked(
@@ -77,20 +122,37 @@ def _picked(
 
 def rows_of(pool: Pool, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return what a card shows of some samples, by hex uid."""
-    wanted = ", ".join(f"{int(uid, 16)}::UHUGEINT" for uid in dict.fromkeys(uids))
+    wanted = list(dict.fromkeys(uids))
     if not wanted:
         return {}
-    query = f"SELECT {{}} FROM samples WHERE uid IN (SELECT unnest([{wanted}]))"
     if is_linked(pool.connection):
-        found = rows(pool, query.format(CARD))
-    else:  # uids are quick to look through, and rows to fetch; captions are not
-        places = [row[0] for row in pool.sql(query.format("rowid")).fetchall()]
-        found = rows_at(pool, places, CARD)
-    return {f"{row['uid']:032x}": row for row in found}
+        return by_uid(rows(pool, f"SELECT {CARD} FROM samples WHERE {_among(wanted)}"))
+    # uids are quick to look through, and rows to fetch; captions are not
+    return by_uid(rows_at(pool, places_of(pool, wanted), CARD))
+
+
+def places_of(pool: Pool, uids: Sequence[str]) -> list[int]:
+    """Return where samples of a pool that holds them stand (``rowid``), by their hex uids."""
+    if not uids:
+        return []
+    found = pool.sql(f"SELECT rowid FROM samples WHERE {_among(uids)} ORDER BY rowid").fetchall()
+    return [row[0] for row in found]
+
+
+def by_uid(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return rows by their uids in hex."""
+    return {f"{row['uid']:032x}": row for row in rows}
+
+
+def _among(uids: Sequence[str]) -> str:
+    wanted = ", ".join(f"{int(uid, 16)}::UHUGEINT" for uid in dict.fromkeys(uids))
+    return f"uid IN (SELECT unnest([{wanted}]))"
 
 
 def rows_at(pool: Pool, places: Sequence[int], columns: str) -> list[dict[str, Any]]:
     """Return some samples of a pool that holds them by their places there (``rowid``)."""
+    if not places:
+        return []
     # A list of numbers in the condition itself would be compared with every row.
     return rows(
         pool,

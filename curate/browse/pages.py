@@ -315,15 +315,16 @@ def _table(answer: Answer) -> Html:
 
 def overview(pool: str, seen: Overview) -> str:
     """Return the page of counts, distributions and outliers."""
-    share = "all of them" if seen.drawn_of == seen.samples else (
-        f"{seen.drawn_of:,} of them, picked by their uids"
+    drawing = seen.drawing
+    share = "all of them" if drawing.drawn_of == seen.samples else (
+        f"{drawing.drawn_of:,} of them, picked by their uids"
     )  # fmt: skip
     ends = [
         el("div", el("h3", end.title),
            el("ul", [card(seen.rows[uid], value) for uid, value in
                      zip(end.uids, end.values, strict=True) if uid in seen.rows],
               class_="gallery live"), class_="sheet")
-        for end in seen.ends
+        for end in drawing.ends
     ]  # fmt: skip
     return page(
         pool, "Overview", "/overview", el("h1", "Overview"),
@@ -331,7 +332,8 @@ def overview(pool: str, seen: Overview) -> str:
            class_="verdict"),
         _listing("Sources", seen.sources), _listing("Set aside", seen.set_aside),
         _part("distributions", "Distributions", el("p", f"Of {share}.", class_="note"),
-              el("div", seen.charts, class_="grid")) if seen.charts else None,
+              el("div", [figure.drawn() for figure in drawing.figures], class_="grid"))
+        if drawing.figures else None,
         _part("outliers", "Outliers", el("p", f"Of {share}.", class_="note"), ends)
         if ends else None,
     )  # fmt: skip

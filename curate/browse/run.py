@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ...distribution.serving.listening import address_of, listen
+from ...distribution.serving.run import stopping
 from ...errors import DatacompError, DataError, MissingError, StorageError, UsageError
 from ...pools.neighbours import build
 from ...pools.pool import Pool
 from ...progress import warn
 from .alike import Alike, Embedder
 from .app import Browse, make_app
-from .index import prepare
+from .index import FROM, prepare
 from .lending import Lender
+from .renewing import Renewal
 
 _BACKLOG = 512
 
@@ -63,7 +65,8 @@ def serve(
             indexed = prepare(path, memory_limit, threads)
         except (StorageError, DataError) as error:
             warn(f"searching without an index, which takes seconds: {error}")
-    lender = Lender(path, memory_limit, threads)
+    renewal = Renewal(path, memory_limit, threads, FROM) if index else None
+    lender = Lender(path, memory_limit, threads, renewal=renewal)
     early: threading.Thread | None = None
     try:
         browse = Browse(lender, Alike(embedder), seconds, loopback=_is_loopback(host))
@@ -72,14 +75,13 @@ def serve(
             lifespan="off", ws="none", timeout_graceful_shutdown=5, timeout_keep_alive=10,
             backlog=_BACKLOG, h11_max_incomplete_event_size=64 << 10,
         )  # fmt: skip
-        with listen(host, port, _BACKLOG) as listening:
+        with listen(host, port, _BACKLOG) as listening, stopping():
             if indexed:  # the first who looks should not wait for it
                 early = threading.Thread(target=_draw, args=(browse,))
                 early.start()
             if ready is not None:
                 ready(address_of(listening, host))
-            with contextlib.suppress(KeyboardInterrupt):
-                uvicorn.Server(config).run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
     finally:
         if early is not None:
             early.join()

@@ -26,10 +26,11 @@ HOSTS = 10
         "datacomp pool fetch small.duckdb shards --subset clip30.npy",
         "datacomp pool fetch small.duckdb shards --retry dns,timeout,5xx",
         "datacomp pool fetch small.duckdb shards --verify sha256",
+        "datacomp pool fetch small.duckdb begun-with-img2dataset --adopt",
     )
 )
 @click.argument("pool", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out")
 @click.option("--subset", type=click.Path(path_type=Path), metavar="FILE.npy",
               help="Fetch only these samples.")  # fmt: skip
 @click.option("--retry", default="", metavar="REASON,...",
@@ -38,6 +39,9 @@ HOSTS = 10
 @click.option("--verify", type=click.Choice(["sha256"]),
               help="Set aside an image whose bytes are not those the pool records; fetch only "
                    "samples with a record.")  # fmt: skip
+@click.option("--adopt", is_flag=True,
+              help="OUT holds what img2dataset itself has begun, with uids: take over its whole "
+                   "shards, fetch the rest.")  # fmt: skip
 @click.option("--size", default=512, show_default=True, type=click.IntRange(1),
               help="Longer side of the images in px; larger ones are made smaller.")  # fmt: skip
 @click.option("--quality", default=95, show_default=True, type=click.IntRange(1, 100),
@@ -71,7 +75,7 @@ HOSTS = 10
 def fetch(
     *,
     pool: Path,
-    out: Path,
+    out: str,
     retry: str,
     boxes: str,
     no_blur: bool,

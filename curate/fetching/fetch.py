@@ -14,6 +14,7 @@ from ...pools import fetches
 from ...pools.engine import Engine
 from ...pools.parallel import default_workers
 from ...pools.pool import Pool
+from ...pools.ranges import is_remote
 from ...progress import Progress, say, warn
 from ..shards.index import ensure_index
 from .folder import bind, locked
@@ -64,6 +65,11 @@ def fetch_pool(
     Raises UsageError for a folder or a pool that belongs to another fetch, StorageError if
     something cannot be written or another process fetches, RunError for shards that failed.
     """
+    if is_remote(str(out)):
+        raise UsageError(
+            f"{out}: images are fetched to a folder, where an interrupted fetch goes on; fetch to "
+            "one, then copy it to the store: 'shards index', 'select' and 'build' read it there"
+        )
     pool, out, options = Path(pool), Path(out), options or FetchOptions()
     retry_pattern(options.retry)
     if pool.is_dir():

@@ -12,6 +12,7 @@ from ...durable import read_json, storage_errors, write_json
 from ...errors import DataError, StorageError, UsageError
 from ...pools.fetches import FOLDER_KEY
 from ...pools.pool import Pool
+from .adopting import adopt, is_img2datasets
 from .job import FetchOptions
 
 STATE = "fetch.json"
@@ -51,7 +52,13 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
     identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
     if not state.exists():
         others = sorted(name for name in os.listdir(out) if not name.startswith("."))
-        if others:
+        adopts = options.adopt and is_img2datasets(out)
+        if others and not adopts:
+            if is_img2datasets(out):
+                raise UsageError(
+                    f"{out}: holds what img2dataset itself fetched; --adopt takes that over, if it "
+                    "was made with the same size, quality and blurring"
+                )
             raise UsageError(
                 f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
                 "choose another folder"
@@ -60,6 +67,8 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
             raise UsageError(
                 f"{pool.path}: its images are in {pool.path.parent / before} already; fetch there"
             )
+        if adopts:
+            adopt(pool, out)
     else:
         found = read_json(state, 1 << 20)
         if not isinstance(found, dict) or found.get("format") != FORMAT:

@@ -30,7 +30,8 @@ class FetchOptions:
     ``boxes`` is the pool's column of faces to blur, shares of width and height, None for no
     blurring; ``verify`` is the digest to compare with the pool's, ``sha256`` or None; ``retry``
     names failures to try again instead of fetching what is pending; ``subset`` is a ``.npy`` of
-    what to fetch. ``timeout`` is in seconds between two pieces of an answer; all of it may take
+    what to fetch; ``adopt`` takes over what img2dataset itself has begun in the folder.
+    ``timeout`` is in seconds between two pieces of an answer; all of it may take
     six times as long. ``per_host`` is how many connections one host gets from all processes
     together.
     """
@@ -43,6 +44,7 @@ class FetchOptions:
     verify: str | None = None
     retry: tuple[str, ...] = ()
     subset: Path | None = None
+    adopt: bool = False
     honour_opt_out: bool = True
     user_agent_token: str | None = None
     allow_private: bool = False

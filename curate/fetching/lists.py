@@ -11,7 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,8 @@ from ...pools.linking import is_linked
 from ...pools.pool import Pool, pool_errors
 from ...pools.uids import digest_of_uids, load_subset
 from .job import PENDING, STOP, FetchOptions, Row
-from .reasons import reason_of, retry_pattern
+from .outcomes import outcomes_of
+from .reasons import retry_pattern
 from .writer import NAME, stats_of
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ class Lists:
 
     def _next_number(self) -> int:
         numbers = [
-            int(name[:8])
+            int(re.split(r"\D", name)[0])
             for name in os.listdir(self.out)
-            if re.fullmatch(r"\d{8}(\.tar|\.parquet|_stats\.json)", name)
+            if re.fullmatch(r"\d{1,12}(\.tar|\.parquet|_stats\.json)", name)
         ]
         return max(numbers, default=-1) + 1
 
@@ -148,24 +149,7 @@ class Lists:
 
     def outcomes(self, row: Row) -> tuple[pa.Table, datetime]:
         """Return what became of each URL of a finished shard, and when that was known."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(
-            self.out / f"{NAME.format(row[0])}.parquet", columns=["uid", "status", "error_message"]
-        )
-        good = [status == "success" for status in table["status"].to_pylist()]
-        messages = table["error_message"].to_pylist()
-        states = [fetches.OK if fine else fetches.FAILED for fine in good]
-        reasons = [
-            None if fine else reason_of(message or "")
-            for fine, message in zip(good, messages, strict=True)
-        ]
-        ended = datetime.fromtimestamp(stats_of(self.out, row[0]).stat().st_mtime, UTC)
-        found = pa.table(
-            {"uid": table["uid"], "state": states, "reason": pa.array(reasons, pa.string())}
-        )
-        return found, ended.replace(tzinfo=None)
+        return outcomes_of(self.out, NAME.format(row[0]))
 
 
 def _plan(pool: Pool, options: FetchOptions) -> None:

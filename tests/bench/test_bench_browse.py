@@ -1,19 +1,24 @@
 """Browsing: finding captions and neighbours, each against reading everything.
 
-DATACOMP_BENCH_ROWS says how many samples there are (default 500,000).
+DATACOMP_BENCH_ROWS says how many samples there are (default 500,000); DATACOMP_BENCH_POOL names a
+pool of CommonPool's metadata, ingested, that is asked every kind of question as the pages ask it.
 """
 
 import os
+import resource
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.browse.alike import Alike
+from datacomp.curate.browse.app import Browse
 from datacomp.curate.browse.index import SAMPLE, file_of, prepare
 from datacomp.curate.browse.lending import Lender
-from datacomp.curate.browse.overview import overview_of
+from datacomp.curate.browse.overview import draw
 from datacomp.curate.browse.searching import Asked, count, search
 from datacomp.pools import Pool
 from datacomp.pools.features import Features
@@ -21,6 +26,7 @@ from datacomp.pools.neighbours import Sketches, build, nearest, vector_of
 from datacomp.pools.sources import open_source
 
 ROWS = int(os.environ.get("DATACOMP_BENCH_ROWS", "500000"))
+GIVEN = os.environ.get("DATACOMP_BENCH_POOL")
 DIMENSION = 512
 NEIGHBOURS = 48
 
@@ -97,7 +103,7 @@ def test_the_index_of_a_pool(pool, paired, capsys):
                     ours, theirs = (partial(ask, lent, asked, indexed=x) for x in (True, False))
                     assert ask is search or ours() == theirs()
                     paired(f"{ask.__name__} {asked}", ours, theirs, against="no index", rounds=3)
-            paired("the overview", lambda: overview_of(lent, SAMPLE), lambda: overview_of(lent),
+            paired("the drawing of the overview", lambda: draw(lent, SAMPLE), lambda: draw(lent),
                    against="no index", rounds=3)  # fmt: skip
     finally:
         lender.close()
@@ -124,3 +130,110 @@ def test_neighbours(pool, paired, capsys):
         lambda: nearest(features, wanted[0], NEIGHBOURS),
         against="comparing with each", rounds=3,
     )  # fmt: skip
+
+
+def test_sketches_and_faiss(pool, paired, capsys):
+    """The same question to faiss: the same codes, and its own best one of the same size."""
+    faiss = pytest.importorskip("faiss")
+    build(pool, "img")
+    features, sketches = Features(pool, "img"), Sketches(pool.path, "img")
+    found = list(features.batches())
+    uids = np.concatenate([one for one, _ in found])
+    vectors = np.concatenate([one for _, one in found])
+    wanted = vectors[:5].astype(np.float32)
+    codes = np.ascontiguousarray(sketches._codes).view(np.uint8)
+    binary = faiss.IndexBinaryFlat(codes.shape[1] * 8)
+    binary.add(codes)
+    began = time.process_time()
+    rabitq = faiss.index_factory(DIMENSION, "RaBitQ", faiss.METRIC_INNER_PRODUCT)
+    rabitq.train(vectors[::10].astype(np.float32))
+    for first in range(0, len(vectors), 1 << 16):
+        rabitq.add(vectors[first : first + (1 << 16)].astype(np.float32))
+    made, began = time.process_time() - began, time.process_time()
+    build(pool, "img")
+    ours_made = time.process_time() - began
+    share = {"sketches": 0, "RaBitQ": 0}
+    for vector in wanted:
+        true = {uid.tobytes() for uid in nearest(features, vector, NEIGHBOURS).uids}
+        ours = sketches.nearest(features, vector, NEIGHBOURS).uids
+        theirs = uids[rabitq.search(vector[None], 4096)[1][0]]
+        share["sketches"] += len(true & {uid.tobytes() for uid in ours})
+        share["RaBitQ"] += len(true & {uid.tobytes() for uid in theirs})
+    with capsys.disabled():
+        print(f"\nprocessor to build: sketches {ours_made:.1f} s, RaBitQ {made:.1f} s")
+        for name, count in share.items():
+            print(
+                f"of the {NEIGHBOURS} nearest, {name} find {count / NEIGHBOURS / len(wanted):.1%}"
+            )
+    code = codes[:1].view(np.uint64)[0]
+    paired(
+        f"the 4,096 nearest of {len(codes):,} sketches", lambda: sketches._nearest_sketches(code),
+        lambda: binary.search(codes[:1], 4096), against="faiss.IndexBinaryFlat",
+    )  # fmt: skip
+    paired(
+        f"{NEIGHBOURS} neighbours of {len(codes):,}",
+        lambda: sketches.nearest(features, wanted[0], NEIGHBOURS),
+        lambda: rabitq.search(wanted[:1], 4096), against="faiss's RaBitQ, not compared exactly",
+    )  # fmt: skip
+
+
+SCORE = "clip_l14_similarity_score"
+QUESTIONS = (
+    {}, {"words": "zebra"}, {"words": "tion"}, {"words": "ingtion oning"}, {"words": "クス"},
+    {"words": "zebra", "order": "-caption"}, {"words": "oning", "order": f"-{SCORE}"},
+    {"words": "oning", "order": "random", "seed": 2}, {"order": f"-{SCORE}"}, {"order": "caption"},
+    {"order": "aspect"}, {"order": "-width"}, {"order": "random", "seed": 3}, {"order": "url"},
+    {"where": f"{SCORE} > 0.3 AND width > 1000"}, {"where": f"{SCORE} > 0.3", "order": "-width"},
+    {"where": "url LIKE '%pinimg%'"}, {"where": "url LIKE '%pinimg%'", "order": f"-{SCORE}"},
+    {"where": "text LIKE '%oning%'", "order": f"-{SCORE}"},
+    {"where": "text ILIKE '%oning%'", "order": f"-{SCORE}"},
+    {"where": "regexp_matches(text, '^oning .*tion$')", "order": "-width"},
+    {"where": "length(text) > 100", "order": f"-{SCORE}"},
+    {"where": "sha256 LIKE 'abcd%'"}, {"where": "len(face_bboxes) > 3", "order": "-width"},
+    {"words": "oning", "where": "url LIKE '%pinimg%'", "order": f"-{SCORE}"},
+)  # fmt: skip
+STATEMENTS = (
+    "SELECT count(*) FROM samples", f"SELECT avg({SCORE}), min(width), max(width) FROM samples",
+    "SELECT width, count(*) FROM samples GROUP BY width ORDER BY 2 DESC",
+    f"SELECT uid, text FROM samples ORDER BY {SCORE} DESC LIMIT 50",
+    "SELECT count(*) FROM samples WHERE text LIKE '%oning%'",
+    "SELECT count(*) FROM samples WHERE url LIKE '%pinimg%'",
+)  # fmt: skip
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.skipif(not GIVEN, reason="DATACOMP_BENCH_POOL names no pool")
+def test_every_kind_of_question(capsys):
+    """Wall and processor seconds of each page, the median of three after the first."""
+    path = Path(GIVEN or "")
+
+    def used():
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
+
+    def timed(ask):
+        began, before = time.perf_counter(), used()
+        ask()
+        return time.perf_counter() - began, used() - before
+
+    made = timed(lambda: prepare(path, memory_limit="1GB"))
+    lender = Lender(path)
+    browse = Browse(lender, Alike(None), 600)
+    with lender.pool(600):
+        assert lender.indexed
+    asked = {f"search {one}": partial(browse.samples, Asked(**one)) for one in QUESTIONS}
+    asked |= {f"count {one}": partial(browse.count, Asked(**one)) for one in QUESTIONS
+              if "words" in one or "where" in one}  # fmt: skip
+    asked |= {f"sql {one}": partial(browse.sql, one) for one in STATEMENTS}
+    rows = {"the overview, first": [timed(browse.overview)]}
+    for name, ask in asked.items():
+        rows[name] = [timed(ask) for _ in range(4)]
+    browse.lender.close()
+    with capsys.disabled():
+        size = file_of(path).stat().st_size
+        print(f"\nindex: {made[0]:.1f} s, {made[1]:.1f} s of processor, {size / 1e6:,.0f} MB")
+        for name, times in rows.items():
+            wall, processor = sorted(times[1:] or times)[len(times[1:]) // 2]
+            print(
+                f"{wall:6.3f} s (first {times[0][0]:6.3f}), {processor:6.3f} of processor: {name}"
+            )

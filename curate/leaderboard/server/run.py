@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ....distribution.serving.listening import address_of, listen
+from ....distribution.serving.run import stopping
 from ....errors import MissingError
 from ....evaluate.leaderboard.store import sweep
 from ....pools.uids import UidArray
@@ -53,7 +54,7 @@ def serve(
             timeout_graceful_shutdown=10, timeout_keep_alive=10, backlog=_BACKLOG,
             h11_max_incomplete_event_size=64 << 10,
         )  # fmt: skip
-        with listen(host, port, _BACKLOG) as listening:
+        with listen(host, port, _BACKLOG) as listening, stopping():
             if ready is not None:
                 ready(address_of(listening, host), live)
             uvicorn.Server(config).run(sockets=[listening])

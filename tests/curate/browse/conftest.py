@@ -114,6 +114,7 @@ class Server:
         """End it as its owner would; return what it wrote to stderr."""
         self.process.terminate()
         _, errors = self.process.communicate(timeout=30)
+        assert self.process.returncode == 0
         return errors
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 
@@ -6,7 +7,8 @@ from datacomp.curate.browse import index
 from datacomp.curate.browse.alike import Alike
 from datacomp.curate.browse.app import Browse
 from datacomp.curate.browse.lending import Lender
-from datacomp.curate.browse.overview import overview_of, rows_of
+from datacomp.curate.browse.overview import draw, overview_of, rows_at, rows_of
+from datacomp.curate.browse.renewing import Renewal
 from datacomp.curate.browse.searching import Asked, count, search
 from datacomp.pools import Pool
 
@@ -31,6 +33,14 @@ ASKED = [
     {"words": "shoe", "where": "url LIKE '%host1%'"},
     {"words": "shoe", "where": "url LIKE '%host1%' AND aesthetic > 2", "order": "-aesthetic"},
     {"words": "shoe", "order": "url"},
+    {"where": "text LIKE '%SHOE%'", "order": "-width"},
+    {"where": "text ILIKE '%Shoe%'"},
+    {"where": "text ILIKE '%STRASSE%' OR samples.text ilike '%straße%' -- so"},
+    {"where": "width > 3 and TEXT NOT ILIKE '%shoe''s%' AND text ILIKE '%O_F%'"},
+    {"where": "'text' <> text /* text ILIKE 'x' */ AND text ILIKE '%E!%%' ESCAPE '!'"},
+    {"where": "text ILIKE /* and */ '%写真%' AND text ILIKE upper('%a%')"},
+    {"where": "length(text) > 20", "order": "-caption"},
+    {"where": "text ILIKE '%shoe%' AND sha256 IS NULL"},
 ]
 
 
@@ -78,11 +88,6 @@ def test_a_random_order_by_the_index(lender):
         assert orders[0] == orders[1] != orders[2]
         plain = pages_of(pool, {"words": "shoe"}, indexed=False)[0]
         assert sorted(orders[0]) == sorted(orders[2]) == sorted(plain)
-
-
-def test_the_overview_is_the_same(lender):
-    with lender.pool(60) as pool:
-        assert overview_of(pool, index.SAMPLE) == overview_of(pool)
 
 
 def test_samples_are_found_by_their_uids(lender, known):
@@ -161,3 +166,62 @@ def test_what_killed_processes_left_is_removed(path):
         os.utime(folder, (0, 0))
     index.prepare(path, least=0)
     assert [folder.exists() for folder in (*left, other)] == [False, False, True]
+
+
+def test_the_drawing_is_kept_and_a_damaged_one_not_used(path, lender, capsys):
+    with lender.pool(60) as pool:
+        kept = lender.drawing
+        assert kept == draw(pool, index.SAMPLE) == draw(pool)
+        assert overview_of(pool, kept) == overview_of(pool)
+        assert {row["uid"] for row in rows_at(pool, kept.places, "uid")} == {
+            int(uid, 16) for end in kept.ends for uid in end.uids
+        }
+    lender.close()
+    file = index.folder_of(path) / "drawing.json"
+    good = json.loads(file.read_text())
+    for damage in (b"no JSON", b"[]", json.dumps({**good, "places": ["x"]}).encode(),
+                   json.dumps({**good, "figures": [["Shares", {"title": "<b>"}]]}).encode(),
+                   json.dumps({**good, "figures": [["eval", {}]]}).encode()):  # fmt: skip
+        file.write_bytes(damage)
+        with lender.pool(60) as pool:
+            assert (lender.indexed, lender.drawing) == (False, None)
+        lender.close()
+        assert capsys.readouterr().err.startswith(f"warning: the index of {path} is not used: ")
+
+
+def test_markup_in_a_kept_drawing_is_text(path):
+    file = index.folder_of(path) / "drawing.json"
+    found = json.loads(file.read_text())
+    bars = next(figure for name, figure in found["figures"] if name == "Shares")
+    bars["values"][0] = bars["title"] = "<script>"
+    file.write_text(json.dumps(found))
+    browse = Browse(Lender(path), Alike(None))
+    page = browse.overview()[1]
+    browse.lender.close()
+    assert "&lt;script&gt;" in page
+    assert "<script>" not in page
+
+
+def test_an_index_is_made_anew_when_the_pool_has_changed(path):
+    renewal = Renewal(path, None, None, least=0, quiet=0)
+    lender = Lender(path, renewal=renewal)
+    with Pool.open(path) as pool:
+        pool.sql("UPDATE samples SET text = 'a zebra' WHERE metadata_row = 9")
+    with lender.pool(60) as pool:
+        assert not lender.indexed
+    renewal.wait(60)
+    with lender.pool(60) as pool:
+        assert lender.indexed
+        assert count(pool, Asked(words="zebra"), indexed=True) == 1
+        assert lender.drawing == draw(pool)
+    lender.close()
+
+
+def test_a_pool_that_is_being_filled_is_left_alone(path):
+    with Pool.open(path) as pool:
+        pool.sql("UPDATE samples SET text = 'a zebra' WHERE metadata_row = 9")
+    lender = Lender(path, renewal=Renewal(path, None, None, least=0))
+    with lender.pool(60):
+        pass
+    lender.close()
+    assert not index.current(path)

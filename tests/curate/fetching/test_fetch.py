@@ -20,7 +20,7 @@ from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.fetching import FetchOptions
 from datacomp.curate.shards.index import load_index
 from datacomp.curate.subset import write_subset
-from datacomp.errors import MissingError, RunError, StorageError, UsageError
+from datacomp.errors import DataError, MissingError, RunError, StorageError, UsageError
 from datacomp.pools import Pool
 from datacomp.pools.fetches import available_uids, effective_pool
 from datacomp.pools.sources import open_source
@@ -189,11 +189,25 @@ if __name__ == "__main__":
         thread_count=8, resize_mode="keep_ratio_largest", resize_only_if_bigger=True,
         output_format="webdataset", input_format="parquet", url_col="url", caption_col="text",
         bbox_col="face_bboxes", save_additional_columns=["uid"], oom_shard_count=8,
+        number_sample_per_shard=int(sys.argv[3]),
     )
 """
 
 
-def test_the_same_images_as_bare_img2dataset(web, urls_pool, fetch, tmp_path):
+@pytest.fixture
+def bare():
+    """Run img2dataset itself, as DataComp does, with so many URLs for each shard."""
+
+    def bare(listed, out, per_shard=10_000):
+        subprocess.run(
+            [sys.executable, "-c", BARE, listed, out, str(per_shard)], check=True,
+            capture_output=True, env={**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
+        )  # fmt: skip
+
+    return bare
+
+
+def test_the_same_images_as_bare_img2dataset(web, urls_pool, fetch, bare, tmp_path):
     """DataComp's own call, on the same list: images, captions and metadata are the same bytes."""
     boxes = [[[0.1, 0.1, 0.6, 0.7]] if i % 2 else [] for i in range(6)]
     big = io.BytesIO()
@@ -201,10 +215,7 @@ def test_the_same_images_as_bare_img2dataset(web, urls_pool, fetch, tmp_path):
     web.routes["/big.png"] = lambda h: h.answer(200, big.getvalue(), "image/png")
     pool = urls_pool([*urls(web, 5), f"{web.url}/big.png"], face_bboxes=boxes)
     fetch(pool, tmp_path / "out", timeout=10)
-    subprocess.run(
-        [sys.executable, "-c", BARE, tmp_path / "pool.parquet", tmp_path / "bare"],
-        check=True, capture_output=True, env={**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
-    )  # fmt: skip
+    bare(tmp_path / "pool.parquet", tmp_path / "bare")
 
     def by_uid(path):
         found = members(path)
@@ -214,9 +225,9 @@ def test_the_same_images_as_bare_img2dataset(web, urls_pool, fetch, tmp_path):
             for key, one in told.items()
         }
 
-    ours, bare = by_uid(tmp_path / "out/00000000.tar"), by_uid(tmp_path / "bare/00000000.tar")
+    ours, theirs = by_uid(tmp_path / "out/00000000.tar"), by_uid(tmp_path / "bare/00000000.tar")
     assert len(ours) == 6
-    assert ours == bare
+    assert ours == theirs
     blurred = next(told for _, _, told in ours.values() if told["face_bboxes"])
     assert blurred["width"] <= 512
     theirs = pq.read_schema(tmp_path / "bare/00000000.parquet")
@@ -571,3 +582,63 @@ def test_a_pool_that_came_with_images_is_at_hand(pool_of):
     pool = pool_of(uid=[f"{i:032x}" for i in range(4)])
     pool.sql("UPDATE samples SET shard = 'x.tar' WHERE url LIKE '%/1'")
     assert effective_pool(pool).total.available == 1
+
+
+# -- what somebody else has begun -----------------------------------------------------------
+
+
+@pytest.fixture
+def begun(web, urls_pool, tmp_path, bare):
+    """A pool of 25 URLs and the folder of a bare img2dataset, killed in the last of 3 shards."""
+    pool = urls_pool(urls(web, 25, bad=(3, 4)), face_bboxes=[[[0.1, 0.1, 0.6, 0.7]]] * 25)
+    bare(tmp_path / "pool.parquet", tmp_path / "out", 10)
+    (tmp_path / "out/00000002_stats.json").unlink()
+    with (tmp_path / "out/00000002.tar").open("r+b") as tar:
+        tar.truncate(3_000)
+    web.asked.clear()
+    return pool
+
+
+def test_what_img2dataset_has_begun_is_taken_over(web, begun, fetch, states, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="holds what img2dataset itself fetched; --adopt takes"):
+        fetch(begun, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.name[:8] != "00000002"}
+    report = fetch(begun, out, adopt=True)
+    assert (report.fetched, report.available, report.failed) == (5, 23, {})
+    assert sorted(web.asked) == sorted(f"/img/{i}.jpg" for i in range(20, 25))
+    assert {state for state, *_ in states(begun).values()} == {"ok", "failed"}
+    assert states(begun)[f"{web.url}/gone/3.jpg"] == ("failed", "http_404", 1)
+    assert "took over 2 shards of img2dataset with 20 URLs" in capsys.readouterr().err
+    assert (out / "00000002.tar.unfinished").stat().st_size == 3_000
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert load_index(out).samples == 23
+    again = fetch(begun, out, adopt=True)
+    assert (again.tried, again.available) == (0, 23)
+
+
+def test_what_cannot_be_taken_over_is_told_and_left(begun, urls_pool, fetch, states, tmp_path):
+    out = tmp_path / "out"
+    there = sorted(path.name for path in out.iterdir())
+    stranger = urls_pool(["http://x/1"], "stranger", uid=["f" * 32])
+    with pytest.raises(UsageError, match=r"none of its images is of .*stranger.duckdb"):
+        fetch(stranger, out, adopt=True)
+    table = pq.read_table(out / "00000001.parquet")
+    pq.write_table(table.drop_columns(["uid"]), out / "00000001.parquet")
+    with pytest.raises(UsageError, match=r"00000001.parquet: no column uid \(img2dataset's save"):
+        fetch(begun, out, adopt=True)
+    (out / "00000001.parquet").write_bytes(b"PAR1 no parquet")
+    with pytest.raises(DataError, match=r"00000001.parquet: "):
+        fetch(begun, out, adopt=True)
+    (out / "00000001.tar").unlink()
+    with pytest.raises(UsageError, match=r"00000001\.tar is missing beside 00000001_stats.json"):
+        fetch(begun, out, adopt=True)
+    assert sorted(p.name for p in out.iterdir() if p.name != ".lock") == [
+        name for name in there if name != "00000001.tar"
+    ]
+    assert set(states(begun).values()) == {(None, None, None)}
+
+
+def test_a_store_is_no_folder(urls_pool, fetch):
+    with pytest.raises(UsageError, match=r"s3://bucket/pool: images are fetched to a folder"):
+        fetch(urls_pool(["http://x/1"]), "s3://bucket/pool")

@@ -99,7 +99,9 @@ class Server:
     def stop(self) -> str:
         """End it as its owner would; return what it wrote to stderr."""
         self.process.terminate()
-        return self._wait()
+        errors = self._wait()
+        assert self.process.returncode == 0
+        return errors
 
     def _wait(self) -> str:
         _, errors = self.process.communicate(timeout=30)
