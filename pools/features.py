@@ -36,6 +36,11 @@ from .sources import source_class
 from .sources.base import LinkableSource, SetAside
 from .uids import UidArray, from_halves, npy_header
 
+File = tuple[int, str]
+"""A file of metadata beside which features lie: number of its source, path below it."""
+Located = tuple[File, NDArray[np.int64], UidArray, NDArray[np.floating[Any]]]
+"""A batch of features: their file, their rows there, uids, vectors."""
+
 _CHUNK = 1 << 20
 """How many rows of the list of samples are held in memory at a time."""
 
@@ -235,12 +240,13 @@ class Features:
     is come to, and its samples, counted in ``without``, are passed over.
     """
 
-    def __init__(self, pool: Pool, name: str) -> None:
+    def __init__(self, pool: Pool, name: str, shape: tuple[int, np.dtype] | None = None) -> None:
+        """Find the features; ``shape``, if known, spares looking through the list of samples."""
         self.pool, self.name = pool, name
         self.left_out: list[SetAside] = []
         self.without = 0
         self._places = places_of(pool, name)
-        self.dimension, self.dtype = self._look()
+        self.dimension, self.dtype = shape or self._look()
 
     def _look(self) -> tuple[int, np.dtype]:
         """Return dimension and dtype of the first file that can be used."""
@@ -267,6 +273,11 @@ class Features:
         ``relation`` is a table with a column ``uid``, or a SELECT of one. The list of samples
         is fixed before the first batch, so the caller may write to the pool in between.
         """
+        for _, _, uids, vectors in self.located(relation, batch_size):
+            yield uids, vectors
+
+    def located(self, relation: str = "samples", batch_size: int = 4096) -> Iterator[Located]:
+        """Yield the same, with the file (of a source) and the rows (n,) there of each batch."""
         listed = f"_features_{next(_numbers)}"
         wanted = f"SELECT uid FROM {relation}" if relation.isidentifier() else relation
         some = "" if relation == "samples" else f"SEMI JOIN ({wanted}) r USING (uid)"
@@ -280,9 +291,30 @@ class Features:
             with contextlib.suppress(DatacompError):  # the pool may be closed by now
                 self.pool.sql(f"DROP TABLE IF EXISTS {listed}")
 
-    def _read(
-        self, listed: str, batch_size: int
-    ) -> Iterator[tuple[UidArray, NDArray[np.floating[Any]]]]:
+    def one(self, uid: int) -> NDArray[np.floating[Any]] | None:
+        """Return the feature of one sample, shape (dimension,), None if it has none."""
+        found = self.pool.sql(
+            f"SELECT source, file, row FROM ({self._places.listing}) WHERE uid = {uid}::UHUGEINT "
+            "ORDER BY ALL LIMIT 1"
+        ).fetchone()
+        if found is None:
+            return None
+        return self.take((found[0], found[1]), np.array([found[2]]))[0]
+
+    def take(self, file: File, rows: NDArray[np.integer[Any]]) -> NDArray[np.floating[Any]]:
+        """Return the features of some rows of a file, ascending, shape (n, dimension)."""
+        with self._alike(*file) as array:
+            return array.take(rows)
+
+    def stamp(self, file: File) -> tuple[int, int]:
+        """Return what changes when a file of features does: its size and its time, in ns."""
+        try:
+            stat = self._places.locate(*file).with_suffix(".npz").stat()
+        except OSError as error:
+            raise MissingError(f"{file[1]}: {error.strerror}") from None
+        return stat.st_size, stat.st_mtime_ns
+
+    def _read(self, listed: str, batch_size: int) -> Iterator[Located]:
         files = self.pool.sql(
             f"SELECT source, file, min(rowid), max(rowid) + 1 FROM {listed} "
             "GROUP BY ALL ORDER BY min(rowid)"
@@ -302,7 +334,7 @@ class Features:
                         self._leave_out(file, error, left)
                         break
                     left -= len(rows)
-                    yield uids, vectors
+                    yield (source, file), rows, uids, vectors
 
     def _alike(self, source: int, file: str) -> FeatureArray:
         """Open the features beside a file of metadata; they must be like those of the others."""

@@ -2,9 +2,9 @@
 
 An exact search reads every feature once, a batch at a time: cosines in float32 to six decimals,
 ties in the order of uids. That is right for thousands of samples. For millions, ``build`` keeps
-a sketch beside the pool: one bit per dimension, whether a feature lies above the mean there, and
-its uid. A search then counts the differing bits to every sketch (12.8 million of 768 bits: 1.2 GB
-mapped, not loaded), and only the nearest few thousand are compared exactly. What it returns is
+a sketch beside the pool: one bit per dimension, whether a feature lies above the mean there, with
+its uid and its place. A search then counts the differing bits to every sketch (12.8 million of 768
+bits: 1.2 GB mapped, not loaded), and only the nearest few thousand are compared exactly. It returns
 always what the features themselves say; a sketch can only overlook something. Sketches are
 Charikar's (Similarity Estimation Techniques from Rounding Algorithms, 2002) with the axes for
 planes, so that no rounding of a rotation can flip a bit: same features, same bytes.
@@ -12,6 +12,7 @@ planes, so that no rounding of a rotation can flip a bit: same features, same by
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -27,14 +28,15 @@ from numpy.typing import NDArray
 from ..durable import atomic_directory, read_json, write_json
 from ..errors import DatacompError, DataError, MissingError, UsageError
 from ..progress import Progress
-from .features import Features, feature_names
+from .columns import HALVES
+from .features import Features, File, feature_names
 from .parallel import default_workers
 from .pool import Pool
 from .reading import locate
 from .sources.commonpool import FILE
-from .uids import UID_DTYPE, UidArray
+from .uids import UID_DTYPE, UidArray, from_halves
 
-VERSION = 1
+VERSION = 2
 CANDIDATES = 4096
 """How many of the nearest sketches are compared exactly."""
 EXACT = 200_000
@@ -43,7 +45,9 @@ EXACT = 200_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,126}")
 _SLICE = 1 << 18
 _MEAN_OF = 1 << 16
-_MAX_ABOUT = 1 << 16
+_MAX_ABOUT = 1 << 24
+_PLACE = np.dtype([("file", "<u4"), ("row", "<u4")])
+_CANDIDATE_UIDS = "SELECT (high::UHUGEINT << 64) + low::UHUGEINT AS uid FROM neighbour_candidates"
 
 
 @dataclass(frozen=True)
@@ -64,22 +68,22 @@ def names_of(pool: Pool) -> list[str]:
     registered = {row[0] for row in pool.sql("SELECT DISTINCT name FROM features").fetchall()}
     beside: set[str] = set()
     if FILE in pool.columns():
-        first = pool.sql(
-            f"SELECT source, min({FILE}) FROM samples WHERE {FILE} IS NOT NULL GROUP BY source"
-        ).fetchall()
-        roots = pool.source_paths()
-        for source, file in first:
-            try:
-                beside.update(feature_names(locate(roots[source], file).with_suffix(".npz")))
-            except DatacompError:
-                continue
+        for source, root in pool.source_paths().items():
+            # One is soon found; the first in the order of names is the last of millions looked at.
+            found = pool.sql(
+                f"SELECT {FILE} FROM samples WHERE source = {source} AND {FILE} IS NOT NULL LIMIT 1"
+            ).fetchone()
+            with contextlib.suppress(DatacompError):
+                if found is not None:
+                    beside.update(feature_names(locate(root, found[0]).with_suffix(".npz")))
     return sorted(name for name in registered | beside if _NAME.fullmatch(name))
 
 
 def vector_of(features: Features, uid: int) -> NDArray[np.float32]:
     """Return the feature of one sample, shape (d,); raise MissingError if it has none."""
-    for _, vectors in features.batches(f"SELECT {uid}::UHUGEINT AS uid"):
-        return np.asarray(vectors[0], np.float32)
+    found = features.one(uid)
+    if found is not None:
+        return np.asarray(found, np.float32)
     raise MissingError(f"sample {uid:032x} has no feature {features.name}")
 
 
@@ -145,14 +149,20 @@ def build(pool: Pool, name: str) -> Path:
     features = Features(pool, name)
     samples = pool.count()
     centre = _centre(features, samples)
+    files: dict[File, int] = {}
     with atomic_directory(place.with_name(f"{name}.new")) as folder:
         total = 0
         with (
             (folder / "codes.bin").open("wb") as codes,
             (folder / "uids.bin").open("wb") as uids,
+            (folder / "places.bin").open("wb") as places,
             Progress(f"sketching {name}", samples) as progress,
         ):
-            for found, vectors in features.batches():
+            for file, rows, found, vectors in features.located():
+                place_in = np.empty(len(rows), _PLACE)
+                place_in["file"] = files.setdefault(file, len(files))
+                place_in["row"] = rows
+                places.write(place_in.tobytes())
                 codes.write(_sketch(np.asarray(vectors, np.float32), centre).tobytes())
                 uids.write(found.tobytes())
                 total += len(found)
@@ -161,7 +171,8 @@ def build(pool: Pool, name: str) -> Path:
             raise MissingError(f"{pool.path}: no sample comes with features {name!r}")
         (folder / "centre.bin").write_bytes(centre.tobytes())
         about = {"version": VERSION, "feature": name, "dimension": features.dimension,
-                 "sketches": total, "samples": samples}  # fmt: skip
+                 "dtype": features.dtype.str, "sketches": total, "samples": samples,
+                 "files": [[*file, *features.stamp(file)] for file in files]}  # fmt: skip
         write_json(folder / "about.json", about)
     shutil.rmtree(place, ignore_errors=True)
     place.with_name(f"{name}.new").rename(place)
@@ -209,12 +220,16 @@ class Sketches:
         try:
             version, self.dimension = about["version"], int(about["dimension"])
             self.count, self.samples = int(about["sketches"]), int(about["samples"])
+            self._files = [((int(source), str(file)), (int(size), int(time)))
+                           for source, file, size, time in about["files"]]  # fmt: skip
+            self._dtype = np.dtype(str(about["dtype"]))
         except (KeyError, TypeError, ValueError):
             raise DataError(f"{place}: not sketches; remove the folder") from None
         words = -(-self.dimension // 64)
         expected = {
             "codes.bin": self.count * words * 8,
             "uids.bin": self.count * UID_DTYPE.itemsize,
+            "places.bin": self.count * _PLACE.itemsize,
             "centre.bin": self.dimension * 4,
         }
         for file, size in expected.items():
@@ -223,6 +238,7 @@ class Sketches:
                 raise DataError(f"{place}: broken sketches; remove the folder and make them again")
         self._codes = np.memmap(place / "codes.bin", np.uint64, "r", shape=(self.count, words))
         self._uids = np.memmap(place / "uids.bin", UID_DTYPE, "r", shape=(self.count,))
+        self._places = np.memmap(place / "places.bin", _PLACE, "r", shape=(self.count,))
         self._centre = np.fromfile(place / "centre.bin", np.float32)
 
     def nearest(
@@ -238,15 +254,45 @@ class Sketches:
             )
         code = _sketch(wide[None], self._centre).view(np.uint64)[0]
         near = self._nearest_sketches(code)
-        table = pa.table({"high": near["f0"], "low": near["f1"]})
+        uids = self._uids[near]
+        table = pa.table({"high": uids["f0"], "low": uids["f1"]})
         with features.pool.registered("neighbour_candidates", table):
-            exactly = nearest(
-                features, vector, count,
-                "SELECT (high::UHUGEINT << 64) + low::UHUGEINT AS uid FROM neighbour_candidates",
-            )  # fmt: skip
+            if self._unchanged(features):
+                exactly = self._compared(features, wide, near, count)
+            else:  # rows may be other samples' by now
+                exactly = nearest(features, vector, count, _CANDIDATE_UIDS)
         return Neighbours(exactly.uids, exactly.cosines, self.count, sketched=True)
 
-    def _nearest_sketches(self, code: NDArray[np.uint64]) -> UidArray:
+    def features(self, pool: Pool, name: str) -> Features:
+        """Open the features that these are sketches of, quickly if their files are the same."""
+        known = Features(pool, name, (self.dimension, self._dtype))
+        return known if self._unchanged(known) else Features(pool, name)
+
+    def _unchanged(self, features: Features) -> bool:
+        try:
+            return all(features.stamp(file) == stamp for file, stamp in self._files)
+        except (DatacompError, KeyError):
+            return False
+
+    def _compared(
+        self, features: Features, vector: NDArray[np.float32], near: NDArray[np.int64], count: int
+    ) -> Neighbours:
+        """Compare with the features of some sketches, where they were when those were made."""
+        places, uids = self._places[near], self._uids[near]
+        wanted, cosines = _unit(vector, features), np.full(len(near), -2, np.float32)
+        for number in np.unique(places["file"]).tolist():
+            there = np.flatnonzero(places["file"] == number)
+            there = there[np.argsort(places["row"][there], kind="stable")]
+            vectors = features.take(self._files[number][0], places["row"][there])
+            cosines[there] = _cosines(vectors, wanted)
+        left = features.pool.table(
+            f"SELECT {HALVES} FROM ({_CANDIDATE_UIDS}) SEMI JOIN samples USING (uid)"
+        )
+        here = np.isin(uids, from_halves(left["high"].to_numpy(), left["low"].to_numpy()))
+        best = _best(uids[here], cosines[here], count)
+        return Neighbours(*best, len(near))
+
+    def _nearest_sketches(self, code: NDArray[np.uint64]) -> NDArray[np.int64]:
         def part(start: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
             rows = self._codes[start : start + _SLICE]
             distances = np.empty(len(rows), np.uint16)
@@ -262,7 +308,7 @@ class Sketches:
             parts = list(threads.map(part, range(0, self.count, _SLICE)))
         distances = np.concatenate([found for found, _ in parts])
         rows = np.concatenate([found for _, found in parts])
-        return np.unique(self._uids[np.sort(rows[_smallest(distances)])])
+        return np.sort(rows[_smallest(distances)])
 
 
 def _smallest(distances: NDArray[np.uint16]) -> NDArray[np.int64]:
@@ -280,14 +326,22 @@ def find(pool: Pool, name: str, vector: NDArray[np.floating[Any]], count: int) -
 
     Raises MissingError for a pool of more than EXACT samples without sketches.
     """
-    features = Features(pool, name)
     try:
         sketches = Sketches(pool.path, name)
     except MissingError:
+        features = Features(pool, name)
         if pool.count() > EXACT:
             raise
         return nearest(features, vector, count)
-    return sketches.nearest(features, vector, count)
+    return sketches.nearest(sketches.features(pool, name), vector, count)
+
+
+def features_of(pool: Pool, name: str) -> Features:
+    """Open features as ``Features`` does, at once if there are sketches of them."""
+    try:
+        return Sketches(pool.path, name).features(pool, name)
+    except (MissingError, DataError):
+        return Features(pool, name)
 
 
 def iterate_hex(found: Neighbours) -> Iterator[tuple[str, float]]:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import MissingError, UsageError, suggest
 from ...pools.clip_model import ClipModel, ModelSpec
-from ...pools.features import Features
-from ...pools.neighbours import Neighbours, find, names_of, vector_of
+from ...pools.neighbours import Neighbours, features_of, find, names_of, vector_of
 from ...pools.pool import Pool
 
 COUNT = 48
@@ -58,7 +57,7 @@ class Alike:
 
     def to_sample(self, pool: Pool, uid: int, name: str) -> Neighbours:
         """Find what is like a sample, without itself."""
-        found = find(pool, name, vector_of(Features(pool, name), uid), COUNT + 1)
+        found = find(pool, name, vector_of(features_of(pool, name), uid), COUNT + 1)
         others = (found.uids["f0"] != uid >> 64) | (found.uids["f1"] != uid & (1 << 64) - 1)
         return Neighbours(
             found.uids[others][:COUNT], found.cosines[others][:COUNT], found.compared,

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ...durable import write_text
 from ...errors import UsageError
-from ...pools.features import Features
-from ...pools.neighbours import find, iterate_hex, vector_of
+from ...pools.neighbours import features_of, find, iterate_hex, vector_of
 from ...pools.pool import Pool
 from ...pools.uids import is_uid
 from .distributions import columns_for, distributions
@@ -105,7 +104,7 @@ def _alike(pool: Pool, like: str, features: tuple[str, ...]) -> Html:
     """Show the samples most like one, by each of some features; the sample itself comes first."""
     parts = []
     for name in features:
-        vector = vector_of(Features(pool, name), int(like, 16))
+        vector = vector_of(features_of(pool, name), int(like, 16))
         found = find(pool, name, vector, ALIKE)
         pairs = list(iterate_hex(found))
         shown = thumbnails(pool, [uid for uid, _ in pairs])

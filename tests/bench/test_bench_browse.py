@@ -1,7 +1,8 @@
 """Browsing: finding captions and neighbours, each against reading everything.
 
 DATACOMP_BENCH_ROWS says how many samples there are (default 500,000); DATACOMP_BENCH_POOL names a
-pool of CommonPool's metadata, ingested, that is asked every kind of question as the pages ask it.
+pool of CommonPool's metadata, ingested, that is asked every kind of question as the pages ask it,
+features beside its metadata included.
 """
 
 import os
@@ -22,7 +23,7 @@ from datacomp.curate.browse.overview import draw
 from datacomp.curate.browse.searching import Asked, count, search
 from datacomp.pools import Pool
 from datacomp.pools.features import Features
-from datacomp.pools.neighbours import Sketches, build, nearest, vector_of
+from datacomp.pools.neighbours import Sketches, build, names_of, nearest, vector_of
 from datacomp.pools.sources import open_source
 
 ROWS = int(os.environ.get("DATACOMP_BENCH_ROWS", "500000"))
@@ -217,6 +218,10 @@ def test_every_kind_of_question(capsys):
         return time.perf_counter() - began, used() - before
 
     made = timed(lambda: prepare(path, memory_limit="1GB"))
+    with Pool.open(path, read_only=True, confined=True) as pool:
+        names = names_of(pool)
+        uid = pool.scalar("SELECT printf('%032x', uid) FROM samples LIMIT 1 OFFSET 1000000")
+        sketched = timed(lambda: [build(pool, name) for name in names])
     lender = Lender(path)
     browse = Browse(lender, Alike(None), 600)
     with lender.pool(600):
@@ -225,6 +230,8 @@ def test_every_kind_of_question(capsys):
     asked |= {f"count {one}": partial(browse.count, Asked(**one)) for one in QUESTIONS
               if "words" in one or "where" in one}  # fmt: skip
     asked |= {f"sql {one}": partial(browse.sql, one) for one in STATEMENTS}
+    asked |= {f"alike by {one}": partial(browse.like_sample, uid, one) for one in names}
+    asked["sample"] = partial(browse.sample, uid)
     rows = {"the overview, first": [timed(browse.overview)]}
     for name, ask in asked.items():
         rows[name] = [timed(ask) for _ in range(4)]
@@ -232,6 +239,7 @@ def test_every_kind_of_question(capsys):
     with capsys.disabled():
         size = file_of(path).stat().st_size
         print(f"\nindex: {made[0]:.1f} s, {made[1]:.1f} s of processor, {size / 1e6:,.0f} MB")
+        print(f"sketches of {names}: {sketched[0]:.1f} s, {sketched[1]:.1f} s of processor")
         for name, times in rows.items():
             wall, processor = sorted(times[1:] or times)[len(times[1:]) // 2]
             print(

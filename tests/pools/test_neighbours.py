@@ -142,6 +142,30 @@ def test_samples_that_are_gone_are_not_found_and_new_ones_are_missed(pool, vecto
     assert len(found.uids) == 9
 
 
+def test_features_that_have_changed_since_are_found_by_their_uids(tmp_path, folder, vectors):
+    shutil.copytree(folder, tmp_path / "m")
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("commonpool", tmp_path / "m"))
+        build(pool, "l14_img")
+        sketches = Sketches(pool.path, "l14_img")
+        assert sketches.features(pool, "l14_img").dtype == np.float16
+        with np.load(tmp_path / "m/1.npz") as arrays:  # the same, but the last is like the first
+            changed = arrays["l14_img"].copy()
+        changed[-1] = vectors[5]
+        np.savez(tmp_path / "m/1.npz", l14_img=changed)
+        features = sketches.features(pool, "l14_img")
+        wanted = vectors[5].astype(np.float32)
+        assert find(pool, "l14_img", wanted, 2).uids["f1"].tolist()[0] == 5
+        exact = nearest(features, changed[-2].astype(np.float32), 5)
+        found = sketches.nearest(features, changed[-2].astype(np.float32), 5)
+        assert found.uids[0] == exact.uids[0]
+        assert vector_of(features, ROWS - 1).tolist() == wanted.tolist()
+        np.savez(tmp_path / "m/1.npz", l14_img=np.ones((ROWS // 2, 3), np.float16))
+        assert len(find(pool, "l14_img", wanted, 5).uids) == 5  # of the other file
+        (tmp_path / "m/1.npz").unlink()
+        assert find(pool, "l14_img", wanted, 1).uids["f1"].tolist() == [5]
+
+
 def test_large_pools_need_sketches(pool, vectors, monkeypatch):
     wanted = vectors[5].astype(np.float32)
     assert not find(pool, "l14_img", wanted, 3).sketched
@@ -156,7 +180,9 @@ def test_large_pools_need_sketches(pool, vectors, monkeypatch):
     assert find(pool, "l14_img", wanted, 3).sketched
 
 
-@pytest.mark.parametrize("file", ["codes.bin", "uids.bin", "centre.bin", "about.json"])
+@pytest.mark.parametrize(
+    "file", ["codes.bin", "uids.bin", "places.bin", "centre.bin", "about.json"]
+)
 def test_broken_sketches_are_refused(pool, file):
     place = build(pool, "l14_img")
     if file == "about.json":
