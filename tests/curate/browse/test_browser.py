@@ -108,6 +108,8 @@ def test_searching_by_keyboard(browser, show):
 
 def test_the_next_page_by_key(browser, show, known):
     show("")
+    # The page of a sample that the test before went to may have been loaded only now.
+    until(browser, "location.pathname == '/' && document.readyState == 'complete'")
     browser.press("n", 78, "n")
     until(browser, "location.search == '?after=48'")
     until(browser, "document.querySelectorAll('.gallery.live a').length == 48")
