@@ -26,12 +26,14 @@ def locked(out: Path) -> Iterator[None]:
     made = not out.exists()
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+        new = not (out / _LOCK).exists()
         descriptor = os.open(out / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            new = False
             raise StorageError(
                 f"{out}: process {holder or '?'} is fetching there; wait for it or stop it"
             ) from None
@@ -39,10 +41,11 @@ def locked(out: Path) -> Iterator[None]:
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
+        if new and not (out / STATE).exists():  # a folder that it was not allowed to take
+            (out / _LOCK).unlink(missing_ok=True)
+            if made and not os.listdir(out):
+                out.rmdir()
         os.close(descriptor)
-        if made and os.listdir(out) == [_LOCK]:
-            (out / _LOCK).unlink()
-            out.rmdir()
 
 
 def bind(pool: Pool, out: Path, options: FetchOptions) -> None:

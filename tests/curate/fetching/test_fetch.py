@@ -291,6 +291,7 @@ def test_refusals(web, urls_pool, fetch, tmp_path):
     (tmp_path / "full/notes.txt").write_text("x")
     with pytest.raises(UsageError, match=r"is not empty \(notes.txt\)"):
         fetch(other, tmp_path / "full")
+    assert os.listdir(tmp_path / "full") == ["notes.txt"]
     with pytest.raises(UsageError, match=r"pool add pool.duckdb .*/out --kind commonpool --link"):
         fetch(tmp_path / "out", tmp_path / "o2")
     with pytest.raises(MissingError, match="no such pool"):
