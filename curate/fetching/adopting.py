@@ -88,10 +88,9 @@ def _of_pool(pool: Pool, out: Path, name: str) -> tuple[pa.Table, int]:
     named = table.filter(pa.array(sound, pa.bool_()))
     with pool.registered("adopted_arrow", named):
         ours = pool.table(
-            "SELECT uid, min(state) AS state, any_value(reason) AS reason FROM ("
-            "SELECT uid, state, CASE WHEN state = 'failed' THEN reason END AS reason "
-            "FROM adopted_arrow QUALIFY row_number() OVER (PARTITION BY uid ORDER BY state DESC) "
-            "= 1) WHERE ('0x' || uid)::UHUGEINT IN (SELECT uid FROM samples) GROUP BY uid"
+            "SELECT * FROM adopted_arrow WHERE ('0x' || uid)::UHUGEINT IN (SELECT uid FROM samples) "
+            # One URL twice: the image counts.
+            "QUALIFY row_number() OVER (PARTITION BY uid ORDER BY state DESC) = 1 ORDER BY uid"
         )
     return ours, len(table) - len(ours)
 
