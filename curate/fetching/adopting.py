@@ -88,7 +88,8 @@ def _of_pool(pool: Pool, out: Path, name: str) -> tuple[pa.Table, int]:
     named = table.filter(pa.array(sound, pa.bool_()))
     with pool.registered("adopted_arrow", named):
         ours = pool.table(
-            "SELECT * FROM adopted_arrow WHERE ('0x' || uid)::UHUGEINT IN (SELECT uid FROM samples) "
+            "SELECT * FROM adopted_arrow WHERE ('0x' || uid)::UHUGEINT IN (SELECT uid FROM "
+            "samples) "
             # One URL twice: the image counts.
             "QUALIFY row_number() OVER (PARTITION BY uid ORDER BY state DESC) = 1 ORDER BY uid"
         )
