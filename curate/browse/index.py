@@ -31,8 +31,8 @@ from ...pools.pool import Pool
 from ...pools.sources.base import is_column_name
 from ...progress import say
 from ..report.distributions import columns_for
-from ..report.matching import scores_of
-from .overview import Drawing, draw, drawn
+from ..report.matching import a_share_of, scores_of
+from .overview import Drawing, draw
 
 VERSION = 2
 FROM = 500_000
@@ -162,7 +162,7 @@ def _sql(pool: Pool) -> Callable[[duckdb.DuckDBPyConnection], None]:
     )
     named = ", ".join(f"s.{quote(name)}" for name in columns_for(pool))
     sampled = (
-        f"SELECT {named}{''.join(scores)} FROM {relation} WHERE {drawn(pool.count(), 's.uid')}"
+        f"SELECT {named}{''.join(scores)} FROM {relation} WHERE {a_share_of(pool.count(), 's.uid')}"
     )
 
     def fill(connection: duckdb.DuckDBPyConnection) -> None:

@@ -13,14 +13,11 @@ from ...pools.pool import Pool
 from ..report.distributions import columns_for, distributions
 from ..report.figures import Figure
 from ..report.markup import escape
-from ..report.matching import matching, scores_of
+from ..report.matching import a_share_of, matching, scores_of
 from ..report.outliers import Extreme, extremes, repeated_captions
 
 CARD = 'uid, text, width, height, shard, source, "offset", length, sha256'
 """The columns that a card of a sample, and its image, are made of."""
-
-DRAWN_OF = 50_000
-"""About how many samples distributions are drawn of; a pool of up to twice as many is all used."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +70,8 @@ class Overview:
     rows: dict[str, dict[str, Any]]
 
 
-def drawn(samples: int, uid: str = "uid") -> str:
-    """Return SQL that picks what a pool of so many samples is drawn of.
-
-    Uids are digests, so that those that end alike are a fair share of all.
-    """
-    mask = (1 << max(0, (samples // DRAWN_OF).bit_length() - 1)) - 1
-    return "true" if not mask else f"({uid} & {mask}::UHUGEINT) = 0"
-
-
 def draw(pool: Pool, picked: str | None = None) -> Drawing:
-    """Draw a pool; ``picked`` is a table of the samples that ``drawn`` picks, if there is one."""
+    """Draw a pool; ``picked`` is a table of what ``a_share_of`` picks, if there is one."""
     with _picked(pool, pool.count(), picked) as (relation, scores):
         drawn_of = pool.scalar(f"SELECT count(*) FROM {relation}")
         figures = list(distributions(pool, relation, scores)) if drawn_of else []
@@ -116,7 +104,7 @@ def _picked(
     pool: Pool, samples: int, picked: str | None
 ) -> contextlib.AbstractContextManager[tuple[str, list[tuple[str, str]]]]:
     if picked is None:
-        return matching(pool, drawn(samples), columns_for(pool))
+        return matching(pool, a_share_of(samples), columns_for(pool))
     return contextlib.nullcontext((picked, [(name, kind) for name, _, kind in scores_of(pool)]))
 
 

@@ -11,7 +11,7 @@ from ...pools.pool import Pool
 from ...pools.uids import is_uid
 from .distributions import columns_for, distributions
 from .markup import Html, document, el, join, percent
-from .matching import matching
+from .matching import a_share_of, count_matching, matching
 from .outliers import extremes, repeated_captions
 from .sheets import gallery, order_by_hash, thumbnails
 
@@ -36,7 +36,8 @@ def write_contact_sheet(
 
     ``where`` is SQL over the columns of ``samples`` and the pool's scores, by name (a name that
     several scores share is ``name:`` and the first 8 digits of the digest). At most ``limit``
-    samples are shown, picked by the seed; distributions and outliers are of all that match.
+    samples are shown, picked by the seed; distributions and outliers are of all that match, or,
+    where these are more than 100,000, of some 50,000 picked by their uids.
     ``like`` is a uid in hex: for each of ``features`` (such as ``l14_img``) the samples of the
     whole pool are shown that are most like it. Same pool and arguments, same bytes. Raises
     UsageError for SQL that cannot be used, and for a pool that is not ``confined``: the SQL may
@@ -52,15 +53,21 @@ def write_contact_sheet(
         raise UsageError(f"like is {like!r}, expected a uid: 32 hex digits")
     if bool(features) != (like is not None):
         raise UsageError("give a sample and the features by which others are like it, or neither")
-    with matching(pool, where, columns_for(pool)) as (relation, scores):
-        total = pool.scalar(f"SELECT count(*) FROM {relation}")
+    total = count_matching(pool, where)
+    share = a_share_of(total)
+    some = where if share == "true" else f"(\n{where}\n) AND {share}"
+    with matching(pool, some, columns_for(pool)) as (relation, scores):
+        drawn_of = pool.scalar(f"SELECT count(*) FROM {relation}")
         rows = pool.sql(
             f"SELECT hex FROM (SELECT printf('%032x', uid) AS hex FROM {relation}) "
             f"ORDER BY {order_by_hash('hex', seed)} LIMIT {limit}"
         ).fetchall()
-        figures = distributions(pool, relation, scores, seed) if total else ()
+        figures = distributions(pool, relation, scores, seed) if drawn_of else ()
         charts = [figure.drawn() for figure in figures]
         ends = _outliers(pool, relation, scores) if total > len(rows) else None
+    said = None
+    if drawn_of < total:
+        said = el("p", f"Of {drawn_of:,} of them, picked by their uids.", class_="note")
     uids = [row[0] for row in rows]
     shown = thumbnails(pool, uids)
     alike = _alike(pool, like, features) if like is not None else None
@@ -69,11 +76,11 @@ def write_contact_sheet(
         _head(pool, heading, where, total, len(uids)),
         el(
             "main",
-            _section("distributions", "Distributions", el("div", charts, class_="grid"))
+            _section("distributions", "Distributions", join(said, el("div", charts, class_="grid")))
             if charts
             else None,
             _section("alike", f"Most like {like}", alike) if alike is not None else None,
-            _section("outliers", "Outliers", ends) if ends is not None else None,
+            _section("outliers", "Outliers", join(said, ends)) if ends is not None else None,
             _section(
                 "samples",
                 "Samples",

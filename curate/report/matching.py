@@ -12,6 +12,9 @@ from ...errors import UsageError
 from ...pools.pool import Pool, pool_errors, quote
 from .markup import shorten
 
+DRAWN_OF = 50_000
+"""About how many samples distributions are drawn of; of up to twice as many, all are used."""
+
 _USERS_FAULT = (
     duckdb.ProgrammingError,
     duckdb.DataError,
@@ -29,26 +32,48 @@ def matching(
     ``where`` is SQL over the columns of ``samples`` and the pool's scores; of the columns the
     table has those that are named.
     """
-    joins, names, scores = [], [], []
-    for number, (name, table, kind) in enumerate(scores_of(pool)):
+    scores = [(name, kind) for name, _, kind in scores_of(pool)]
+    wanted = ", ".join(quote(name) for name in [*columns, *(name for name, _ in scores)])
+    query = _query(pool, where, wanted)
+    with pool_errors(pool.path), _user_errors(where):
+        pool.connection.execute(f"CREATE OR REPLACE TEMP TABLE report_matching AS {query}")
+    try:
+        yield "report_matching", scores
+    finally:
+        pool.sql("DROP TABLE IF EXISTS report_matching")
+
+
+def count_matching(pool: Pool, where: str) -> int:
+    """Return how many samples match."""
+    query = _query(pool, where, "count(*)")
+    with pool_errors(pool.path), _user_errors(where):
+        return pool.connection.execute(query).fetchall()[0][0]
+
+
+def a_share_of(samples: int, uid: str = "uid") -> str:
+    """Return SQL that picks what so many samples are drawn by: all of few, else some DRAWN_OF.
+
+    Uids are digests, so that those that end alike are a fair share of all.
+    """
+    mask = (1 << max(0, (samples // DRAWN_OF).bit_length() - 1)) - 1
+    return "true" if not mask else f"({uid} & {mask}::UHUGEINT) = 0"
+
+
+def _query(pool: Pool, where: str, wanted: str) -> str:
+    """Return a SELECT from the samples that match, with their scores; one statement for sure."""
+    joins, names = [], []
+    for number, (name, table, _) in enumerate(scores_of(pool)):
         joins.append(f"LEFT JOIN {quote(table)} t{number} ON t{number}.uid = s.uid")
         names.append(f", t{number}.value AS {quote(name)}")
-        scores.append((name, kind))
-    wanted = ", ".join(quote(name) for name in [*columns, *(name for name, _ in scores)])
     query = (
         f"SELECT {wanted} FROM (SELECT s.*{''.join(names)} FROM samples s {' '.join(joins)}) "
         # A line of its own, so that a comment at the end of the condition ends there too.
         f"AS samples WHERE (\n{where}\n)"
     )
     with pool_errors(pool.path), _user_errors(where):
-        statements = pool.connection.extract_statements(query)
-        if len(statements) != 1:
+        if len(pool.connection.extract_statements(query)) != 1:
             raise UsageError(f"where: expected one SQL condition, found {shorten(where, 80)!r}")
-        pool.connection.execute(f"CREATE OR REPLACE TEMP TABLE report_matching AS {query}")
-    try:
-        yield "report_matching", scores
-    finally:
-        pool.sql("DROP TABLE IF EXISTS report_matching")
+    return query
 
 
 def scores_of(pool: Pool) -> list[tuple[str, str, str]]:

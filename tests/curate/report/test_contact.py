@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from datacomp.curate.report import write_contact_sheet
+from datacomp.curate.report import matching, write_contact_sheet
 from datacomp.curate.report.distributions import _edges
 from datacomp.errors import UsageError
 from datacomp.pools import Pool
@@ -179,6 +179,21 @@ def test_outliers_are_shown_where_not_all_samples_are(write, pool, page, parse):
     assert values[0] == pool.scalar("SELECT max(width * height) FROM samples")
     write(page)
     assert parse(page.read_text("utf-8")).all("section", id="outliers") == []
+
+
+def test_many_samples_are_drawn_by_a_share_of_them(write, pool, page, parse, monkeypatch):
+    monkeypatch.setattr(matching, "DRAWN_OF", 8)
+    total = pool.count()
+    condition = "width > 0 -- so"
+    drawn_of = pool.scalar(f"SELECT count(*) FROM samples WHERE {matching.a_share_of(total)}")
+    assert 0 < drawn_of < total
+    shown = write(page, where=condition, limit=4)
+    assert shown == min(4, drawn_of)
+    document = parse(page.read_text("utf-8"))
+    for part in ("distributions", "outliers"):
+        note = document.one("section", id=part).one("p", "note").text
+        assert note == f"Of {drawn_of:,} of them, picked by their uids."
+    assert f"{total:,} of {total:,} samples" in document.one("p", "verdict").text
 
 
 def test_what_is_like_a_sample_is_shown(tmp_path, commonpool, page, parse):
