@@ -184,7 +184,7 @@ def test_outliers_are_shown_where_not_all_samples_are(write, pool, page, parse):
 def test_many_samples_are_drawn_by_a_share_of_them(write, pool, page, parse, monkeypatch):
     monkeypatch.setattr(matching, "DRAWN_OF", 8)
     total = pool.count()
-    condition = "width > 0 -- so"
+    condition = "uid > 0 -- so"
     drawn_of = pool.scalar(f"SELECT count(*) FROM samples WHERE {matching.a_share_of(total)}")
     assert 0 < drawn_of < total
     shown = write(page, where=condition, limit=4)
