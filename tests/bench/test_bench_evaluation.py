@@ -198,6 +198,8 @@ def test_a_suite_is_evaluated_alike_and_takes(suite, tmp_path, capsys, timed):
         for key, size in SIZES.items()
     }  # fmt: skip
     (own / "tasklist.yml").write_text(json.dumps(listed))  # JSON is YAML too
+    for interpreter in (sys.executable, python):  # neither reads its libraries from a cold disk
+        timed([interpreter, "-c", "import open_clip"], tmp_path / "warm.log")
     pairs = []
     for number in range(ROUNDS):
         ours, theirs = tmp_path / f"ours{number}.jsonl", tmp_path / f"theirs{number}"
