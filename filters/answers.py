@@ -28,7 +28,7 @@ from ..pools.uids import UidArray, from_halves, from_hex, save_subset, to_hex
 from ..progress import warn
 from .contract import Scorer
 from .relations import CANDIDATES, Relations, record_batches
-from .together import FirstOfEach, Joint, Members, Place, keyed, share_once, uids_of
+from .together import FirstOfEach, Joint, Members, Of, Place, keyed, share_once, uids_of
 from .vectors import need_features, open_features
 
 _HALF = (1 << 64) - 1
@@ -285,11 +285,12 @@ class Asking:
 
     def __init__(self, share: Share, pool: Pool, digest: str, total: int) -> None:
         self._share, self._pool, self._digest = share, pool, digest
-        self.place, self.total = share.place, total
+        self._set = digest[:24]
+        self.place, self.total = share.place.of(self._set), total
 
     def ask(self, joint: Joint, share: Callable[[], Any]) -> Any:
         """Return what a joint came to."""
-        return self._share.join(joint, share)
+        return self._share.join(Of(self._set, joint), share)
 
     def lowest(self, what: str, uids: UidArray, values: NDArray[Any], keep: int) -> NDArray[Any]:
         """Find the value at the place, and among its like the uid."""

@@ -28,6 +28,10 @@ class Groups:
         """Tell which pairs are not in one group yet, shape (n,)."""
         return self._roots(a) != self._roots(b)
 
+    def roots(self) -> NDArray[np.int64]:
+        """Return the least of the group of each, shape (count,)."""
+        return self._roots(np.arange(len(self._parent)))
+
     def first(self) -> NDArray[np.bool_]:
         """Tell who is the least of its group, shape (count,)."""
         return self._parent == np.arange(len(self._parent))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,18 @@ class Joint(ABC):
 
 
 @dataclass(frozen=True)
+class Of(Joint):
+    """A joint of one of several sets: a scorer may score more than one in a run."""
+
+    set: str
+    joint: Joint
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """Settle the joint."""
+        return self.joint.settle(folder, shares, engine)
+
+
+@dataclass(frozen=True)
 class Place:
     """A partition among all: its number, how many there are, and where joint work stands."""
 
@@ -58,11 +70,17 @@ class Place:
 
     def folder(self, joint: Joint) -> Path:
         """Return the folder of a joint."""
+        if isinstance(joint, Of):
+            return self.of(joint.set).folder(joint.joint)
         return self.work / digest(repr(joint))[:24]
+
+    def of(self, set: str) -> Place:
+        """Return the place in the joint work of a set."""
+        return replace(self, work=self.work / set)
 
     def file(self, joint: Joint, kind: str = "sent") -> Path:
         """Return where the partition leaves its share for a joint."""
-        return _file(self.folder(joint), kind, self.number)
+        return file_in(self.folder(joint), kind, self.number)
 
 
 class Together(Protocol):
@@ -115,10 +133,11 @@ def settle_once(joint: Joint, shares: Sequence[Any], work: Path, engine: Engine)
 
 def sent_to(folder: Path, count: int) -> list[Path]:
     """Return what each of ``count`` partitions has left in the folder of a joint."""
-    return [_file(folder, "sent", number) for number in range(count)]
+    return [file_in(folder, "sent", number) for number in range(count)]
 
 
-def _file(folder: Path, kind: str, number: int) -> Path:
+def file_in(folder: Path, kind: str, number: int) -> Path:
+    """Return where a partition, or a way, leaves what is of a kind in the folder of a joint."""
     return folder / kind / f"{number:06d}.npy"
 
 
@@ -149,7 +168,7 @@ def send(
 def received(folder: Path, kind: str, count: int, way: int) -> Iterator[tuple[int, Records]]:
     """Yield the number of each of ``count`` files, and the records that it has for a way."""
     for number in range(count):
-        path = _file(folder, kind, number)
+        path = file_in(folder, kind, number)
         try:
             with path.open("rb") as file:
                 bounds = np.load(file, allow_pickle=False)
@@ -177,6 +196,13 @@ class Exchange(Joint):
     def judge(self, got: Iterator[tuple[int, Records]]) -> tuple[NDArray[np.int64], Records]:
         """Return, for what one way got, records to send back and the partition of each, (n,)."""
 
+    def judge_way(
+        self, got: Iterator[tuple[int, Records]], way: int, count: int
+    ) -> tuple[NDArray[np.int64], Records]:
+        """Do that for a way of a number, of ``count``, where it matters which it is."""
+        del way, count
+        return self.judge(got)
+
     def answers(self, place: Place) -> Iterator[Records]:
         """Yield what was sent back to a partition."""
         for _, records in received(place.folder(self), "back", place.count, place.number):
@@ -186,9 +212,13 @@ class Exchange(Joint):
 def _judge(task: tuple[Exchange, Path, int, int]) -> None:
     """Do the work of a way, in a worker."""
     exchange, folder, count, way = task
-    partitions, records = exchange.judge(received(folder, "sent", count, way))
+    partitions, records = exchange.judge_way(received(folder, "sent", count, way), way, count)
     send(
-        _file(folder, "back", way), partitions, count, records.dtype, lambda places: records[places]
+        file_in(folder, "back", way),
+        partitions,
+        count,
+        records.dtype,
+        lambda places: records[places],
     )
 
 
@@ -237,18 +267,22 @@ class Sum(Joint):
 
     def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
         """Let workers add up the files, some at a time; the sum stays a file."""
-        files = sent_to(folder, len(shares))
-        level = 0
-        while level == 0 or len(files) > 1:
-            groups = [files[first : first + GROUP] for first in range(0, len(files), GROUP)]
-            into = [folder / f"sum-{level}-{n}.npy" for n in range(len(groups))]
-            list(engine.map(_add, list(zip(groups, into, strict=True)), count=len(groups)))
-            files, level = into, level + 1
-        return files[0].name
+        return add_up(sent_to(folder, len(shares)), folder, engine).name
 
     def total(self, place: Place, name: str) -> Path:
         """Return the file of the sum; ``name`` is the answer."""
         return place.folder(self) / name
+
+
+def add_up(files: list[Path], folder: Path, engine: Engine) -> Path:
+    """Let workers add up arrays of integers, some files at a time; return the file of the sum."""
+    level = 0
+    while level == 0 or len(files) > 1:
+        groups = [files[first : first + GROUP] for first in range(0, len(files), GROUP)]
+        into = [folder / f"sum-{level}-{n}.npy" for n in range(len(groups))]
+        list(engine.map(_add, list(zip(groups, into, strict=True)), count=len(groups)))
+        files, level = into, level + 1
+    return files[0]
 
 
 def _add(task: tuple[list[Path], Path]) -> None:

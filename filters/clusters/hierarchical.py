@@ -14,7 +14,9 @@ Distances are Euclidean in the paper; here they are cosines at every level.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -22,15 +24,18 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from ...errors import DataError
+from ...pools.engine import Engine
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..nearest import Nearest
 from ..ranking import NO_FEATURES
-from ..sets import Samples, Values
-from ..spool import gathered
+from ..sets import Samples, SpreadScorer, Values
+from ..spool import Spool, gathered
+from ..together import Joint, Together, save
 from ..vectors import Floats, uniform
-from .kmeans import by_draw, train
+from .kmeans import Clusters, by_draw, train
 from .scorer import ClusterScorer
+from .spread import WholeClusters, centroids_of, gatherer, numbered_anew, summed_up
 
 _Ids = NDArray[np.int64]
 
@@ -80,7 +85,7 @@ class Hierarchical(Filter):
         return HierarchicalScorer(**self.model_dump())
 
 
-class HierarchicalScorer(ClusterScorer):
+class HierarchicalScorer(ClusterScorer, SpreadScorer):
     """Tells whether a sample is drawn."""
 
     name = "hierarchical"
@@ -89,25 +94,107 @@ class HierarchicalScorer(ClusterScorer):
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is drawn; samples without usable features are left out."""
         about = self._parameters
-        counts = [int(level) for level in about["clusters"].split("/")]
-        seed, iterations = about["seed"], about["iterations"]
+        tree = self._tree()
         with gathered(samples) as (uids, (spool,)):
             if not len(uids):
                 return
-            first = self.cluster(uids, spool, counts[0])
-        levels, centroids = [first.ids], first.centroids
-        for number, count in enumerate(counts[1:], 1):
+            first = self.cluster(uids, spool, tree.counts[0])
+        wanted = max(1, int(len(uids) * about["fraction"]))
+        targets = tree.targets(first.centroids, first.sizes(), wanted)
+        yield uids, taken(uids, first, targets, about["draw"] == "closest", about["seed"])
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield who is drawn of a partition's samples."""
+        about, gather, what = self._parameters, gatherer(samples), self.digest()
+        tree = self._tree()
+        about_first = {**about, "clusters": tree.counts[0]}
+        found = centroids_of(what, together, gather, about_first)
+        if found is None:
+            return
+        sizes = summed_up(what, together, gather, found, self._device, Clusters.sizes)
+        wanted = max(1, int(found.total * about["fraction"]))
+        joint = Targets(what, tree, wanted, str(sizes))
+
+        def share() -> None:
+            if together.place.number == 0:  # one of them tells the others
+                save(together.place.file(joint), found.centroids)
+
+        together.ask(joint, share)
+        file = together.place.folder(joint) / "targets.npy"
+        closest = about["draw"] == "closest"
+        drawn = Drawn(what, str(file), closest, about["seed"])
+        yield from drawn.ask(together, gather, found, self._device)
+
+    def _tree(self) -> Tree:
+        about = self._parameters
+        counts = tuple(int(level) for level in about["clusters"].split("/"))
+        names = ("iterations", "seed", "resampling", "sample")
+        return Tree(counts, *(about[name] for name in names))
+
+
+@dataclass(frozen=True)
+class Tree:
+    """How clusters of clusters are made: how many each level has, from the bottom."""
+
+    counts: tuple[int, ...]
+    iterations: int
+    seed: int
+    resampling: int
+    sample: int
+
+    def targets(self, centroids: Floats, sizes: _Ids, wanted: int) -> _Ids:
+        """Return how many samples to take of each lowest cluster, shape (k,).
+
+        ``centroids`` are those of the lowest clusters, ``sizes`` how many samples they have.
+        """
+        levels = []
+        for number, count in enumerate(self.counts[1:], 1):
             parents, centroids = spread(
-                centroids, count, iterations, seed + number, about["resampling"], about["sample"]
+                centroids, count, self.iterations, self.seed + number, self.resampling, self.sample
             )
             levels.append(parents)
-        wanted = max(1, int(len(uids) * about["fraction"]))
-        # Within a cluster, who comes first is drawn; or it is who is nearest to the centroid.
-        if about["draw"] == "closest":
-            order = np.lexsort((uids["f1"], uids["f0"], -first.similarity))
-        else:
-            order = by_draw(uids, seed, 2)
-        yield uids, share_out(levels, wanted, order, seed)
+        return share_out(sizes, levels, wanted, self.seed)
+
+
+@dataclass(frozen=True)
+class Targets(Joint):
+    """How many samples to take of each lowest cluster: one worker makes the tree above them."""
+
+    what: str
+    tree: Tree
+    wanted: int
+    sizes: str
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """Share out, in a worker."""
+        list(engine.map(_share_out, [(self, folder)], count=1))
+        return True
+
+
+def _share_out(task: tuple[Targets, Path]) -> None:
+    joint, folder = task
+    centroids = np.load(folder / "sent" / "000000.npy", allow_pickle=False)
+    sizes = np.load(joint.sizes, allow_pickle=False)
+    save(folder / "targets.npy", joint.tree.targets(centroids, sizes, joint.wanted))
+
+
+@dataclass(frozen=True)
+class Drawn(WholeClusters):
+    """``taken`` of the clusters of all partitions; a file says how many of each."""
+
+    targets: str
+    closest: bool
+    seed: int
+    vectors = False
+    type = np.bool_
+
+    def values(self, uids: UidArray, groups: Clusters, spool: Spool) -> NDArray[Any]:
+        """Take as many as the file says."""
+        present, groups = numbered_anew(groups)
+        targets = np.load(self.targets, mmap_mode="r", allow_pickle=False)[present]
+        return taken(uids, groups, targets, self.closest, self.seed)
 
 
 def spread(
@@ -133,31 +220,45 @@ def spread(
     return Nearest(centroids, "cpu").of(rows), centroids
 
 
-def share_out(levels: list[_Ids], wanted: int, order: _Ids, seed: int) -> NDArray[np.bool_]:
-    """Return which samples are taken when ``wanted`` are shared out from the top, shape (n,).
+def share_out(sizes: _Ids, levels: list[_Ids], wanted: int, seed: int) -> _Ids:
+    """Return how many to take of each lowest cluster when ``wanted`` are shared out from the top.
 
-    ``levels`` are the clusters of the samples, shape (n,), then the clusters of these clusters,
-    and so on. Of a lowest cluster, those that come first in ``order`` are taken.
+    ``sizes`` (k,) are those of the lowest clusters; ``levels`` are the clusters of these clusters,
+    shape (k,), then the clusters of those, and so on.
     """
-    sizes = [np.bincount(levels[0], minlength=len(levels[1]) if len(levels) > 1 else 0)]
-    for parents in levels[1:]:
-        sizes.append(np.bincount(parents, sizes[-1]).astype(np.int64))
-    targets = even_shares(sizes[-1], wanted, seed)
-    for depth in range(len(levels) - 1, 0, -1):
-        below = np.zeros(len(sizes[depth - 1]), np.int64)
+    every = [sizes]
+    for parents in levels:
+        every.append(np.bincount(parents, every[-1]).astype(np.int64))
+    targets = even_shares(every[-1], wanted, seed)
+    for depth in range(len(levels) - 1, -1, -1):
+        below = np.zeros(len(every[depth]), np.int64)
         for parent, target in enumerate(targets.tolist()):
             children = np.flatnonzero(levels[depth] == parent)
             if len(children):
-                below[children] = even_shares(sizes[depth - 1][children], target, seed + parent + 1)
+                below[children] = even_shares(every[depth][children], target, seed + parent + 1)
         targets = below
-    ids = levels[0][order]
+    return targets
+
+
+def taken(
+    uids: UidArray, groups: Clusters, targets: _Ids, closest: bool, seed: int
+) -> NDArray[np.bool_]:
+    """Return which samples (n,) are taken, ``targets`` (k,) of each cluster.
+
+    They are the nearest to the centroid if ``closest``, else drawn; of ties the smallest uids.
+    """
+    if closest:
+        order = np.lexsort((uids["f1"], uids["f0"], -groups.similarity))
+    else:
+        order = by_draw(uids, seed, 2)
+    ids = groups.ids[order]
     grouped = np.argsort(ids, kind="stable")
     counts = np.bincount(ids, minlength=len(targets))
     rank = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    taken = np.zeros(len(ids), bool)
+    found = np.zeros(len(ids), bool)
     chosen = order[grouped]
-    taken[chosen[rank < targets[levels[0][chosen]]]] = True
-    return taken
+    found[chosen[rank < targets[groups.ids[chosen]]]] = True
+    return found
 
 
 def even_shares(sizes: _Ids, wanted: int, seed: int) -> _Ids:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +22,14 @@ from pydantic import Field
 
 from ...errors import DataError
 from ...pools.images import decode
-from ...pools.uids import UidArray
+from ...pools.uids import UID_DTYPE, UidArray
 from ...progress import Progress
+from ..chains import VERTEX, Chains
 from ..contract import Batch, Decision, Filter, Scorer, View
 from ..groups import Groups
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, SpreadScorer, Values
+from ..together import Place, Records, Together, received, send
+from ..vectors import draw
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,7 +98,7 @@ def perceptual_hash(image: Image) -> int:
     return int.from_bytes(bits.tobytes(), "big")
 
 
-class NearImageScorer(SetScorer):
+class NearImageScorer(SpreadScorer):
     """Tells whether an image is the first of those that look like it."""
 
     name = "first_of_near_images"
@@ -109,14 +114,99 @@ class NearImageScorer(SetScorer):
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is the first; the batches come in the order of the uids."""
-        found, hashes = [], []
-        for uids, batch in samples.batches():
-            column = batch.columns[PerceptualHash.name].combine_chunks()
-            known = column.is_valid().to_numpy(zero_copy_only=False)
-            found.append(uids[known])
-            hashes.append(column.drop_null().to_numpy().astype(np.uint64))
-        if found:
-            yield np.concatenate(found), first_of_each(np.concatenate(hashes), self._distance)
+        uids, hashes = _hashed(samples)
+        if len(uids):
+            yield uids, first_of_each(hashes, self._distance)
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield who is the first of a partition's samples."""
+        joint = NearPairs(self.digest(), self._distance)
+        uids, hashes = _hashed(samples)
+        _, here = np.unique(hashes, return_index=True)  # in the order of the uids
+        first = np.zeros(len(uids), bool)
+        first[here] = True
+        together.ask(joint, lambda: joint.share(together.place, uids[first], hashes[first]))
+        if len(uids):
+            yield uids, first & ~np.isin(uids, joint.not_first(together.place))
+
+
+def _hashed(samples: Samples) -> tuple[UidArray, _Hashes]:
+    """Return the uids (n,), ascending, of those that have a hash, and the hashes (n,)."""
+    found, hashes = [np.empty(0, UID_DTYPE)], [np.empty(0, np.uint64)]
+    for uids, batch in samples.batches():
+        column = batch.columns[PerceptualHash.name].combine_chunks()
+        known = column.is_valid().to_numpy(zero_copy_only=False)
+        found.append(uids[known])
+        hashes.append(column.drop_null().to_numpy().astype(np.uint64))
+    return np.concatenate(found), np.concatenate(hashes)
+
+
+_HASHED = np.dtype([("cut", "u1"), ("hash", "<u8"), ("f0", "<u8"), ("f1", "<u8")])
+
+
+@dataclass(frozen=True)
+class NearPairs(Chains):
+    """The hashes that differ in few bits; a way has those of some stretches of bits."""
+
+    what: str
+    distance: int
+
+    def share(self, place: Place, uids: UidArray, hashes: _Hashes) -> None:
+        """Send each hash (n,) to where those go that have the same bits in a stretch."""
+        stretches_ = stretches(self.distance)
+        ways = np.empty((len(stretches_), len(hashes)), np.int64)
+        for number, stretch in enumerate(stretches_):
+            kinds = np.zeros(len(hashes), UID_DTYPE)
+            kinds["f0"], kinds["f1"] = number, bits_of(hashes, stretch)
+            ways[number] = (draw(kinds, 0) % np.uint64(place.count)).astype(np.int64)
+
+        def records(places: NDArray[np.int64]) -> Records:
+            some = np.empty(len(places), _HASHED)
+            some["cut"], at = np.divmod(places, len(hashes))
+            some["hash"], some["f0"], some["f1"] = hashes[at], uids["f0"][at], uids["f1"][at]
+            return some
+
+        send(place.file(self), ways.reshape(-1), place.count, _HASHED, records)
+
+    def pairs(self, folder: Path, count: int, way: int) -> tuple[Records, Groups]:
+        """Join equal hashes, and those that are near."""
+        parts, numbers = [np.empty(0, _HASHED)], [np.empty(0, np.uint32)]
+        for number, records in received(folder, "sent", count, way):
+            parts.append(records)
+            numbers.append(np.full(len(records), number, np.uint32))
+        every = np.concatenate(parts)
+        vertices = np.empty(len(every), VERTEX)
+        vertices["f0"], vertices["f1"] = every["f0"], every["f1"]
+        vertices["part"] = np.concatenate(numbers)
+        groups = Groups(len(every))
+        for number, stretch in enumerate(stretches(self.distance)):
+            here = np.flatnonzero(every["cut"] == number)
+            hashes, first, like = np.unique(
+                every["hash"][here], return_index=True, return_inverse=True
+            )
+            groups.join(here[first[like.reshape(-1)]], here)
+            if self.distance:
+                inner = Groups(len(hashes))
+                _join_near(inner, hashes, bits_of(hashes, stretch), self.distance)
+                groups.join(here[first[inner.roots()]], here[first])
+        return vertices, groups
+
+
+def stretches(distance: int) -> list[tuple[int, int]]:
+    """Return stretches of the bits of a hash, from where to where.
+
+    Of two hashes that differ in so many bits, one of as many stretches and one more is equal.
+    """
+    cuts = np.linspace(0, 64, distance + 2).round().astype(int)
+    return list(itertools.pairwise(cuts.tolist()))
+
+
+def bits_of(hashes: _Hashes, stretch: tuple[int, int]) -> _Hashes:
+    """Return the bits of a stretch of hashes (n,)."""
+    low, high = stretch
+    return (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
 
 
 def first_of_each(hashes: _Hashes, distance: int) -> NDArray[np.bool_]:
@@ -125,13 +215,10 @@ def first_of_each(hashes: _Hashes, distance: int) -> NDArray[np.bool_]:
     by_place = np.argsort(first)
     unique, first = unique[by_place], first[by_place]
     groups = Groups(len(unique))
-    # Of two hashes that differ in so many bits, one of as many stretches and one more is equal.
-    cuts = np.linspace(0, 64, distance + 2).round().astype(int)
-    with Progress("comparing images", len(cuts) - 1, "stretches") as progress:
-        for low, high in itertools.pairwise(cuts.tolist()) if distance else ():
-            mask = np.uint64((1 << (high - low)) - 1)
-            part = (unique >> np.uint64(low)) & mask
-            _join_near(groups, unique, part, distance)
+    parts = stretches(distance) if distance else []
+    with Progress("comparing images", len(parts), "stretches") as progress:
+        for stretch in parts:
+            _join_near(groups, unique, bits_of(unique, stretch), distance)
             progress.advance()
     kept = np.zeros(len(hashes), bool)
     kept[first[groups.first()]] = True

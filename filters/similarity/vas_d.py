@@ -9,22 +9,31 @@ applies the rule to what a CLIP score has kept.
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ...durable import atomic_path
+from ...pools.engine import Engine
 from ...pools.uids import UidArray
 from ...progress import Progress
+from ..answers import Bounds, Question, Steps
 from ..contract import Decision, Filter, Scorer, View
+from ..narrowing import most_told
+from ..narrowing import settle as narrow
+from ..products import products
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool, gathered
+from ..together import Joint, Together, add_up, file_in, save
 from ..vectors import unit
-from .targets import outer, quadratic
 
 
 class VasD(Filter):
@@ -56,8 +65,12 @@ class VasD(Filter):
         return VasDScorer(self.features, self.fraction, self.rounds)
 
 
-class VasDScorer(SetScorer):
-    """Tells how many rounds a sample outlasts; all of them if it is kept."""
+class VasDScorer(SpreadScorer):
+    """Tells how many rounds a sample outlasts; all of them if it is kept.
+
+    Vectors are taken in steps of 2^-15 and everything else in integers, so that sums are the same
+    in any order.
+    """
 
     name = "vas_d_rounds"
     type = "INTEGER"
@@ -69,7 +82,8 @@ class VasDScorer(SetScorer):
     def identity(self) -> dict[str, Any]:
         """Name the features, how many stay and in how many rounds."""
         return {
-            "features": self.features[0], "fraction": self._fraction, "rounds": self._rounds
+            "features": self.features[0], "fraction": self._fraction, "rounds": self._rounds,
+            "step": _STEP,
         }  # fmt: skip
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
@@ -83,35 +97,236 @@ class VasDScorer(SetScorer):
         rank = np.empty(len(uids), np.int64)
         rank[by_uid] = np.arange(len(uids))
         left = np.arange(len(uids))
-        target = max(1, int(len(uids) * self._fraction))
-        step = math.ceil((len(uids) - target) / self._rounds)
         lasted = np.full(len(uids), self._rounds, np.int32)
-        moments = _moments(spool, left)
+        moments = _moments(_stretches(spool, left), spool.dimension)
         with Progress(f"scoring {self.name}", self._rounds, "rounds") as progress:
-            for number in range(self._rounds):
-                keep = max(target, len(left) - step)
+            for number, keep in enumerate(kept_in(len(uids), self._fraction, self._rounds)):
                 if keep < len(left):
-                    covariance = moments / len(left)
-                    parts = _stretches(spool, left)
-                    scores = np.concatenate([quadratic(unit(p)[0], covariance) for p in parts])
-                    order = np.lexsort((rank[left], -scores.astype(np.float32)))
+                    matrix = covariance(moments, len(left))
+                    scores = np.concatenate([aligned(p, matrix) for p in _stretches(spool, left)])
+                    order = np.lexsort((rank[left], -scores))
                     dropped = np.sort(left[order[keep:]])
                     left = np.sort(left[order[:keep]])
                     lasted[dropped] = number
-                    moments = moments - _moments(spool, dropped)
+                    moments -= _moments(_stretches(spool, dropped), spool.dimension)
                 progress.advance()
         return lasted
 
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield the rounds of a partition's samples."""
+        joint = Rounds(self.digest(), self._fraction, self._rounds)
+        place = together.place
 
-def _moments(spool: Spool, places: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the sum of x x' over the rows x at some places."""
-    total = np.zeros((spool.dimension, spool.dimension))
-    for rows in _stretches(spool, places):
-        total += outer(unit(rows)[0])
+        def share() -> list[int]:
+            with gathered(samples) as (uids, (spool,)):
+                save(place.file(joint, "uids"), uids)
+                file = place.file(joint, "vectors")
+                with atomic_path(file) as partial, partial.open("wb") as rows:
+                    np.lib.format.write_array_header_1_0(
+                        rows,
+                        {"descr": "<i2", "fortran_order": False,
+                         "shape": (len(uids), spool.dimension)},
+                    )  # fmt: skip
+                    for part in _stretches(spool, np.arange(len(uids))):
+                        rows.write(part.astype("<i2").data)
+                return [len(uids), spool.dimension if len(uids) else 0]
+
+        together.ask(joint, share)
+        uids = np.load(place.file(joint, "uids"), allow_pickle=False)
+        if len(uids):
+            yield uids, np.load(place.file(joint, "lasted"), allow_pickle=False)
+
+
+def kept_in(count: int, fraction: float, rounds: int) -> list[int]:
+    """Return how many of so many samples are left after each round."""
+    target = max(1, int(count * fraction))
+    step = math.ceil((count - target) / rounds)
+    return [max(target, count - step * (number + 1)) for number in range(rounds)]
+
+
+@dataclass(frozen=True)
+class Rounds(Joint):
+    """All rounds over all partitions. In each, workers score their samples, the value is found
+    from which on they stay, and what the others add to the moments is taken off.
+    """
+
+    what: str
+    fraction: float
+    rounds: int
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """Go through the rounds; leave beside the vectors how many each sample outlasts."""
+        count, left = len(shares), sum(share[0] for share in shares)
+        if not left:
+            return True
+        numbers = range(count)
+        list(engine.map(_begin, [(folder, n, self.rounds) for n in numbers], count=count))
+        moments = self._added(folder, count, engine)
+        with Progress("scoring vas_d_rounds", self.rounds, "rounds") as progress:
+            for number, keep in enumerate(kept_in(left, self.fraction, self.rounds)):
+                if keep < left:
+                    save(folder / "matrix.npy", covariance(moments, left))
+                    tasks = [(folder, n, self.rounds) for n in numbers]
+                    list(engine.map(_score, tasks, count=count))
+                    last = self._place_of(folder, count, engine, keep - 1)
+                    drops = [(folder, n, self.rounds, number, *last) for n in numbers]
+                    list(engine.map(_drop, drops, count=count))
+                    moments -= self._added(folder, count, engine)
+                    left = keep
+                progress.advance()
+        return True
+
+    def _added(self, folder: Path, count: int, engine: Engine) -> NDArray[np.int64]:
+        """Add up the moments that the partitions have left."""
+        files = [file_in(folder, "moments", n) for n in range(count)]
+        return np.load(add_up(files, folder, engine), allow_pickle=False)
+
+    def _place_of(self, folder: Path, count: int, engine: Engine, place: int) -> tuple[float, int]:
+        """Return score and uid of the sample at a place, from the highest score, then by uid."""
+        score, before = self._at(folder, count, engine, place, None)
+        uid, _ = self._at(folder, count, engine, place - before, score)
+        return score, uid
+
+    def _at(
+        self, folder: Path, count: int, engine: Engine, place: int, score: float | None
+    ) -> tuple[Any, int]:
+        """Return the value at a place of all, and how many are before it and not equal to it.
+
+        Values are scores turned round, or the uids of those of a ``score``.
+        """
+        bounds, most = Bounds(), most_told(count)
+        question = Question("nth", value="score", place=place)
+        while True:
+            tasks = [(folder, n, self.rounds, score, bounds, most) for n in range(count)]
+            shares = list(engine.map(_tell, tasks, count=count))
+            settled, found = narrow(question, shares, bounds)
+            if settled:
+                break
+            bounds = found
+        before = 0
+        if score is None:
+            below = [(folder, n, self.rounds, found) for n in range(count)]
+            before = sum(engine.map(_count_below, below, count=count))
+            return -found, before
+        return found, before
+
+
+def _files(folder: Path, number: int) -> list[Path]:
+    kinds = ("vectors", "lasted", "scores", "uids", "moments")
+    return [file_in(folder, kind, number) for kind in kinds]
+
+
+def _left_of(folder: Path, number: int, rounds: int) -> NDArray[np.int64]:
+    """Return the places of a partition's samples that are left."""
+    lasted = np.load(file_in(folder, "lasted", number), allow_pickle=False)
+    return np.flatnonzero(lasted == rounds)
+
+
+def _begin(task: tuple[Path, int, int]) -> None:
+    """Leave the moments of all samples of a partition, in a worker."""
+    folder, number, rounds = task
+    vectors, lasted, _, _, moments = _files(folder, number)
+    rows = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    save(lasted, np.full(len(rows), rounds, np.int32))
+    save(moments, _moments(_mapped(rows, np.arange(len(rows))), rows.shape[1]))
+
+
+def _score(task: tuple[Path, int, int]) -> None:
+    """Leave the scores of the samples of a partition that are left, in a worker."""
+    folder, number, rounds = task
+    rows = np.load(file_in(folder, "vectors", number), mmap_mode="r", allow_pickle=False)
+    matrix = np.load(folder / "matrix.npy", allow_pickle=False)
+    parts = _mapped(rows, _left_of(folder, number, rounds))
+    scores = np.concatenate([np.empty(0), *(aligned(part, matrix) for part in parts)])
+    save(file_in(folder, "scores", number), scores)
+
+
+def _tell(task: tuple[Path, int, int, float | None, Bounds, int]) -> Steps:
+    """Return a partition's share of the order, in a worker."""
+    folder, number, rounds, score, bounds, most = task
+    scores = np.load(file_in(folder, "scores", number), allow_pickle=False)
+    if score is None:
+        values: list[Any] = np.sort(-scores).tolist()
+    else:
+        uids = np.load(file_in(folder, "uids", number), allow_pickle=False)
+        some = uids[_left_of(folder, number, rounds)[scores == score]]
+        values = sorted((int(high) << 64) + int(low) for high, low in some.tolist())
+    low = 0 if bounds.low is None else bisect.bisect_right(values, bounds.low)
+    high = len(values) if bounds.high is None else bisect.bisect_right(values, bounds.high)
+    inside = values[low:high]
+    last = [n + 1 for n in range(len(inside)) if inside[n : n + 1] != inside[n + 1 : n + 2]]
+    every = len(last) <= most
+    if not every:
+        last = [last[(n + 1) * len(last) // most - 1] for n in range(most)]
+    return Steps(low, [(inside[reached - 1], reached) for reached in last], every)
+
+
+def _count_below(task: tuple[Path, int, int, float]) -> int:
+    folder, number, _, value = task
+    scores = np.load(file_in(folder, "scores", number), allow_pickle=False)
+    return int((-scores < value).sum())
+
+
+def _drop(task: tuple[Path, int, int, int, float, int]) -> None:
+    """Let those go that come after a score and uid; leave their moments. In a worker."""
+    folder, number, rounds, outlasted, score, uid = task
+    vectors, file, scored, names, moments = _files(folder, number)
+    rows = np.load(vectors, mmap_mode="r", allow_pickle=False)
+    scores, uids = (np.load(one, allow_pickle=False) for one in (scored, names))
+    lasted = np.load(file, allow_pickle=False)
+    left = np.flatnonzero(lasted == rounds)
+    high, low = np.uint64(uid >> 64), np.uint64(uid & 0xFFFFFFFFFFFFFFFF)
+    some = uids[left]
+    after = (some["f0"] > high) | ((some["f0"] == high) & (some["f1"] > low))
+    dropped = left[(scores < score) | ((scores == score) & after)]
+    save(moments, _moments(_mapped(rows, dropped), rows.shape[1]))
+    lasted[dropped] = outlasted
+    save(file, lasted)
+
+
+# -- integers --------------------------------------------------------------------------------
+
+_STEP = 2.0**-15
+_ROWS = 4096
+
+
+def _stretches(spool: Spool, places: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+    """Yield the unit vectors at ascending places in steps of 2^-15, some at a time."""
+    for start in range(0, len(places), _ROWS):
+        rows, _ = unit(spool.take(places[start : start + _ROWS]))
+        yield np.minimum(np.rint(rows.astype(np.float64) / _STEP), 32767)
+
+
+def _mapped(rows: NDArray[np.int16], places: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+    """Yield such vectors as they were kept."""
+    for start in range(0, len(places), _ROWS):
+        yield rows[places[start : start + _ROWS]].astype(np.float64)
+
+
+def _moments(parts: Iterable[NDArray[np.float64]], dimension: int) -> NDArray[np.int64]:
+    """Return the sum of x x' over vectors x, in steps of 2^-30, shape (d, d).
+
+    The sums of 4096 products are below 2^53: in float64 they are whole numbers, and exact.
+    """
+    total = np.zeros((dimension, dimension), np.int64)
+    for rows in parts:
+        columns = np.ascontiguousarray(rows.T)
+        total += products(columns, columns).astype(np.int64)
     return total
 
 
-def _stretches(spool: Spool, places: NDArray[np.int64]) -> Iterator[NDArray[np.floating[Any]]]:
-    """Yield the rows at ascending places, some at a time."""
-    for start in range(0, len(places), 4096):
-        yield spool.take(places[start : start + 4096])
+def covariance(moments: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Return the mean of x x' in whole steps of 2^-30, shape (d, d)."""
+    return np.rint(moments / count)
+
+
+def aligned(rows: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return x S x of vectors x (n, d), in whole steps of 2^-52, exact in any order: shape (n,).
+
+    S has no larger norm than its trace, 1: so no sum is above 2^45, nor, after 2^8 are taken off,
+    is one of those with x above 2^53.
+    """
+    found = np.rint(products(rows, matrix) * 2.0**-8)
+    return np.maximum(np.einsum("nd,nd->n", found, rows), 0)

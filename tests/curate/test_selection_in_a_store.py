@@ -60,7 +60,7 @@ def test_a_pool_in_a_bucket_is_judged_like_a_folder(folder, bucket, s3, tmp_path
 
 
 def test_what_is_judged_as_a_whole_is_copied_as_a_whole(folder, bucket, tmp_path):
-    filters = parse_all(["cluster_sampling:clusters=2", "caption_length"]).filters
+    filters = parse_all(["soft_cap:column=clip_b32_similarity_score", "caption_length"]).filters
     with Pool.open(folder) as pool:
         select(pool, filters, tmp_path / "here.npy")
     select_remote(PLACE, filters, tmp_path / "there.npy", engine=Local(1))

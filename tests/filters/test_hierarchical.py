@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.filters import parse, registry, run_filters
-from datacomp.filters.clusters.hierarchical import even_shares, share_out, spread
-from datacomp.pools.uids import to_hex
+from datacomp.filters.clusters.hierarchical import even_shares, share_out, spread, taken
+from datacomp.filters.clusters.kmeans import Clusters
+from datacomp.pools.uids import UID_DTYPE, to_hex
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,14 +33,26 @@ def test_shares_are_as_even_as_can_be(sizes, wanted, seed):
 
 def test_sharing_out_by_hand():
     """Two top clusters get four each; the first has 1 + 6 samples below it, the second 3 + 3."""
-    ids = np.array([0] + [1] * 6 + [2] * 3 + [3] * 3)
+    sizes = np.array([1, 6, 3, 3])
     parents = np.array([0, 0, 1, 1])
-    order = np.arange(13)[::-1]
-    taken = share_out([ids, parents], 8, order, 0)
-    assert np.bincount(ids[taken], minlength=4).tolist() == [1, 3, 2, 2]
-    assert np.flatnonzero(taken).tolist() == [0, 4, 5, 6, 8, 9, 11, 12]  # the first in order
-    assert share_out([ids], 4, order, 0).sum() == 4
-    assert share_out([ids, parents], 13, order, 0).all()
+    assert share_out(sizes, [parents], 8, 0).tolist() == [1, 3, 2, 2]
+    assert share_out(sizes, [], 4, 0).sum() == 4
+    assert share_out(sizes, [parents], 13, 0).tolist() == sizes.tolist()
+
+
+def test_the_first_of_each_cluster_are_taken():
+    """By nearness to the centroid, of ties by uid; or drawn."""
+    uids = np.zeros(6, UID_DTYPE)
+    uids["f1"] = [5, 4, 3, 2, 1, 0]
+    ids = np.array([0, 1, 1, 1, 0, 1])
+    groups = Clusters(np.zeros((2, 1), np.float32), ids, np.float32([1, 1, 3, 1, 2, 2]))
+    targets = np.array([1, 3])
+    found = taken(uids, groups, targets, True, 0)
+    assert np.flatnonzero(found).tolist() == [2, 3, 4, 5]
+    drawn = taken(uids, groups, targets, False, 1)
+    assert np.bincount(ids[drawn]).tolist() == [1, 3]
+    turned = taken(uids[::-1], Clusters(groups.centroids, ids[::-1], ids), targets, False, 1)
+    assert turned[::-1].tolist() == drawn.tolist()
 
 
 def test_resampling_spreads_centroids():

@@ -13,6 +13,7 @@ from datacomp.filters.answers import Bounds, Question, Steps, share_of
 from datacomp.filters.clusters import spread
 from datacomp.filters.expression import parse_all
 from datacomp.filters.narrowing import most_told, settle
+from datacomp.filters.pixels import near_images
 from datacomp.pools import Pool
 from datacomp.pools.engine import Local
 from datacomp.pools.partitions import open_partition, partitions_of
@@ -43,6 +44,20 @@ CASES = {
     "density": ("and", "density:clusters=7,fraction=0.4"),
     "representatives": ("and", "facility_location:fraction=0.3"),
     "d4": ("and", "d4:clusters=5", "language"),
+    "tree of clusters": ("and", "hierarchical:clusters=9/3,fraction=0.4"),
+    "tree, nearest": ("then", "language", "hierarchical:clusters=12/5/2,fraction=0.3,draw=closest"),
+    "draws from clusters": ("and", "cluster_sampling:clusters=4,alpha=0.3"),
+    "many draws": ("and", "cluster_sampling:clusters=6,size=5000,most=20", "language"),
+    "captions alike": ("and", "near_captions:threshold=0.5"),
+    "captions alike then": ("then", "basic_filter", "near_captions:threshold=0.3,letters=3"),
+    "rare words": ("and", "wfpp:fraction=0.4,t=0.001"),
+    "the same of two sets": (
+        None,
+        *["semdedup:clusters=4,epsilon=0.3", "and", "(", "language", "then"],
+        *["semdedup:clusters=4,epsilon=0.3", ")"],
+    ),
+    "variance": ("and", "vas_d:fraction=0.4,rounds=7"),
+    "variance then": ("then", "language", "vas_d:fraction=0.5,rounds=3"),
     "duplicates then": (
         "then",
         "caption_length",
@@ -89,6 +104,48 @@ def test_captions_are_balanced_over_all_files(judge, tmp_path, t):
     assert 20 < len(whole[2]) < 800
 
 
+@pytest.mark.parametrize("neighbours", [1, 40, 1000])
+def test_seeds_find_their_neighbours_in_all_files(judge, baseline_assets, neighbours):
+    seeds = baseline_assets["target_embeddings"]
+    case = ("then", "caption_length", f"seeds:target_embeddings={seeds},neighbours={neighbours}")
+    whole = judge(None, *case)
+    assert judge(Local(1), *case) == whole
+    assert len(whole[2]) > 0
+
+
+@pytest.mark.parametrize(
+    "words", ["batch_size=70,repeats=3", "fraction=0.2", "batch_size=3,repeats=2", "repeats=18"]
+)
+def test_batches_are_drawn_from_all_files(judge, metadata, tmp_path, words):
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    for file in folder.glob("*.npz"):
+        images = np.load(file)["l14_img"]
+        np.savez(file, l14_img=images, l14_txt=np.roll(images, 1, axis=0) + images)
+    size = "" if "batch_size" in words or "fraction" in words else ",batch_size=300"
+    case = ("and", f"neg_clip_loss:device=cpu,{words}{size}")
+    whole = judge(None, *case, folder=folder)
+    assert judge(Local(1), *case, folder=folder) == whole
+    assert len(whole[2]) > 20
+
+
+def test_images_alike_are_joined_over_all_files(judge, metadata, tmp_path, monkeypatch):
+    """Hashes that are made up: many equal ones, many a bit or two apart."""
+    monkeypatch.setattr(near_images.PerceptualHash, "images", False)
+    monkeypatch.setattr(near_images.PerceptualHash, "columns", ("uid",))
+    monkeypatch.setattr(
+        near_images.PerceptualHash, "score",
+        lambda _, batch: pa.array([
+            (1 << int(uid[-2:], 16) % 60) * (int(uid[-4], 16) % 7) + (int(uid[-3], 16) << 4)
+            for uid in batch.columns["uid"].to_pylist()
+        ], pa.uint64()),
+    )  # fmt: skip
+    for distance in (0, 2, 5):
+        case = ("and", f"near_images:distance={distance}")
+        whole = judge(None, *case)
+        assert judge(Local(1), *case) == whole
+
+
 def test_copies_of_rows_in_several_files_leave_one(judge, metadata, tmp_path):
     """Also where a uid has two captions, and where files are all alike."""
     folder = tmp_path / "metadata"
@@ -104,7 +161,7 @@ def test_copies_of_rows_in_several_files_leave_one(judge, metadata, tmp_path):
 
 
 def test_filters_that_stay_with_one_worker(metadata):
-    for name in ("hierarchical:clusters=9/3", "cluster_sampling:clusters=4", "near_captions"):
+    for name in ("soft_cap:column=clip_b32_similarity_score",):
         with Pool.open(metadata) as pool:
             spec = parse_all([name]).filters
             (partition, *_) = partitions_of(pool)
@@ -177,7 +234,7 @@ def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_no
 def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("commonpool", metadata, link=True))
-    spec = parse_all(["exact_dedup:by=caption", "cluster_sampling:clusters=4"]).filters
+    spec = parse_all(["exact_dedup:by=caption", "soft_cap:column=clip_b32_similarity_score"]).filters
     found = []
     for name, engine in (("whole", None), ("apart", Local(2))):
         with Pool.open(tmp_path / "pool.duckdb") as pool:

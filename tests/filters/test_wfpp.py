@@ -1,10 +1,17 @@
-from collections import Counter
-
+import numpy as np
 import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.filters import parse, registry, run_filters
 from datacomp.filters.captions import wfpp
-from datacomp.filters.captions.wfpp import WordFrequencyScorer, discard_probabilities, score, words
+from datacomp.filters.captions.wfpp import (
+    Discard,
+    WordCounts,
+    WordFrequencyScorer,
+    counted,
+    frequent,
+    score,
+    words,
+)
 from datacomp.pools.uids import to_hex
 
 
@@ -24,9 +31,29 @@ def test_words_are_those_of_clips_tokenizer(text, expected):
     assert words(text) == expected
 
 
+def discarded(counts, t):
+    found = frequent(counted(counts))
+    return Discard(found, int(found["n"].sum()), t).of([*counts, "never"])
+
+
+def test_counts_on_the_disk_are_those_in_memory(monkeypatch):
+    texts = [f"{'ab'[n % 2]} {chr(97 + n % 23) * 3} x{n}" for n in range(200)]
+    with WordCounts() as counts:
+        counts.add(texts)
+        expected = np.concatenate([*counts.parts()])
+    assert expected["n"].sum() == sum(len(words(text)) for text in texts)
+    assert set(expected["n"]) >= {100}
+    monkeypatch.setattr(wfpp, "_MAX_WORDS", 5)
+    with WordCounts() as counts:
+        for start in range(0, 200, 7):
+            counts.add(texts[start : start + 7])
+        found = np.concatenate([*counts.parts()])
+    assert np.sort(found).tolist() == np.sort(expected).tolist()
+
+
 def test_scores_by_hand():
     """Of 100 words, the (64) has P = 1 - sqrt(.16/.64) = .5, a (36) 1/3, dog (4) none: too rare."""
-    discard = discard_probabilities(Counter({"the": 64, "a": 36, "dog": 4}), 0.16)
+    discard = discarded({"the": 64, "a": 36, "dog": 4}, 0.16)
     assert discard == pytest.approx({"the": 0.5, "a": 1 / 3})
     assert score("the a", discard) == pytest.approx((1 - 0.5 / 3) / 2)
     assert score("the the dog", discard) == pytest.approx((1 - 0.25) / 3)
@@ -38,8 +65,8 @@ def test_scores_by_hand():
 
 
 def test_words_rarer_than_t_are_never_too_frequent():
-    assert discard_probabilities(Counter({"the": 50, "a": 50}), 0.6) == {}
-    assert discard_probabilities(Counter(), 0.1) == {}
+    assert discarded({"the": 50, "a": 50}, 0.6) == {}
+    assert discarded({}, 0.1) == {}
 
 
 def test_a_pool(pool_of, set_scores, monkeypatch):
@@ -54,7 +81,7 @@ def test_a_pool(pool_of, set_scores, monkeypatch):
         found = set_scores(pool, scorer, "text IS NOT NULL")
         assert found[:8] == pytest.approx(expected[:8])
         assert found[8] is None
-    monkeypatch.setattr(wfpp, "_MAX_WORDS", 2)  # what is met once is forgotten, and changes nothing
+    monkeypatch.setattr(wfpp, "_MAX_WORDS", 2)
     assert set_scores(pool, WordFrequencyScorer(0.01), "text IS NOT NULL") == found
     kept = run_filters(pool, [parse("wfpp:t=0.01,fraction=0.8")])
     order = sorted(range(8), key=lambda uid: (-expected[uid], uid))
