@@ -76,7 +76,14 @@ _SAYING = (("-v", "--verbose", 1, "Say more about what is done."),
 
 
 def _talkative(command: click.Command) -> click.Command:
-    """Let -v and -q stand after a command and its parts too, not only before."""
+    """Let -v and -q stand after a command and its parts too, not only before.
+
+    Let its paths refuse URLs, too.
+    """
+    from .common import keep_local
+
+    for parameter in command.params:
+        keep_local(parameter)
     if not any("--quiet" in parameter.opts for parameter in command.params):
         command.params += [_saying(*option) for option in _SAYING]
     if isinstance(command, click.Group):

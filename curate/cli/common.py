@@ -35,6 +35,27 @@ class Place(click.ParamType):
 PLACE = Place()
 
 
+class LocalPath(click.Path):
+    """A path on file systems; the URL of an object store is refused, not taken for a folder."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a path."""
+        if isinstance(value, str) and is_remote(value):
+            self.fail(f"{value} is in an object store, but must be on a file system", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def keep_local(parameter: click.Parameter) -> None:
+    """Let a parameter that is a path refuse URLs."""
+    kind = parameter.type
+    if isinstance(kind, click.Path) and kind.type is Path:
+        parameter.type = LocalPath(
+            exists=kind.exists, file_okay=kind.file_okay, dir_okay=kind.dir_okay,
+            writable=kind.writable, readable=kind.readable, resolve_path=kind.resolve_path,
+            allow_dash=kind.allow_dash, path_type=kind.type, executable=kind.executable,
+        )  # fmt: skip
+
+
 def examples(*lines: str) -> str:
     """Return the epilog of a command: its examples, one a line."""
     return "\b\n" + "\n".join(["Examples:", *(f"  {line}" for line in lines)])
