@@ -17,11 +17,12 @@ from __future__ import annotations
 import functools
 import math
 import random
+import resource
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import DatacompError, DataError, UnsafeInputError
+from ..errors import DatacompError, DataError, RunError, UnsafeInputError
 from ..pools import tar
 from ..pools.clip_model import MAX_TEXT
 from ..pools.images import MAX_BYTES, decode
@@ -76,6 +77,7 @@ def training_loader(
 
         shared = SharedEpoch(epoch=epoch)
         split = Split(args.batch_size, args.accum_freq, args.rank, args.world_size)
+        check_open_files(split, args.workers)
         steps = math.ceil(args.train_num_samples / split.whole)
         if progress is not None:
             progress.resume(epoch * steps * split.whole)
@@ -130,6 +132,23 @@ class Split:
         for block in range(begin // self.block, -(-end // self.block)):
             first = block * self.block
             yield block, slice(max(begin - first, 0), min(end - first, self.block))
+
+
+def check_open_files(split: Split, workers: int) -> None:
+    """Let a process hold a shard open for each of its lanes, or raise RunError if it may not."""
+    begin, end = (split.size * split.parts * number for number in (split.rank, split.rank + 1))
+    blocks = -(-end // split.block) - begin // split.block
+    needed = blocks * -(-LANES // max(1, workers)) + 128  # what else is open
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY in (soft, hard) or needed <= soft:
+        return
+    if needed > hard:
+        raise RunError(
+            f"a batch of {split.whole:,} on {split.world} processes takes {needed:,} open files in "
+            f"each that reads shards, and {hard:,} are allowed (ulimit -Hn); use more processes or "
+            "--workers"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _buffer(split: Split, steps: int) -> int:

@@ -231,7 +231,7 @@ def _fit(
             scaler.step(optimizer)
             scaler.update()
             if step % LOG_EVERY == 0 or step + 1 == total:
-                log.append([step, value.item(), rate])
+                log.append([step, _mean(value, plan["world_size"]), rate])
                 if not np.isfinite(log[-1][1]):
                     raise RunError(f"{output}: the loss is {log[-1][1]} at step {step}: diverged")
             step += 1
@@ -245,6 +245,17 @@ def _fit(
                     torch.save(content, partial)
                 saved = time.monotonic()
     return log
+
+
+def _mean(value: Any, world: int) -> float:
+    """Return the loss of the whole batch: the mean of those of all processes."""
+    if world > 1:
+        from torch import distributed
+
+        value = value.detach().clone()
+        distributed.all_reduce(value)
+        value = value / world
+    return value.item()
 
 
 def _loss(recipe: Recipe, classes: int) -> Callable[[Any, Any, Any], Any]:

@@ -148,6 +148,7 @@ def test_two_processes_train_as_one(spoilt, tiny_recipe, tmp_path):
     two = json.loads((tmp_path / "two/info.json").read_bytes())
     one = pretrain(spoilt, tmp_path / "one", tiny_recipe(), settings=ONE)
     assert (two["status"], two["world_size"]) == ("done", 2)
+    assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)  # of the whole batch
     assert one["set_aside"] == two["set_aside"] == {"image_broken": 4, "no_label": 2}
     assert one["set_aside_samples"] == two["set_aside_samples"]
     assert [line.split(" (")[0] for line in one["set_aside_samples"]] == [
