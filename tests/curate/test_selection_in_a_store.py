@@ -154,3 +154,14 @@ def test_a_file_of_odd_types_keeps_its_name(bucket, tmp_path):
         select_remote("s3://bucket/odd", filters, tmp_path / "there.npy", engine=Local(1)).sidecar
         == here
     )
+
+
+@pytest.mark.parametrize(
+    "words", [["pool", "create", "s3://b/x"], ["train", "s3://b/a.view", "-o", "s3://b/runs"]]
+)
+def test_what_must_be_on_a_file_system_is_refused_in_a_store(words, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = command(*words)
+    assert code == 2
+    assert f"{words[-1]} is in an object store, but must be on a file system" in errors
+    assert not [*tmp_path.iterdir()]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from datacomp.durable import sha256_file
-from datacomp.errors import DataError, IntegrityError, UsageError
+from datacomp.errors import DataError, IntegrityError, RunError, UsageError
 from datacomp.evaluate import loader
 from datacomp.evaluate.checkpoints import load_to_resume
 from datacomp.evaluate.data import find_shards
@@ -446,3 +446,16 @@ def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(shards, tm
     assert not list((run / "checkpoints").glob("epoch_*"))
     finish(command(shards, "-o", run, "--workers", 0, *SMALL))
     assert json.loads((run / "info.json").read_bytes())["status"] == "done"
+
+
+def test_a_process_may_open_its_lanes_or_says_that_it_may_not(monkeypatch):
+    limits = {"now": (300, 2500)}
+    monkeypatch.setattr(loader.resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(loader.resource, "setrlimit", lambda _, new: limits.update(now=new))
+    loader.check_open_files(loader.Split(1024), 0)  # eight blocks of eight lanes
+    assert limits["now"] == (300, 2500)
+    loader.check_open_files(loader.Split(90112), 4)  # 1,024 blocks, two lanes of each
+    assert limits["now"] == (1024 * 2 + 128, 2500)
+    with pytest.raises(RunError, match=r"^a batch of 90,112 on 1 processes takes 8,320 open files"):
+        loader.check_open_files(loader.Split(90112), 1)
+    loader.check_open_files(loader.Split(90112 // 16, 1, 3, 16), 1)
