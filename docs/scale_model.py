@@ -1,7 +1,7 @@
 """What a pool of any size takes: time, memory, disk and money, from rates measured on one machine.
 
     python docs/scale_model.py measure METADATA_DIR SHARDS_DIR    # writes scale_rates.json
-    python docs/scale_model.py check METADATA_DIR                 # predicts, runs, compares
+    python docs/scale_model.py check LARGER_DIR                   # predicts, runs, compares
     python docs/scale_model.py                                    # the table of scale.md
 
 METADATA_DIR holds DataComp's parquet files, SHARDS_DIR tars. A filter takes, with w workers,
@@ -9,8 +9,11 @@ METADATA_DIR holds DataComp's parquet files, SHARDS_DIR tars. A filter takes, wi
     seconds = start + (files * per_file + rows * per_row) / w
 
 where ``per_file`` is what opening a file costs in all rounds together, and ``per_row`` the rest.
-They are fitted on the first two files of METADATA_DIR; ``check`` runs all of them. Seconds are
-those of the processor: a busy machine takes longer, but not more of these.
+They are fitted on METADATA_DIR, and on files of a hundred rows; ``check`` runs another folder, ten
+times as large or so. Seconds are those of all processors of the machine, which must do nothing
+else: the command runs as a process, with as many workers as there are processors, and its files are
+dropped from memory before. (One worker alone takes fewer seconds: two that share a core hinder each
+other.) Assets that a filter needs are named in DATACOMP_BENCH_ASSETS, as ``NAME=PATH,...``.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import functools
 import json
 import os
 import platform
-import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,25 +45,40 @@ HOUR = 0.04
 """Dollars of a virtual processor with 4 GB for an hour, as the large clouds rent them."""
 
 
-def run_filter(folder: Path, name: str, engine: Any) -> float:
-    """Run a filter over a folder in partitions; return the seconds it took."""
-    from datacomp.curate.selection import select
-    from datacomp.filters.expression import parse_all
-    from datacomp.pools import Pool
+def run_filter(folder: Path, name: str) -> float:
+    """Run a filter over a folder in partitions; return the seconds of all processors it took."""
+    assets = [part for part in os.environ.get("DATACOMP_BENCH_ASSETS", "").split(",") if part]
+    for file in folder.glob("*.parquet"):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as out:
+        command = [
+            sys.executable,
+            "-m",
+            "datacomp.curate.cli",
+            "-q",
+            "filter",
+            "run",
+            str(folder),
+            FILTERS[name],
+            "-o",
+            f"{out}/s.npy",
+            "--workers",
+            str(os.cpu_count() or 1),
+        ]
+        if name == "basic_filter":
+            command += [f"--asset={asset}" for asset in assets]
+        started = busy()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return busy() - started
 
-    with tempfile.TemporaryDirectory() as out:
-        started = time.process_time()
-        with Pool.open(folder, threads=1) as pool:
-            select(pool, parse_all([FILTERS[name]]).filters, Path(out) / "s.npy", engine=engine)
-        return time.process_time() - started
 
-
-def part_of(folder: Path, files: int, into: Path) -> Path:
-    """Return a folder with copies of the first files of another."""
-    into.mkdir()
-    for file in sorted(folder.glob("*.parquet"))[:files]:
-        shutil.copyfile(file, into / file.name)
-    return into
+def busy() -> float:
+    """Return how many seconds the processors of this machine have worked, by Linux's count."""
+    user, nice, system, _, _, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]
+    )
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
 def count_rows(folder: Path) -> int:
@@ -76,23 +95,20 @@ def measure(metadata: Path, shards: Path) -> dict[str, Any]:
     from datacomp.pools.engine import ALL, Local
     from datacomp.pools.uids import save_subset
 
-    engine = Local(1)
     rates: dict[str, Any] = {
         "machine": f"{os.cpu_count()} processors, {platform.machine()}", "filters": {},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         home = Path(temporary)
         empty = empty_files(metadata, 16, home / "empty")
-        few = part_of(metadata, 2, home / "few")
-        rows = count_rows(few)
+        rows, files = count_rows(metadata), len(list(metadata.glob("*.parquet")))
         rates["fitted_on"] = rows
         for name in FILTERS:
-            run_filter(few, name, engine)  # the page cache, and compilers
-            two, many = run_filter(empty[0], name, engine), run_filter(empty[1], name, engine)
+            run_filter(empty[0], name)  # compilers
+            two, many = run_filter(empty[0], name), run_filter(empty[1], name)
             per_file = (many - two) / 14
             start = max(0.0, two - 2 * per_file)
-            seconds = run_filter(few, name, engine)
-            per_row = (seconds - start - 2 * per_file) / rows
+            per_row = (run_filter(metadata, name) - start - files * per_file) / rows
             rates["filters"][name] = {"start": start, "per_file": per_file, "per_row": per_row}
         tars = sorted(shards.glob("*.tar"))
         size = sum(tar.stat().st_size for tar in tars)
@@ -152,13 +168,11 @@ def seconds_of(rates: dict[str, Any], name: str, rows: float, files: float, work
 
 def check(rates: dict[str, Any], metadata: Path, names: list[str]) -> list[str]:
     """Run filters over all files; return lines of what was predicted and seen."""
-    from datacomp.pools.engine import Local
-
     rows, files = count_rows(metadata), len(list(metadata.glob("*.parquet")))
     lines = [f"{rows:,} rows in {files} files; fitted on {rates['fitted_on']:,}"]
     for name in names:
         said = seconds_of(rates, name, rows, files, 1)
-        seen = run_filter(metadata, name, Local(1))
+        seen = run_filter(metadata, name)
         lines.append(f"{name}: predicted {said:.1f} s, took {seen:.1f} s ({said / seen - 1:+.0%})")
     return lines
 

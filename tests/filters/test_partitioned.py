@@ -234,7 +234,9 @@ def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_no
 def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("commonpool", metadata, link=True))
-    spec = parse_all(["exact_dedup:by=caption", "soft_cap:column=clip_b32_similarity_score"]).filters
+    spec = parse_all(
+        ["exact_dedup:by=caption", "soft_cap:column=clip_b32_similarity_score"]
+    ).filters
     found = []
     for name, engine in (("whole", None), ("apart", Local(2))):
         with Pool.open(tmp_path / "pool.duckdb") as pool:
