@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
-from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
-from datacomp.curate.selection import select, select_remote
+from datacomp.curate.selection import select
 from datacomp.curate.shards import build_shards, check_shards, index_shards
 from datacomp.distribution.release import Plan, SigningKey, verify_releases
 from datacomp.errors import DataError, MissingError, RunError
@@ -79,23 +78,6 @@ def test_filter(tmp_path, commonpool, cluster, files_of, words, kept):
         made.append(files_of(tmp_path / name))
     assert made[0] == made[1] == made[2]
     assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
-
-
-def test_filter_in_a_store(tmp_path, commonpool, s3):
-    """Workers of a cluster that starts now know the store; the bytes are those of a folder."""
-    folder = commonpool(tmp_path / "metadata", files=3, rows=40)
-    client = s3.client()
-    for path in folder.iterdir():
-        client.upload_file(str(path), "bucket", f"metadata/{path.name}")
-    filters = parse_all(["near_captions", "clip_score:arch=l14,fraction=0.3"]).filters
-    with open_engine(EngineChoice("ray", "local", 2)) as engine:
-        select_remote("s3://bucket/metadata", filters, "s3://bucket/a.npy", engine=engine)
-    with Pool.open(folder) as pool:
-        select(pool, filters, tmp_path / "a.npy")
-    for name in ("a.npy", "a.json"):
-        found = client.get_object(Bucket="bucket", Key=name)["Body"].read()
-        assert found == (tmp_path / name).read_bytes()
-    client.close()
 
 
 def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
