@@ -23,12 +23,13 @@ from typing import Any
 from ...errors import DataError, UnsafeInputError
 from ...pools.images import FORMATS, probe
 from .job import PENDING, STOP, Job, Row, StoppedError, be_quiet
+from .late import late
 from .limits import Deadlines, Hosts, Room
 from .web import Opener, Rules
 from .writer import NAME, ShardWriter, stats_of
 
 be_quiet()
-with warnings.catch_warnings():
+with warnings.catch_warnings(), late("fire", "pandas", "wandb", "webdataset"):
     warnings.simplefilter("ignore")
     from img2dataset.blurrer import BoundingBoxBlurrer
     from img2dataset.downloader import Downloader, compute_key

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import time
 from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
@@ -81,17 +82,35 @@ def test_filter(tmp_path, commonpool, cluster, files_of, words, kept):
 
 
 def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
+    """img2dataset's own distributor, and no more connections than a host may have."""
     server.files = {f"/{n}.jpg": (picture(n, "JPEG"), "tag") for n in range(5)}
     pool_of(url=[f"{server.url}/{n}.jpg" for n in range(6)]).close()
-    options = FetchOptions(boxes=None, per_shard=2, allow_private=True, processes=2, threads=2)
+    answer, open_now, most = server.do_GET, [], []
+
+    def counted(handler):
+        open_now.append(handler)
+        most.append(len(open_now))
+        time.sleep(0.2)
+        open_now.remove(handler)
+        answer(handler)
+
+    server.do_GET = counted
     made = []
-    for name, engine in (("ray", cluster), ("local", "local")):
+    # On the cluster a host may have fewer connections than there are workers.
+    for name, engine, per_host in (("ray", cluster, 1), ("local", "local", 2)):
         pool = shutil.copy(tmp_path / "pool.duckdb", tmp_path / f"{name}.duckdb")
+        options = FetchOptions(
+            boxes=None, per_shard=2, allow_private=True, processes=2, threads=2, per_host=per_host
+        )
         report = fetch_pool(pool, tmp_path / name, options, engine)
         assert (report.fetched, report.failed, report.shards) == (5, {"http_404": 1}, 3)
-        made.append({p: d for p, d in files_of(tmp_path / name).items() if p.endswith(".tar")})
+        assert max(most) <= per_host
+        most.clear()
+        found = files_of(tmp_path / name)
+        assert found.pop("index.json")  # knows when its shards were written
+        made.append({path: data for path, data in found.items() if path != ".lock"})
     assert made[0] == made[1]
-    assert len(made[0]) == 3
+    assert sum(path.endswith(".tar") for path in made[0]) == 3
 
 
 def test_check(tmp_path, write_shards, cluster):

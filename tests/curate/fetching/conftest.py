@@ -3,6 +3,9 @@
 import contextlib
 import http.server
 import io
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -116,6 +119,16 @@ def serve():
 
 
 @pytest.fixture
+def urls(web):
+    """Return a maker of URLs of the server: images, or nothing for the ``bad`` numbers."""
+
+    def urls(count, bad=()):
+        return [f"{web.url}/{'gone' if i in bad else 'img'}/{i}.jpg" for i in range(count)]
+
+    return urls
+
+
+@pytest.fixture
 def urls_pool(tmp_path):
     """Return a maker of pools of URLs; the uid of the i-th is a hash-like number."""
 
@@ -183,3 +196,35 @@ def made():
         }  # fmt: skip
 
     return made
+
+
+# img2dataset starts two processes, each of which would import all of it anew.
+BARE = """
+import multiprocessing
+import sys
+fork = multiprocessing.get_context("fork")
+multiprocessing.context.SpawnProcess = fork.Process
+multiprocessing.get_context = lambda method=None: fork
+import img2dataset
+if __name__ == "__main__":
+    img2dataset.download(
+        url_list=sys.argv[1], image_size=512, output_folder=sys.argv[2], processes_count=1,
+        thread_count=8, resize_mode="keep_ratio_largest", resize_only_if_bigger=True,
+        output_format="webdataset", input_format="parquet", url_col="url", caption_col="text",
+        bbox_col="face_bboxes", save_additional_columns=["uid"], oom_shard_count=8,
+        number_sample_per_shard=int(sys.argv[3]),
+    )
+"""
+
+
+@pytest.fixture
+def bare():
+    """Run img2dataset itself, as DataComp does, with so many URLs for each shard."""
+
+    def bare(listed, out, per_shard=10_000):
+        subprocess.run(
+            [sys.executable, "-c", BARE, listed, out, str(per_shard)], check=True,
+            capture_output=True, env={**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
+        )  # fmt: skip
+
+    return bare
