@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,14 +110,22 @@ def finished(tmp_path_factory):
 
 
 def test_a_cluster_gives_the_same_bytes(finished, tmp_path, monkeypatch):
+    """A cluster cuts the shards and evaluates: for one dataset, on sets that are there already."""
     pytest.importorskip("ray", reason="the extra ray is not installed")
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray makes a token in the home
+    folder, _, _ = finished
     config = prepare(tmp_path / "ray")
-    config.write_text(f'{STUDY}\n[engine]\nkind = "ray"\naddress = "local"\nworkers = 2\n')
+    text = STUDY[: STUDY.index('[[dataset]]\nname = "scored"')] + STUDY[STUDY.index("[shards]") :]
+    evalsets = shutil.copytree(folder / "out/evalsets", tmp_path / "evalsets")
+    text += f'data = "{evalsets}"\n'
+    config.write_text(f'{text}\n[engine]\nkind = "ray"\naddress = "local"\nworkers = 2\n')
     result = run(config)
     assert result.returncode == 3, result.stderr
-    folder, _, _ = finished
-    assert outputs(tmp_path / "ray") == outputs(folder)
+    expected = outputs(folder)
+    wanted = {name for name in expected if "scored" not in name and name[:9] != "evalsets/"}
+    for kind in ("subsets/all.npy", "shards/all/", "runs/all-seed0/eval_results.jsonl"):
+        assert any(name.startswith(kind) for name in wanted)
+    assert outputs(tmp_path / "ray") == {name: expected[name] for name in wanted}
 
 
 def test_it_writes_results_and_a_report(finished):
