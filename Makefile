@@ -12,6 +12,9 @@ STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
 demo: $(VENV)/demo-$(STAMP)
 	$(BIN)/datacomp demo demo
 
+# Children find compiled what others have compiled, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
+
 ## test: the whole test suite, a file at a time on each processor (at most four)
 test: $(VENV)/setup-$(STAMP)
 	$(BIN)/python -m pytest $(SPREAD)
