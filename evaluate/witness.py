@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ MISSED = 24
 """Queries of a retrieval remembered, each way, and instances of WinoGAViL."""
 PREVIEW = 192
 """Longest side of a preview in px."""
+_HELD = 16 << 20
+"""Bytes of previews in memory; more of them go to a temporary file."""
 
 
 class Witness:
@@ -102,12 +105,14 @@ class Misses(Witness):
         """Captions whose image is not found, the worst first."""
         self.texts: list[Miss] = []
         """Images none of whose captions is found, the worst first."""
-        self._samples: list[tuple[str, tuple[str, ...], bytes | None]] = []
+        self._samples: list[tuple[str, tuple[str, ...]]] = []
+        self._previews = Previews()
 
     def seen(self, samples: Sequence[Sample]) -> None:
         """See a batch of images; small copies of all are kept until they are ranked."""
         for sample in samples:
-            self._samples.append((sample.key, sample.captions, preview(sample.image)))
+            self._previews.add(len(self._samples), sample.image)
+            self._samples.append((sample.key, sample.captions))
 
     def ranked(
         self,
@@ -135,11 +140,13 @@ class Misses(Witness):
                      self._shown(int(owner[first]), first - starts))
             )  # fmt: skip
         self._samples.clear()
+        self._previews.clear()
 
     def _shown(self, image: int, places: np.ndarray | None) -> Shown:
         """Show an image with its caption at ``places[image]``, by default its first."""
-        key, captions, small = self._samples[image]
-        return Shown(key, captions[0 if places is None else int(places[image])], small)
+        key, captions = self._samples[image]
+        caption = captions[0 if places is None else int(places[image])]
+        return Shown(key, caption, self._previews.get(image))
 
 
 def _worst(ranks: np.ndarray) -> list[int]:
@@ -181,11 +188,12 @@ class Associations(Witness):
         self.scores: list[tuple[int, float]] = []
         """Number of candidates and Jaccard index of each instance."""
         self.worst: list[Association] = []
-        self._previews: dict[str, bytes | None] = {}
+        self._previews = Previews()
 
     def seen(self, samples: Sequence[Sample]) -> None:
         """See a batch of pictures; small copies of all are kept until the instances are solved."""
-        self._previews.update((sample.key, preview(sample.image)) for sample in samples)
+        for sample in samples:
+            self._previews.add(sample.key, sample.image)
 
     def solved(self, instances: Sequence[tuple[Puzzle, np.ndarray, np.ndarray, float]]) -> None:
         """See instances with their cosines (n,), what was picked (n,) bool, and their scores."""
@@ -225,6 +233,39 @@ def witness_of(family: str) -> Witness:
     return {"retrieval": Misses, "winogavil": Associations, "faces": Witness}.get(
         family, Confusions
     )()
+
+
+class Previews:
+    """Small copies of images, by number or name, of which memory holds a bounded part."""
+
+    def __init__(self) -> None:
+        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._places: dict[int | str, tuple[int, int]] = {}
+
+    def add(self, key: int | str, image: bytes) -> None:
+        """Keep a small copy of an image, if it can be decoded."""
+        small = preview(image)
+        if small is None:
+            return
+        if self._file is None:
+            self._file = tempfile.SpooledTemporaryFile(_HELD)  # noqa: SIM115  until cleared
+        self._places[key] = (self._file.seek(0, io.SEEK_END), len(small))
+        self._file.write(small)
+
+    def get(self, key: int | str) -> bytes | None:
+        """Return the copy, None where there is none."""
+        if self._file is None or key not in self._places:
+            return None
+        start, size = self._places[key]
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def clear(self) -> None:
+        """Forget all copies."""
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+        self._places.clear()
 
 
 def preview(image: bytes) -> bytes | None:

@@ -334,14 +334,16 @@ def query_of(question: Question, repeated: bool = False) -> str:
     if question.kind == "count":
         return f"SELECT count(*) FROM {question.relation} WHERE {where}"
     order = "DESC" if question.descending else "ASC"
-    known = (
-        f"SELECT {value} AS value FROM {question.relation} WHERE ({where}) AND {value} IS NOT NULL"
-    )
+    found = f"SELECT {value} AS value FROM {question.relation} WHERE ({where})"
     if not repeated:
-        return f"{known} ORDER BY value {order} LIMIT 1 OFFSET {question.place}"
+        return (
+            f"{found} AND {value} IS NOT NULL ORDER BY value {order} LIMIT 1 "
+            f"OFFSET {question.place}"
+        )
+    # What has no value is counted with the rest and left out then: each row is asked once.
     return (
         f"SELECT value FROM (SELECT value, sum(n) OVER (ORDER BY value {order}) AS reached FROM "
-        f"(SELECT value, count(*) AS n FROM ({known}) GROUP BY ALL)) "
+        f"(SELECT value, count(*) AS n FROM ({found}) GROUP BY ALL) WHERE value IS NOT NULL) "
         f"WHERE reached > {question.place} ORDER BY value {order} LIMIT 1"
     )
 

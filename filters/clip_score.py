@@ -118,6 +118,26 @@ class ClipScore(Filter):
         if self.threshold is not None:
             return [_at_least(score, self.threshold)]
         fraction = 0.3 if self.fraction is None else self.fraction
+        if not self.exact:
+            known = self._known(view, score)
+            return self._exactly(view, score, known, max(1, int(known * fraction)))
+        # Of scores computed here, what could not be scored is no candidate.
+        total = self._known(view, score) if self._computed else view.count()
+        place = int(total * fraction)
+        # DataComp's own tool fails at fraction 1.0; keeping all is what it means.
+        limit = None if place == total else _ranked(view, score, place)
+        if limit is not None:
+            return [_at_least(score, limit)]
+        known = self._known(view, score)
+        if place == total:
+            return []
+        raise DataError(
+            f"clip_score: fraction {fraction} of {total:,} samples asks for more than the "
+            f"{known:,} that have a score; exact=false counts these only"
+        )
+
+    def _known(self, view: View, score: str) -> int:
+        """Return how many samples have a score; raise DataError if none has."""
         known = view.count(f"{score} IS NOT NULL")
         if known == 0:
             where = (
@@ -127,20 +147,7 @@ class ClipScore(Filter):
                 or f"clip_{self.arch}_similarity_score"
             )
             raise DataError(f"clip_score: no sample has a score: all of {where} are empty or NaN")
-        if not self.exact:
-            return self._exactly(view, score, known, max(1, int(known * fraction)))
-        # Of scores computed here, what could not be scored is no candidate.
-        total = known if self._computed else view.count()
-        place = int(total * fraction)
-        # DataComp's own tool fails at fraction 1.0; keeping all is what it means.
-        if place == total:
-            return []
-        if place >= known:
-            raise DataError(
-                f"clip_score: fraction {fraction} of {total:,} samples asks for more than the "
-                f"{known:,} that have a score; exact=false counts these only"
-            )
-        return [_at_least(score, _ranked(view, score, place))]
+        return known
 
     def _exactly(self, view: View, score: str, known: int, keep: int) -> list[Decision]:
         """Keep so many samples; of those that tie at the threshold, the smallest uids."""
@@ -194,8 +201,8 @@ def _at_least(score: str, threshold: float) -> Decision:
     return Decision("low_clip_score", f"{score} >= {sql_number(threshold)}::FLOAT")
 
 
-def _ranked(view: View, score: str, place: int) -> float:
-    """Return the score at a place, from 0, of the descending order.
+def _ranked(view: View, score: str, place: int) -> float | None:
+    """Return the score at a place, from 0, of the descending order; None if none stands there.
 
     Scores that are stored in half precision have few values: these are counted, not sorted one
     by one.

@@ -48,6 +48,14 @@ class Joint(ABC):
         """
 
 
+class Barrier(Joint):
+    """Work that is done once every partition has done its share of it."""
+
+    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
+        """Leave it at that."""
+        return True
+
+
 @dataclass(frozen=True)
 class Of(Joint):
     """A joint of one of several sets: a scorer may score more than one in a run."""
@@ -248,14 +256,10 @@ def _merged(task: tuple[list[Path], Path]) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class Scored(Joint):
+class Scored(Barrier):
     """That all partitions have kept the values of a set score."""
 
     digest: str
-
-    def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
-        """All have."""
-        return True
 
 
 @dataclass(frozen=True)

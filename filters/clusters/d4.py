@@ -17,13 +17,12 @@ from pydantic import Field
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SpreadScorer, Values
+from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
 from .kmeans import assign, in_order
-from .scorer import ClusterScorer
 from .semdedup import Redundancy, redundancy
-from .spread import centroids_of, gatherer
+from .spread import Found, Gather, SpreadClusterScorer, centroids_of
 
 _DUPLICATE, _PROTOTYPICAL, _KEPT = 0, 1, 2
 
@@ -63,7 +62,7 @@ class D4(Filter):
         return D4Scorer(**self.model_dump())
 
 
-class D4Scorer(ClusterScorer, SpreadScorer):
+class D4Scorer(SpreadClusterScorer):
     """Tells whether a sample drops out first (0), second (1) or not at all (2)."""
 
     name = "d4"
@@ -89,14 +88,11 @@ class D4Scorer(ClusterScorer, SpreadScorer):
             fate[left[kept]] = _KEPT
             yield uids, fate
 
-    def score_apart(
-        self, samples: Samples, together: Together
+    def score_found(
+        self, together: Together, gather: Gather, found: Found
     ) -> Iterator[tuple[UidArray, Values]]:
         """Yield what becomes of a partition's samples."""
-        about, gather, what = self._parameters, gatherer(samples), self.digest()
-        found = centroids_of(what, together, gather, about)
-        if found is None:
-            return
+        about, what = self._parameters, self.digest()
         joint = Redundancy(what, "hard", about["seed"])
         parts = [*joint.ask(together, gather, found, self._device)]
         uids = np.concatenate([part[0] for part in parts])

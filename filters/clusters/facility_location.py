@@ -26,13 +26,12 @@ from ..contract import Decision, Filter, Scorer, View
 from ..products import products
 from ..published import Published
 from ..ranking import NO_FEATURES
-from ..sets import Samples, SpreadScorer, Values
+from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
 from ..vectors import Floats, unit
 from .kmeans import Clusters, by_draw, in_order
-from .scorer import ClusterScorer
-from .spread import WholeClusters, centroids_of, gatherer, numbered_anew, summed_up
+from .spread import Found, Gather, SpreadClusterScorer, WholeClusters, numbered_anew, summed_up
 
 _MOST = 4096
 
@@ -70,7 +69,7 @@ class FacilityLocation(Filter):
         return FacilityLocationScorer(**self.model_dump())
 
 
-class FacilityLocationScorer(ClusterScorer, SpreadScorer):
+class FacilityLocationScorer(SpreadClusterScorer):
     """Tells whether a sample is chosen."""
 
     name = "facility_location"
@@ -87,14 +86,11 @@ class FacilityLocationScorer(ClusterScorer, SpreadScorer):
             starts = np.cumsum(sizes) - sizes
             yield uids, _chosen(uids, spool, groups, starts, about["fraction"], about["seed"])
 
-    def score_apart(
-        self, samples: Samples, together: Together
+    def score_found(
+        self, together: Together, gather: Gather, found: Found
     ) -> Iterator[tuple[UidArray, Values]]:
         """Yield who is chosen of a partition's samples."""
-        about, gather, what = self._parameters, gatherer(samples), self.digest()
-        found = centroids_of(what, together, gather, about)
-        if found is None:
-            return
+        about, what = self._parameters, self.digest()
         sizes = summed_up(what, together, gather, found, self._device, Clusters.sizes)
         joint = Representatives(what, str(sizes), about["fraction"], about["seed"])
         yield from joint.ask(together, gather, found, self._device)

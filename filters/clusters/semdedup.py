@@ -24,13 +24,12 @@ from ..contract import Decision, Filter, Scorer, View, sql_number
 from ..products import products
 from ..published import Published
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, SpreadScorer, Values
+from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
 from ..vectors import Floats, unit
 from .kmeans import Clusters, by_draw, in_order
-from .scorer import ClusterScorer
-from .spread import WholeClusters, centroids_of, gatherer, numbered_anew
+from .spread import Found, Gather, SpreadClusterScorer, WholeClusters, numbered_anew
 
 Order = Literal["hard", "easy", "random"]
 
@@ -87,7 +86,7 @@ class SemDeDup(Filter):
         return SemDeDupScorer(**self.model_dump(exclude={"epsilon", "fraction"}))
 
 
-class SemDeDupScorer(ClusterScorer, SpreadScorer):
+class SemDeDupScorer(SpreadClusterScorer):
     """The largest cosine of a sample and one before it in its cluster; 0 at least; float32."""
 
     name = "semdedup"
@@ -101,15 +100,12 @@ class SemDeDupScorer(ClusterScorer, SpreadScorer):
             groups = self.cluster(uids, spool, about["clusters"])
             yield uids, redundancy(uids, spool, groups, about["keep"], about["seed"])
 
-    def score_apart(
-        self, samples: Samples, together: Together
+    def score_found(
+        self, together: Together, gather: Gather, found: Found
     ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines of a partition's samples."""
-        about, gather = self._parameters, gatherer(samples)
-        found = centroids_of(self.digest(), together, gather, about)
-        if found is not None:
-            joint = Redundancy(self.digest(), about["keep"], about["seed"])
-            yield from joint.ask(together, gather, found, self._device)
+        joint = Redundancy(self.digest(), self._parameters["keep"], self._parameters["seed"])
+        yield from joint.ask(together, gather, found, self._device)
 
 
 @dataclass(frozen=True)

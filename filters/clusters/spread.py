@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...pools.engine import Engine
 from ...pools.uids import UID_DTYPE, UidArray
-from ..sets import Samples
+from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool, gathered
 from ..together import Exchange, Joint, Place, Records, Sum, Together, save, send, sent_to, uids_of
 from ..vectors import Floats, draw, unit
 from .kmeans import Clusters, assign, clusters_of, sample_size, train
+from .scorer import ClusterScorer
 
 Gather = Callable[[], contextlib.AbstractContextManager[tuple[UidArray, Spool]]]
 """Opens the usable vectors of a partition: uids (n,), and a spool of as many rows."""
@@ -146,6 +147,25 @@ def gatherer(samples: Samples) -> Gather:
             yield uids, spool
 
     return gather
+
+
+class SpreadClusterScorer(ClusterScorer, SpreadScorer):
+    """A scorer of clusters, for pools in partitions too."""
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield the values for a partition's samples, once the centroids of all are known."""
+        gather = gatherer(samples)
+        found = centroids_of(self.digest(), together, gather, self._parameters)
+        if found is not None:
+            yield from self.score_found(together, gather, found)
+
+    @abstractmethod
+    def score_found(
+        self, together: Together, gather: Gather, found: Found
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield the values of ``score_set`` for a partition's samples, by centroids of all."""
 
 
 # -- what clusters add up to -----------------------------------------------------------------

@@ -15,12 +15,11 @@ from pydantic import Field
 from ...pools.uids import UidArray
 from ..contract import Decision, Filter, Scorer, View
 from ..ranking import NO_FEATURES, highest
-from ..sets import Samples, SpreadScorer, Values
+from ..sets import Samples, Values
 from ..spool import gathered
 from ..together import Together
 from .kmeans import assign
-from .scorer import ClusterScorer
-from .spread import centroids_of, gatherer
+from .spread import Found, Gather, SpreadClusterScorer
 
 
 class SslPrototypes(Filter):
@@ -53,7 +52,7 @@ class SslPrototypes(Filter):
         return PrototypeScorer(**self.model_dump(exclude={"fraction"}))
 
 
-class PrototypeScorer(ClusterScorer, SpreadScorer):
+class PrototypeScorer(SpreadClusterScorer):
     """The cosine of a sample's features and the centroid of its cluster, float32."""
 
     name = "centroid_similarity"
@@ -64,12 +63,9 @@ class PrototypeScorer(ClusterScorer, SpreadScorer):
             if len(uids):
                 yield uids, self.cluster(uids, spool, self._parameters["clusters"]).similarity
 
-    def score_apart(
-        self, samples: Samples, together: Together
+    def score_found(
+        self, together: Together, gather: Gather, found: Found
     ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the cosines of a partition's samples."""
-        gather = gatherer(samples)
-        found = centroids_of(self.digest(), together, gather, self._parameters)
-        if found is not None:
-            with gather() as (uids, spool):
-                yield uids, assign(spool, found.centroids, self._device).similarity
+        with gather() as (uids, spool):
+            yield uids, assign(spool, found.centroids, self._device).similarity

@@ -8,7 +8,7 @@ from datacomp.evaluate.evalsets import open_evalset
 from datacomp.evaluate.harness import Examination, evaluate
 from datacomp.evaluate.retrieval import rank_pairs
 from datacomp.evaluate.samples import Puzzle, Sample
-from datacomp.evaluate.witness import Associations, Misses, preview
+from datacomp.evaluate.witness import Associations, Misses, Previews, preview
 from PIL import Image
 
 
@@ -92,3 +92,26 @@ def test_a_preview_is_small(picture):
     small = Image.open(io.BytesIO(preview(picture(0, width=900, height=300))))
     assert small.size == (192, 64)
     assert preview(b"?") is None
+
+
+@pytest.mark.parametrize("held", [1, 1 << 20])
+def test_previews_in_memory_or_in_a_file_are_the_same(held, monkeypatch):
+    monkeypatch.setattr("datacomp.evaluate.witness._HELD", held)
+    images = {}
+    for shade in (0, 90, 180):
+        buffer = io.BytesIO()
+        Image.new("L", (300, 200), shade).save(buffer, "PNG")
+        images[shade] = buffer.getvalue()
+    kept = Previews()
+    assert kept.get(0) is None
+    for shade, image in images.items():
+        kept.add(shade, image)
+    kept.add("broken", b"no image")
+    assert kept._file._rolled == (held == 1)
+    for shade in (180, 0, 90):
+        assert kept.get(shade) == preview(images[shade]) is not None
+    kept.add("late", images[90])  # reading has not moved where the next one goes
+    assert kept.get("late") == kept.get(90)
+    assert kept.get("broken") is None
+    kept.clear()
+    assert kept.get(0) is None
