@@ -154,6 +154,7 @@ class ClipScore(Filter):
         if keep == known:
             return []
         threshold = _ranked(view, score, keep - 1)
+        assert threshold is not None  # so many have a score
         limit = f"{sql_number(threshold)}::FLOAT"
         above = view.count(f"{score} > {limit}")
         last = view.nth("uid", keep - above - 1, where=f"{score} = {limit}")
