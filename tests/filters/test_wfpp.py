@@ -68,8 +68,11 @@ def test_it_agrees_with_the_authors_code():
     """What their statements give for these captions; 3,000 random ones were compared once."""
     captions = ["a photo of a dog"] * 4 + ["a dog and a cat", "photo of the zebra", "the cat"]
     captions += ["a " * 35 + "zebra", "quagga"]
-    counts = Counter(word for caption in captions for word in words(caption))
-    discard = discard_probabilities(counts, 0.01)
+    with WordCounts() as counts:
+        counts.add(captions)
+        found = np.concatenate([*map(frequent, counts.parts())])
+    every = {word for caption in captions for word in words(caption)}
+    discard = Discard(found, int(found["n"].sum()), 0.01).of(every)
     authors = [0.156311, 0.097727, 0.143205, 0.0, 0.032493, 0.0]
     assert [score(caption, discard) for caption in captions[3:]] == pytest.approx(authors, abs=1e-6)
 
