@@ -6,6 +6,7 @@ UTF-8. The encoding of a value is unique, and ``decode`` accepts nothing but tha
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import Any
 
 from ..errors import DataError, UnsafeInputError
@@ -27,27 +28,31 @@ def encode(value: Any) -> bytes:
 
 
 def _append(value: Any, parts: list[bytes]) -> None:
-    if isinstance(value, Encoded):
-        parts.append(value)
-    elif isinstance(value, bytes | str):
-        text = value.encode() if isinstance(value, str) else value
-        parts += (b"%d:" % len(text), text)
-    elif isinstance(value, int):
+    # By exact type: a torrent has ten thousands of values, and this is asked of each.
+    kind = type(value)
+    if kind is str:
+        value = value.encode()
+        kind = bytes
+    if kind is bytes:
+        parts += (b"%d:" % len(value), value)
+    elif kind is int or kind is bool:
         parts.append(b"i%de" % value)
-    elif isinstance(value, list | tuple):
+    elif kind is dict:
+        parts.append(b"d")
+        pairs = [(key.encode() if type(key) is str else key, item) for key, item in value.items()]
+        for key, item in sorted(pairs, key=itemgetter(0)):
+            parts += (b"%d:" % len(key), key)
+            _append(item, parts)
+        parts.append(b"e")
+    elif kind is list or kind is tuple:
         parts.append(b"l")
         for item in value:
             _append(item, parts)
         parts.append(b"e")
-    elif isinstance(value, dict):
-        parts.append(b"d")
-        keyed = {key.encode() if isinstance(key, str) else key: key for key in value}
-        for key in sorted(keyed):
-            parts += (b"%d:" % len(key), key)
-            _append(value[keyed[key]], parts)
-        parts.append(b"e")
+    elif kind is Encoded:
+        parts.append(value)
     else:
-        raise TypeError(f"{type(value).__name__} cannot be bencoded")
+        raise TypeError(f"{kind.__name__} cannot be bencoded")
 
 
 def decode(data: bytes, limit: int, where: str = "bencoded data") -> Any:

@@ -116,9 +116,12 @@ def map_threads(
 ) -> Iterator[R]:
     """Yield ``function(task)`` for every task, in order, computed a little ahead by threads.
 
-    For work that waits for others or lets go of Python's lock.
+    For work that waits for others or lets go of Python's lock. One worker means this thread.
     """
     workers = workers or default_workers()
+    if workers == 1:
+        yield from map(function, tasks)
+        return
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(workers) as threads:
         try:

@@ -60,21 +60,22 @@ def _files(dataset: Path) -> Iterator[Source]:
     root = dataset.resolve()
     for folder, subfolders, names in os.walk(dataset):
         here = Path(folder)
+        prefix = "" if here == dataset else f"{here.relative_to(dataset).as_posix()}/"
         subfolders[:] = [
             name
             for name in subfolders
-            if not name.startswith(".") and not (here == dataset and name in PRIVATE_FOLDERS)
+            if not name.startswith(".") and not (not prefix and name in PRIVATE_FOLDERS)
         ]
         for name in subfolders:
             if (here / name).is_symlink():
                 raise UnsafeInputError(f"{here / name}: a link to a folder is not published")
         for name in names:
             path = here / name
-            if name.startswith(".") or (here == dataset and name in PRIVATE):
+            if name.startswith(".") or (not prefix and name in PRIVATE):
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UnsafeInputError(f"{path}: a link that leaves the folder is not published")
-            yield Source(path.relative_to(dataset).as_posix(), path)
+            yield Source(prefix + name, path)
 
 
 def _refuse_broken(index: Index) -> None:

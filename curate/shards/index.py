@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -168,13 +168,18 @@ def index_shards(
     with none_empty(directory), atomic_path(directory / PARQUET) as partial:
         with TableWriter(partial) as writer:
             for found in _read_all(tars, previous, workers):
+                if isinstance(found, _Kept):
+                    records += found.records
+                    for table in found.tables:
+                        writer.write(table)
+                    continue
                 if found.record.broken and not keep_going:
                     raise found.error()
                 if found.missing:
                     gaps.append(("shard_missing", str(found.record.broken)))
                     continue
                 records.append(found.record)
-                report.read += not found.reused
+                report.read += 1
                 report.bytes_read += found.bytes_read
                 report.requests += found.requests
                 writer.write(found.table)
@@ -234,9 +239,21 @@ def ensure_index(directory: Path | str, workers: Workers = None, keep_going: boo
 # -- putting the tars together ---------------------------------------------------------------
 
 
-def _read_all(tars: Tars, previous: StoredIndex | None, workers: Workers) -> Iterator[Found]:
+@dataclass(frozen=True)
+class _Kept:
+    """Unchanged tars that follow one another in the previous index too, and their rows."""
+
+    records: list[ShardRecord]
+    tables: Iterator[pa.Table]
+
+
+def _read_all(
+    tars: Tars, previous: StoredIndex | None, workers: Workers
+) -> Iterator[Found | _Kept]:
     """Yield the rows of every tar in order, from the previous index where it is unchanged."""
     reusable = previous.reusable() if previous else {}
+    before = [shard.name for shard in previous.shards] if previous else []
+    places = {name: place for place, name in enumerate(before) if name in reusable}
     changed = [join(tars.root, name) for name in tars.names if name not in reusable]
     engine = engine_of(workers)
     if tars.remote:
@@ -246,14 +263,27 @@ def _read_all(tars: Tars, previous: StoredIndex | None, workers: Workers) -> Ite
         worth = _enough_workers(changed)
         fresh = engine.map(read_tar, changed, count=len(changed), worth=worth)
     with Progress("indexing", len(tars.names), "shards") as progress:
-        for name in tars.names:
-            if name in reusable and previous is not None:
-                record, table = previous.rows(name)
-                yield Found(record, table, reused=True)
-            else:
+        for kept, names in _runs(tars.names, places):
+            if kept and previous is not None:
+                records = [reusable[name] for name in names]
+                yield _Kept(records, previous.rows(records))
+                progress.advance(len(records))
+                continue
+            for _ in names:
                 found = next(fresh)
                 yield found if tars.remote else _against_stats(Path(tars.root), found)
-            progress.advance()
+                progress.advance()
+
+
+def _runs(names: Sequence[str], places: Mapping[str, int]) -> Iterator[tuple[bool, list[str]]]:
+    """Part names into those that follow one another by their places, and those without one."""
+
+    def run(item: tuple[int, str]) -> int | None:
+        number, name = item
+        return places[name] - number if name in places else None
+
+    for key, items in itertools.groupby(enumerate(names), run):
+        yield key is not None, [name for _, name in items]
 
 
 def _enough_workers(places: list[str]) -> int:

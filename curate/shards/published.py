@@ -50,11 +50,13 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
     folder = partial_path(out).with_suffix(".index")
     order, report = get_some(source, folder, (PARQUET, METADATA), options)
     if order.manifest is None or not order.mirrors:
+        shutil.rmtree(folder, ignore_errors=True)
         raise UsageError(f"{source}: names no signed release on an HTTP server; --subset needs one")
     if report.failed:
         path, reason = next(iter(report.failed.items()))
         raise MissingError(f"{path}: {reason}; run the same command again")
     if not (folder / PARQUET).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
         raise MissingError(
             f"{order.title}: was published without the index of its shards ({PARQUET}); ask its "
             "keeper to run 'datacomp shards index' before the next release, or get all of it"

@@ -32,7 +32,6 @@ class Found:
     table: pa.Table
     unsafe: bool = False
     missing: bool = False
-    reused: bool = False
     bytes_read: int = 0
     requests: int = 0
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,10 @@ class StoredIndex:
         self.directory, self.root, self.shards, self.sha256 = directory, root, shards, sha256
         self._file: pq.ParquetFile | None = None
         self._group: tuple[int, pa.Table] | None = None
-        self._ranges: dict[str, tuple[ShardRecord, int]] = {}
+        self._first: dict[str, int] = {}
         first = 0
         for shard in shards:
-            self._ranges[shard.name] = (shard, first)
+            self._first[shard.name] = first
             first += shard.rows
 
     @classmethod
@@ -105,23 +106,18 @@ class StoredIndex:
         same = map_threads(lambda shard: is_same(self.root, shard), whole, workers)
         return {shard.name: shard for shard, found in zip(whole, same, strict=True) if found}
 
-    def rows(self, name: str) -> tuple[ShardRecord, pa.Table]:
-        """Return the record and the rows of one tar."""
-        import pyarrow as pa
-
-        shard, first = self._ranges[name]
-        count = shard.rows
+    def rows(self, shards: Sequence[ShardRecord]) -> Iterator[pa.Table]:
+        """Yield the rows of tars that follow one another, a table for each row group."""
+        first, count = self._first[shards[0].name], sum(shard.rows for shard in shards)
         if self._file is None:
             self._file = open_parquet(self.directory / PARQUET)
-        parts: list[pa.Table] = []
         while count:
             group, inside = divmod(first, ROW_GROUP)
             if self._group is None or self._group[0] != group:
                 self._group = group, self._file.read_row_group(group).cast(schema())
             part = self._group[1].slice(inside, count)
-            parts.append(part)
+            yield part
             first, count = first + len(part), count - len(part)
-        return shard, pa.concat_tables(parts) if parts else schema().empty_table()
 
 
 class TableWriter:
@@ -181,7 +177,7 @@ def save_metadata(directory: Path, root: str | None, records: list[ShardRecord])
             "version": VERSION,
             "root": root,
             "index_sha256": sha256_file(directory / PARQUET),
-            "shards": [asdict(record) for record in records],
+            "shards": [vars(record) for record in records],
         },
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 
 from ...errors import DataError
 
@@ -17,6 +18,9 @@ MAX_TEXT = 512
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE36 = "0123456789abcdefghijklmnopqrstuvwxyz"
+_BASE32 = re.compile("[a-z2-7]*")
+_TO_PYTHON = str.maketrans("abcdefghijklmnopqrstuvwxyz234567", _BASE36[:32])
+"""From the letters of base32 to the digits that ``int(text, 32)`` reads."""
 
 
 def base32(data: bytes) -> str:
@@ -60,13 +64,14 @@ def decode(text: str) -> bytes:
 def _base32(body: str, upper: bool) -> bytes:
     if body != (body.upper() if upper else body.lower()):
         raise DataError("mixes upper and lower case")
-    try:
-        data = base64.b32decode(body.upper() + "=" * (-len(body) % 8))
-    except (binascii.Error, ValueError):
-        raise DataError("not base32") from None
-    if base32(data)[1:] != body.lower():
+    body = body.lower()
+    size, spare = divmod(5 * len(body), 8)
+    if not _BASE32.fullmatch(body) or spare >= 5:
+        raise DataError("not base32")
+    number = int("0" + body.translate(_TO_PYTHON), 32)
+    if number & (1 << spare) - 1:
         raise DataError("not base32 (bits are left over)")
-    return data
+    return (number >> spare).to_bytes(size, "big")
 
 
 def _base16(body: str) -> bytes:

@@ -12,6 +12,7 @@ MAX_NUMBER = 1 << 53
 
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_-])?")
 """A dataset or version: safe in paths and URLs."""
+_HEX = {digits: re.compile(f"[0-9a-f]{{{digits}}}") for digits in (40, 64)}
 CID = re.compile(r"(b[a-z2-7]{40,120}|Qm[1-9A-HJ-NP-Za-km-z]{44})")
 
 
@@ -59,7 +60,7 @@ class Reader:
 
     def hex(self, name: str, digits: int = 64) -> str:
         """Return hex digits."""
-        return self.text(name, re.compile(f"[0-9a-f]{{{digits}}}"))
+        return self.text(name, _HEX[digits])
 
     def items(self, name: str) -> list[Any]:
         """Return a list."""

@@ -155,7 +155,7 @@ class Reader:
     def _survey(self, source: Source) -> _Job:
         """Look at a file, and take its digests from memory if it is unchanged."""
         try:
-            status = source.file.stat()
+            status = os.stat(source.file)
         except OSError:
             raise MissingError(f"{source.file}: no such file") from None
         if not stat.S_ISREG(status.st_mode):

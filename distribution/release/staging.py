@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...durable import storage_errors, sync
@@ -69,26 +69,26 @@ def tombstones(manifest: Manifest) -> Iterable[str]:
             yield f"{uid}\t{removal.version}\t{reason}\n"
 
 
-def _link_files(folder: Path, found: Iterable[Found]) -> set[Path]:
+def _link_files(folder: Path, found: Sequence[Found]) -> set[Path]:
     """Link every file to its place below ``folder``; return the folders that were made."""
     folders = {folder}
     folder.mkdir(parents=True)
+    for inside in {file.path.rpartition("/")[0] for file in found}:
+        parent = folder / inside
+        parent.mkdir(parents=True, exist_ok=True)
+        folders.update(p for p in (parent, *parent.parents) if p.is_relative_to(folder))
     for file in found:
-        target = folder / file.path
-        if target.parent not in folders:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            folders.update(p for p in target.parents if p.is_relative_to(folder))
-        _link(file.place, target)
+        _link(file.place, f"{folder}/{file.path}")
     return folders
 
 
-def _link(place: Path, target: Path) -> None:
+def _link(place: Path, target: str) -> None:
     """Give a file a second name; copy it where the file system or its owner does not allow that."""
     try:
-        os.link(place.resolve() if place.is_symlink() else place, target)
+        os.link(os.path.realpath(place) if os.path.islink(place) else place, target)
     except OSError:
         shutil.copyfile(place, target)
-        sync(target)
+        sync(Path(target))
 
 
 def _write(path: Path, content: bytes | Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -101,6 +102,31 @@ def test_unchanged_tars_are_not_read_again(shards, make, monkeypatch):
     (shards / "index.json").unlink()
     assert index_shards(shards, 1).read == 4
     assert (shards / "index.parquet").read_bytes() == updated
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_index_brought_up_to_date_is_as_one_made_anew(tmp_path, make, monkeypatch, seed):
+    monkeypatch.setattr(storage, "ROW_GROUP", 5)
+    dice = random.Random(seed)
+    folder = tmp_path / "shards"
+    for number in range(1, 12, 2):
+        numbers = range(10 * number, 10 * number + dice.randint(1, 4))
+        make.write_shard(folder, number, [file for n in numbers for file in make.members(n)])
+    index_shards(folder, 1, keep_going=True)
+    for number in range(1, 12, 2):
+        fate = dice.choice(["stays", "goes", "changes", "is followed"])
+        if fate == "goes":
+            (folder / f"{number:08d}.tar").unlink()
+        elif fate != "stays":
+            place = number + (fate == "is followed")
+            make.write_shard(folder, place, make.members(200 + number))
+    updated = index_shards(folder, 1, keep_going=True)
+    first = (folder / "index.parquet").read_bytes()
+    (folder / "index.json").unlink()
+    fresh = index_shards(folder, 1, keep_going=True)
+    assert (folder / "index.parquet").read_bytes() == first
+    assert updated.samples == fresh.samples
+    assert updated.read + updated.unchanged == fresh.read
 
 
 def test_a_removed_tar_leaves_the_index(shards):

@@ -127,6 +127,7 @@ def test_a_release_without_an_index(publish, serving, files, tmp_path):
     subset = subset_of(tmp_path / "chosen.npy", ["0" * 32])
     with pytest.raises(MissingError, match=r"birds 1: was published without the index"):
         get_subset(server.url, subset, tmp_path / "few", HTTP)
+    assert not [path.name for path in tmp_path.iterdir() if "few" in path.name]
 
 
 def test_a_mirror_with_other_shards(indexed, publish, serving, tmp_path, capsys):
