@@ -51,7 +51,8 @@ def get(source: str, directory: Path, subset: Path | None, as_json: bool, **chos
     SOURCE is the address of a server or manifest, a .torrent or .meta4 (file or address), magnet:,
     ipfs:// or ipns://. Mirrors, gateways and peers are used at the same time. A file appears under
     its name when every byte of it is verified; a damaged one is repaired block by block. A source
-    that gives wrong bytes is named and dropped. Exit code 1: not everything could be had.
+    that gives wrong bytes is named, and asked again only for what nobody else has. Exit code 1: not
+    everything could be had.
     """
     from ...distribution.getting import Options
     from ...distribution.getting import get as run

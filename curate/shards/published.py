@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...distribution.getting import Options, get_some
+from ...distribution.getting.folder import Folder
 from ...distribution.getting.order import Order
 from ...durable import partial_path
 from ...errors import DataError, IntegrityError, MissingError, StorageError, UsageError
@@ -42,13 +43,14 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
     """Write the samples of ``subset`` from a release into shards in the folder ``out``.
 
     Uids that the release does not have are listed in ``missing.txt``. With ``options.update`` the
-    shards of another version there are deleted and made anew. The same call goes on after
-    an interruption. Raises MissingError for a release without an index, IntegrityError for a
-    mirror whose shards are not those of the manifest, and as ``get`` and ``build_shards``.
+    shards of another version there are deleted and made anew. Key and version are remembered
+    there as ``get`` does it. The same call goes on after an interruption. Raises MissingError for
+    a release without an index, IntegrityError for a mirror whose shards are not those of the
+    manifest, and as ``get`` and ``build_shards``.
     """
     out = Path(out)
     folder = partial_path(out).with_suffix(".index")
-    order, report = get_some(source, folder, (PARQUET, METADATA), options)
+    order, report = get_some(source, folder, (PARQUET, METADATA), options, out)
     if order.manifest is None or not order.mirrors:
         shutil.rmtree(folder, ignore_errors=True)
         raise UsageError(f"{source}: names no signed release on an HTTP server; --subset needs one")
@@ -63,6 +65,7 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
         )
     records = _records(order, folder)
     mirror, built = _build(folder, records, subset, out, order.mirrors, options.update)
+    Folder(out).keep(order)
     shutil.rmtree(folder, ignore_errors=True)
     manifest = order.manifest
     return PublishedReport(manifest.name, manifest.version, mirror, report.bytes, built)

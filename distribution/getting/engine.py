@@ -59,9 +59,13 @@ class Engine:
     def add_gateway(self, base: str, connections: int = CONNECTIONS) -> Source:
         """Add an IPFS gateway; files are asked for by their CIDs."""
         cids = {job.wanted.path: job.wanted.cid for job in self._jobs if job.wanted.cid}
-        return self._add_server(
+        source = self._add_server(
             base, "ipfs", connections, lambda: GatewayMirror(base, cids, self._patience)
         )
+        for job in self._jobs:
+            if job.wanted.cid is None:  # as in a Metalink or a torrent that nobody has signed
+                job.banned[source] = "cannot be asked, for nobody has told the file's CID"
+        return source
 
     def _add_server(
         self, base: str, channel: str, connections: int, opened: Callable[[], Mirror]
@@ -209,7 +213,9 @@ class Engine:
         before = source.standing
         source.convict(f"{job.wanted.path}: gave {what}")
         others = any(s.standing is Standing.GOOD for s in self.queue.sources)
-        if before is Standing.GOOD and others:
-            warn(f"{source.name} gave {what} of {job.wanted.path}: dropped")
-        else:
-            warn(f"{source.name} gave {what} of {job.wanted.path}")
+        follows = ""
+        if source.standing is Standing.DROPPED and before is not source.standing:
+            follows = ": dropped"
+        elif before is Standing.GOOD and others:
+            follows = ": asked again only for what nobody else has"
+        warn(f"{source.name} gave {what} of {job.wanted.path}{follows}")

@@ -44,10 +44,14 @@ _INFOHASH = re.compile(r"urn:btih:([0-9a-fA-F]{40})|urn:btmh:1220([0-9a-fA-F]{64
 
 @dataclass
 class Trust:
-    """What a source has to live up to: the key expected, and the newest pointer seen before."""
+    """What a source has to live up to: the key expected, and the newest pointer seen before.
+
+    ``followed`` is an IPNS name and the number of the record that was believed of it.
+    """
 
     key: str | None = None
     seen: Pointer | None = None
+    followed: tuple[str, int] | None = None
     now: datetime | None = None
 
 

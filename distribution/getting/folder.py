@@ -3,7 +3,8 @@
 Beside the files stands the hidden folder ``.datacomp``:
 
     manifest.json, manifest.json.sig, latest.json   of the version that is here whole
-    unsigned          the info-hash of the torrent that is here, where nobody has signed it
+    unsigned          what is here where nobody has signed it: the info-hash of a torrent, the CID
+                      of a folder, or an IPNS name, the sequence number of its record and the CID
     verified.jsonl    path, size, time of change and SHA-256 of every file that was verified
     partial/          files under way, named by their digest
     torrent/          files under way from peers
@@ -174,10 +175,52 @@ class Folder:
 
     def bind(self, identity: str) -> None:
         """Bind the folder to an unsigned source; UsageError if it is bound to another."""
+        if self._bound() not in ([], [identity]):
+            raise UsageError(f"{self.path}: holds the files of another source; use another folder")
+        write_text(self.state / UNSIGNED, identity)
+
+    def followed(self) -> tuple[str, int] | None:
+        """Return the IPNS name that the folder is bound to, and the number of its record."""
+        bound = self._bound()
+        return (bound[0], int(bound[1])) if len(bound) > 1 else None
+
+    def follow(self, name: str, sequence: int, root: str, update: bool) -> None:
+        """Bind the folder to an IPNS name that points to the CID ``root`` now.
+
+        Where it pointed elsewhere before, no file here is taken to be right until it is read
+        again. Raises UsageError without ``update`` then, or where it is bound to something else.
+        """
+        bound = self._bound()
+        if bound[:1] != [name]:
+            self.bind(root)
+        elif bound[2] != root:
+            if not update:
+                raise UsageError(
+                    f"{self.path}: holds number {bound[1]} of ipns://{name}; --update makes it "
+                    f"number {sequence}, or use another folder"
+                )
+            self._known = {path: (size, -1, sha) for path, (size, _, sha) in self._known.items()}
+            self._write_records()
+        write_text(self.state / UNSIGNED, f"{name} {sequence} {root}")
+
+    def _bound(self) -> list[str]:
+        """Return what the folder is bound to: nothing, an identity, or name, number and CID."""
         path = self.state / UNSIGNED
-        if path.is_file() and path.read_text() != identity:
-            raise UsageError(f"{self.path}: holds the files of another torrent; use another folder")
-        write_text(path, identity)
+        words = path.read_text(errors="replace").split(" ") if path.is_file() else []
+        if len(words) > 1 and not (len(words) == 3 and words[1].isdecimal()):
+            raise DataError(f"{path}: damaged; delete it if you trust what is in {self.path}")
+        return words
+
+    def left_over(self, paths: Collection[str]) -> list[str]:
+        """Return which files that were put here, and are as they were then, are none of these."""
+        return sorted(
+            path
+            for path, (size, _, sha256) in self._known.items()
+            if path not in paths
+            and (place := self.place_of(path)).is_file()
+            and place.stat().st_size == size
+            and sha256_of(place) == sha256
+        )
 
     def remember(self, path: str, sha256: str) -> None:
         """Note that a file is right as it stands now."""
@@ -237,8 +280,11 @@ class Folder:
     def finish(self, order: Order) -> None:
         """Mark the folder as whole: it holds the version of the order, and nothing half."""
         self.forget_partials()
-        lines = [_line(path, known) + "\n" for path, known in sorted(self._known.items())]
-        write_text(self.state / VERIFIED, "".join(lines))
+        self._write_records()
+        self.keep(order)
+
+    def keep(self, order: Order) -> None:
+        """Remember whose version this is: no other key and nothing older is believed later."""
         if order.pointer is not None:
             self.see(order.pointer.raw)
         if order.manifest is not None:
@@ -248,6 +294,10 @@ class Folder:
     def see(self, pointer: bytes) -> None:
         """Remember the newest pointer, so that no older one is believed."""
         write_bytes(self.state / POINTER, pointer)
+
+    def _write_records(self) -> None:
+        lines = [_line(path, known) + "\n" for path, known in sorted(self._known.items())]
+        write_text(self.state / VERIFIED, "".join(lines))
 
     def _read_records(self) -> Iterator[tuple[str, tuple[int, int, str]]]:
         path = self.state / VERIFIED

@@ -15,7 +15,7 @@ from ...urls import join_url
 from ..release import Manifest, Pointer, read_pointer
 from .fetch import fetch
 from .find import Finder, Trust
-from .folder import Folder
+from .folder import STATE, Folder
 from .options import Options
 from .order import Order, data_base
 from .report import GetReport
@@ -42,8 +42,7 @@ def get(source: str, directory: Path | str, options: Options | None = None) -> G
         held = folder.held()
         order = _find(folder, source, options)
         _check_version(folder, held, order, options.update)
-        if order.infohash is not None and order.manifest is None:
-            folder.bind(order.infohash)
+        _bind(folder, order, options.update)
         if order.pointer is not None:
             folder.see(order.pointer.raw)
         report = _report(folder, order)
@@ -62,15 +61,20 @@ def get(source: str, directory: Path | str, options: Options | None = None) -> G
 
 
 def get_some(
-    source: str, directory: Path | str, paths: Collection[str], options: Options
+    source: str, directory: Path | str, paths: Collection[str], options: Options, home: Path | str
 ) -> tuple[Order, GetReport]:
     """Fetch those of the files named that a source has; return its whole order, too.
 
-    The folder is not marked as holding the version. Raises as ``get``.
+    The folder is not marked as holding the version. What is to be believed depends on what was
+    once kept (``Folder.keep``) in the folder ``home``, for which the files are. Raises as ``get``.
     """
     started = time.monotonic()
     with Folder(directory) as folder:
-        order = _find(folder, source, options)
+        known = Folder(home) if (Path(home) / STATE).is_dir() else folder
+        order = _find(known, source, options)
+        _check_version(known, known.held(), order, update=True)
+        if order.pointer is not None:
+            known.see(order.pointer.raw)
         chosen = replace(order, files=tuple(f for f in order.files if f.path in paths))
         report = _report(folder, chosen)
         missing = sort_out(folder, chosen, options.rehash)
@@ -85,7 +89,7 @@ def get_some(
 def _find(folder: Folder, source: str, options: Options) -> Order:
     """Return the order of a source that may be believed, with all mirrors named."""
     held = folder.held()
-    trust = Trust(options.key or _key_of(folder, held), _seen(folder))
+    trust = Trust(options.key or _key_of(folder, held), _seen(folder), folder.followed())
     finder = Finder(
         trust, options.net, tuple(options.gateways), tuple(options.peers), options.patience
     )
@@ -156,6 +160,16 @@ def _check_version(folder: Folder, held: Manifest | None, order: Order, update: 
             f"{folder.path}: holds version {held.version}; --update makes it {new.version}, or use "
             "another folder"
         )
+
+
+def _bind(folder: Folder, order: Order, update: bool) -> None:
+    """Bind the folder to a source that nobody has signed, or only a name that points to it."""
+    if order.infohash is None or order.manifest is not None:
+        return
+    if order.record is None:
+        folder.bind(order.infohash)
+    else:
+        folder.follow(*order.record, order.infohash, update)
 
 
 def _mirror_base(mirror: str, order: Order) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import DatacompError, DataError, IntegrityError, StorageError, UsageError
+from ...progress import warn
 from ..ipfs import dag, dagpb, ipns
 from ..ipfs.car import MAX_BLOCK
 from ..ipfs.cid import CID, RAW
@@ -65,31 +66,52 @@ class GatewayMirror(Mirror):
 def find_ipfs(finder: Finder, source: str) -> Order:
     """Return the order of ``ipfs://CID`` or ``ipns://NAME``, through the finder's gateways.
 
-    A gateway that serves releases, too, tells the signed manifest of the folder. Raises UsageError
-    without a gateway, StorageError when none answers, and as ``Finder.find``.
+    A gateway that serves releases, too, tells the signed manifest of the folder. One that fails or
+    gives what cannot be believed costs itself. Raises UsageError without a gateway, StorageError
+    when none answers, IntegrityError when one gave what is wrong and none what is right, and as
+    ``Finder.find``.
     """
     scheme, _, name = source.partition("://")
     name = name.rstrip("/")
     if not finder.gateways:
         raise UsageError(f"{source[:100]}: name an IPFS gateway with --gateway")
+    named = scheme.lower() == "ipns"
+    if named:
+        _refuse_name(finder, name)
+    else:
+        CID.parse(name)
     trouble: list[str] = []
-    for gateway in finder.gateways:
+    wrong = False
+    for number, gateway in enumerate(finder.gateways, 1):
         mirror = GatewayMirror(gateway, {}, finder.patience)
         try:
-            root = _point(finder, mirror, name) if scheme == "ipns" else name
-            return _order(finder, mirror, gateway, root)
-        except (SourceTrouble, StorageError) as error:
-            trouble.append(f"{gateway} {error}")
+            record = _point(finder, mirror, name) if named else None
+            root = record.value.removeprefix("/ipfs/").rstrip("/") if record else name
+            order = _order(finder, mirror, gateway, root)
+            order.record = (name, record.sequence) if record else None
+            return order
+        except (SourceTrouble, DatacompError) as error:
+            wrong = wrong or isinstance(error, IntegrityError)
+            said = str(error)
+            trouble.append(said if gateway in said else f"{gateway} {said}")
+            if number < len(finder.gateways):
+                warn(f"{trouble[-1]}; going on with {finder.gateways[number]}")
         finally:
             mirror.close()
-    raise StorageError(f"{source[:100]}: {'; '.join(trouble)}; try another --gateway")
+    kind = IntegrityError if wrong else StorageError
+    raise kind(f"{source[:100]}: {'; '.join(trouble)}; try another --gateway")
 
 
-def _point(finder: Finder, mirror: GatewayMirror, name: str) -> str:
-    """Return the CID that a name points to now, if its record is to be believed."""
+def _refuse_name(finder: Finder, name: str) -> None:
     trust, key = finder.trust, ipns.key_of(name)
     if trust.key is not None and key != trust.key:
         raise IntegrityError(f"ipns://{name}: the name of the key {key}, not of {trust.key}")
+    trust.key = key
+
+
+def _point(finder: Finder, mirror: GatewayMirror, name: str) -> ipns.Record:
+    """Return what a gateway says a name points to now, if it is to be believed."""
+    trust = finder.trust
     data = mirror.small(f"ipns/{name}", ipns.MAX_RECORD, "?format=ipns-record")
     record = ipns.read_record(data, name, trust.now)
     if trust.seen is not None and record.sequence < trust.seen.serial:
@@ -97,10 +119,15 @@ def _point(finder: Finder, mirror: GatewayMirror, name: str) -> str:
             f"ipns://{name}: points to number {record.sequence}, older than {trust.seen.version} "
             f"(number {trust.seen.serial}) seen before; refused"
         )
+    followed = trust.followed
+    if followed is not None and followed[0] == name and record.sequence < followed[1]:
+        raise IntegrityError(
+            f"ipns://{name}: points to number {record.sequence}, older than number {followed[1]} "
+            "seen before; refused"
+        )
     if not record.value.startswith("/ipfs/"):
         raise DataError(f"ipns://{name}: points to {record.value[:80]!r}, not to a folder")
-    trust.key = key
-    return record.value.removeprefix("/ipfs/").rstrip("/")
+    return record
 
 
 def _order(finder: Finder, mirror: GatewayMirror, gateway: str, root: str) -> Order:

@@ -29,7 +29,8 @@ class Order:
     """The files of one version of a dataset, and where they may be had.
 
     ``mirrors`` are base URLs to which the path of a file is added. ``manifest`` is None where
-    the source names files and digests, but nobody has signed them.
+    the source names files and digests, but nobody has signed them. ``record`` is the IPNS name
+    that led here, and the sequence number of its record.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Order:
     torrent: bytes | None = None
     magnet: str | None = None
     infohash: str | None = None
+    record: tuple[str, int] | None = None
 
     @property
     def title(self) -> str:

@@ -121,14 +121,17 @@ def check_space(folder: Folder, missing: list[Wanted]) -> None:
 
 def remove_old(folder: Folder, held: Manifest | None, order: Order) -> list[str]:
     """Delete what the version before had and this one has not; strangers' files stay."""
-    if held is None or order.manifest is None:
+    kept = {wanted.path for wanted in order.files}
+    if held is None and order.manifest is None and order.record is not None:
+        gone = folder.left_over(kept)
+    elif held is None or order.manifest is None:
         return []
-    kept = order.manifest.by_path
-    gone = [
-        file.path
-        for file in held.files
-        if file.path not in kept and folder.verified_digest(file.path) == file.sha256
-    ]
+    else:
+        gone = [
+            file.path
+            for file in held.files
+            if file.path not in kept and folder.verified_digest(file.path) == file.sha256
+        ]
     for path in gone:
         folder.remove(path)
     return gone

@@ -5,9 +5,7 @@ import json
 import pytest
 from datacomp.distribution.getting import get
 from datacomp.distribution.release import SigningKey
-from datacomp.errors import (
-    IntegrityError,
-)
+from datacomp.errors import DataError, IntegrityError, UsageError
 
 from .conftest import contents, options
 
@@ -64,3 +62,83 @@ def test_a_name_of_ipns_leads_to_the_newest_version(publish, serving, files, sha
     other = SigningKey.from_seed(b"o" * 32)
     with pytest.raises(IntegrityError, match="the name of the key"):
         get(f"ipns://{ipns.name_of(other.public)}", tmp_path / "got", chosen)
+
+
+def plain(path, headers):
+    """Make of our server a gateway that knows nothing of releases."""
+    return None if path.startswith(("/ipfs/", "/ipns/")) else (404, [])
+
+
+@pytest.fixture
+def named(publish, serving, files, key):
+    """Return the name of a release, and two gateways to it that know nothing of releases."""
+    from datacomp.distribution.ipfs import ipns
+
+    folder = publish(files | {"gone.txt": b"gone"})
+    return f"ipns://{ipns.name_of(key.public)}", serving(folder, plain), serving(folder, plain)
+
+
+@pytest.mark.parametrize("bad", ["404", "garbage", "older"])
+def test_the_next_gateway_is_asked_for_a_name(
+    named, publish, serving, files, tmp_path, capsys, bad
+):
+    source, first, second = named
+    both = options(gateways=(first.url, second.url), http=False, update=True)
+    if bad == "404":
+        first.fault = lambda path, headers: (404, [])
+    elif bad == "garbage":
+
+        async def garbled(body, seen):
+            return bytes(len(body))
+
+        first.fault = lambda path, headers: garbled if "/ipns/" in path else plain(path, headers)
+    else:
+        get(source, tmp_path / "got", both)
+        publish(files, folder="old")
+        first.app = serving(tmp_path / "old").app
+        publish(files | {"new.txt": b"new"}, "2")
+        get(source, tmp_path / "got", options(gateways=(second.url,), http=False, update=True))
+    report = get(source, tmp_path / "got", both)
+    assert report.whole
+    assert f"; going on with {second.url}" in capsys.readouterr().err
+
+
+def test_a_wrong_name_is_refused_before_a_gateway_is_asked(named, tmp_path):
+    source, first, second = named
+    chosen = options(gateways=(first.url, second.url), http=False, key="8" * 64)
+    with pytest.raises(IntegrityError, match=r"the name of the key .*, not of 8888"):
+        get(source, tmp_path / "got", chosen)
+    with pytest.raises(DataError):
+        get("ipns://nobody", tmp_path / "got", options(gateways=(first.url,)))
+    assert not first.asked + second.asked
+
+
+def test_a_name_is_followed_through_a_plain_gateway(named, publish, files, tmp_path):
+    source, server, _ = named
+    chosen = options(gateways=(server.url,), http=False)
+    update = options(gateways=(server.url,), http=False, update=True)
+    releases = tmp_path / "releases"
+    old = (releases / "latest.ipns").read_bytes()
+    got = tmp_path / "got"
+    report = get(source, got, chosen)
+    assert (report.signed, contents(got)) == (False, files | {"gone.txt": b"gone"})
+    (got / "mine.txt").write_text("mine")
+    newer = {**files, "README.md": b"BIRDS\n", "00003.tar": files["00002.tar"], "more/a": b"a"}
+    publish(newer, "2")
+    with pytest.raises(
+        UsageError, match=r"holds number 1 of ipns://.*; --update makes it number 2"
+    ):
+        get(source, got, chosen)
+    report = get(source, got, update)
+    assert contents(got) == newer | {"mine.txt": b"mine"}
+    assert report.removed == ["gone.txt"]
+    changed = sum(len(newer[path]) for path in ("README.md", "00003.tar", "more/a"))
+    assert report.channels == {"ipfs": changed}
+    assert get(source, got, chosen).reused_files == len(newer)
+    (releases / "latest.ipns").write_bytes(old)
+    with pytest.raises(IntegrityError, match="points to number 1, older than number 2 seen before"):
+        get(source, got, update)
+    server.fault = lambda path, headers: None  # a server of releases cannot bring it back either
+    with pytest.raises(IntegrityError, match="number 1"):
+        get(source, got, update)
+    assert contents(got) == newer | {"mine.txt": b"mine"}

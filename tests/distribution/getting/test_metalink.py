@@ -10,7 +10,7 @@ from datacomp.errors import (
     UnsafeInputError,
 )
 
-from .conftest import HTTP, contents
+from .conftest import HTTP, contents, options
 
 
 def test_a_metalink_beside_its_manifest_is_signed(publish, serving, files, tmp_path):
@@ -37,6 +37,12 @@ def test_a_metalink_of_others_is_enough(serving, publish, files, tmp_path):
     report = get(str(tmp_path / "one.meta4"), tmp_path / "got", HTTP)
     assert contents(tmp_path / "got") == {"00000.tar": files["00000.tar"]}
     assert not report.signed
+    # A gateway is of no use: nobody has told the CID.
+    gateway = options(gateways=(server.url,))
+    assert get(str(tmp_path / "one.meta4"), tmp_path / "again", gateway).channels["ipfs"] == 0
+    alone = options(gateways=(server.url,), http=False)
+    report = get(str(tmp_path / "one.meta4"), tmp_path / "never", alone)
+    assert "nobody has told the file's CID" in report.failed["00000.tar"]
 
 
 def test_a_metalink_that_contradicts_the_manifest_is_refused(publish, serving, files, tmp_path):

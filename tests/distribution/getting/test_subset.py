@@ -11,6 +11,7 @@ from datacomp.curate.shards import index_shards
 from datacomp.curate.shards.published import get_subset
 from datacomp.curate.shards.remove import remove_samples
 from datacomp.distribution.getting import Options
+from datacomp.distribution.release import SigningKey
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.pools.uids import save_subset, to_hex
 
@@ -110,6 +111,54 @@ def test_a_version_without_a_sample_that_was_taken_back(indexed, publish, servin
     with pytest.raises(DataError, match="none of the 3 uids of"):
         get_subset(server.url, subset, tmp_path / "few", update)
     assert read(tmp_path / "few") == {}
+
+
+@pytest.fixture
+def updated(indexed, publish, serving, tmp_path):
+    """Return the subset of a folder of samples of version 2, and a server of version 1 alone."""
+    files, members = indexed
+    subset = subset_of(tmp_path / "chosen.npy", sorted(members)[:2])
+    old = serving(publish(files, folder="old"))
+    server = serving(publish(files))
+    get_subset(server.url, subset, tmp_path / "few", HTTP)
+    publish(files | {"more.txt": b"more"}, "2")
+    update = Options(bittorrent=False, update=True)
+    assert get_subset(server.url, subset, tmp_path / "few", update).version == "2"
+    return subset, old, update
+
+
+@pytest.mark.parametrize("path", ["", "versions/1/manifest.json"])
+def test_an_older_version_is_refused(updated, tmp_path, path):
+    subset, old, update = updated
+    before = read(tmp_path / "few")
+    with pytest.raises(IntegrityError, match=r"\(number 1\),? .*older than 2 \(number 2\)"):
+        get_subset(f"{old.url}{path}", subset, tmp_path / "few", update)
+    assert read(tmp_path / "few") == before
+
+
+@pytest.mark.parametrize("path", ["", "versions/1/manifest.json"])
+def test_another_key_is_refused(updated, indexed, publish, serving, tmp_path, path):
+    subset, _, update = updated
+    other = SigningKey.from_seed(b"o" * 32)
+    theirs = publish(indexed[0], folder="theirs", signer=other)
+    for version in ("2", "3"):
+        publish(indexed[0] | {"n.txt": version.encode()}, version, folder="theirs", signer=other)
+    before = read(tmp_path / "few")
+    server = serving(theirs)
+    source = f"{server.url}{path.replace('1', '3')}"
+    with pytest.raises(IntegrityError, match=f"signed with the key {other.public}, not with"):
+        get_subset(source, subset, tmp_path / "few", update)
+    assert read(tmp_path / "few") == before
+
+
+def test_a_pointer_seen_before_an_interruption_counts(updated, indexed, publish, serving, tmp_path):
+    subset, old, _ = updated
+    server = serving(tmp_path / "releases", lambda path, headers: (
+        (404, []) if path.endswith(".parquet") else None))  # fmt: skip
+    with pytest.raises(MissingError, match=r"index\.parquet"):
+        get_subset(server.url, subset, tmp_path / "new", HTTP)
+    with pytest.raises(IntegrityError, match="older than 2"):
+        get_subset(old.url, subset, tmp_path / "new", HTTP)
 
 
 def test_the_command(indexed, publish, serving, tmp_path, command):

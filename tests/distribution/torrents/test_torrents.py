@@ -352,7 +352,7 @@ def test_another_torrent_in_the_same_folder(publish, files, tmp_path):
     folder = publish(files)
     with Seeder(folder, LOCAL) as seeder:
         get(str(folder / "versions/1/birds-1.torrent"), tmp_path / "got", options(seeder.port))
-    with pytest.raises(UsageError, match="holds the files of another torrent; use another folder"):
+    with pytest.raises(UsageError, match="holds the files of another source; use another folder"):
         get(torrent(tmp_path, length=6), tmp_path / "got", options())
 
 
