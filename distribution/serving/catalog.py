@@ -47,10 +47,11 @@ class Catalog:
 
     def __init__(self, folder: Path | str) -> None:
         self.releases = Releases(folder)
+        # Taken before the versions are read: what is published meanwhile is news later.
+        self._state = self._pointer_state()
         self.releases.latest  # noqa: B018  an empty folder is told at the start
         self._small: dict[Path, tuple[tuple[int, int], str]] = {}
         self._lock = threading.Lock()
-        self._state = self._pointer_state()
 
     def is_stale(self) -> bool:
         """Tell whether the pointer has changed since; costs next to nothing."""

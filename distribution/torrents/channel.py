@@ -75,7 +75,7 @@ class Channel:
         try:
             data = self._torrent()
             self._download = Download(
-                data, self._folder.torrent, self._net, self._peers, self._alert
+                data, self._source.name, self._folder.torrent, self._net, self._peers, self._alert
             )
         except DatacompError as error:
             self._engine.drop(self._source, str(error))
@@ -152,7 +152,8 @@ class Channel:
     def _compare(self, found: pointer.DhtPointer | None) -> None:
         """Compare the version being fetched with the newest one that the DHT knows of."""
         manifest = self._manifest
-        if found is None or manifest is None or self._answered:
+        # An older answer, of a node that has missed the newest, ends nothing.
+        if found is None or manifest is None or self._answered or found.serial < manifest.serial:
             return
         self._answered = True
         if found.serial > manifest.serial:

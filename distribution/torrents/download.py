@@ -12,7 +12,7 @@ from ...durable import write_bytes
 from ...errors import DatacompError
 from ..getting.folder import RESUME
 from ..getting.spans import Spans, joined
-from .session import Net, open_session, wait_for
+from .session import Net, load_torrent, open_session, wait_for
 
 FLUSH_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -38,6 +38,7 @@ class Download:
     def __init__(
         self,
         data: bytes,
+        name: str,
         folder: Path,
         net: Net,
         peers: Iterable[tuple[str, int]],
@@ -46,7 +47,7 @@ class Download:
         import libtorrent as lt
 
         self._folder, self._listen = folder, listen
-        params: Any = lt.load_torrent_buffer(data)
+        params = load_torrent(data, name)
         self._restore(params, lt)
         files = params.ti.layout()
         self._length, self._pieces = params.ti.piece_length(), params.ti.num_pieces()

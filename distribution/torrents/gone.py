@@ -32,7 +32,10 @@ def missing_files(release: Release, info: Any) -> list[int]:
 
 
 def leave_out(params: Any, gone: list[int]) -> None:
-    """Leave out files that are not there: neither checked, nor fetched, nor given."""
+    """Leave out files that are not there: neither checked, nor fetched, nor given.
+
+    Nor is a piece that they share with a file that is there.
+    """
     import libtorrent as lt
 
     info = params.ti
@@ -47,5 +50,6 @@ def leave_out(params: Any, gone: list[int]) -> None:
             first, last = offset // length, (offset + size - 1) // length
             have[first : last + 1] = [False] * (last + 1 - first)
     params.have_pieces = have
+    params.piece_priorities = [4 if here else 0 for here in have]
     params.file_priorities = priorities
     params.flags |= lt.torrent_flags.no_verify_files

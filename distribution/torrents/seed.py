@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import DatacompError, UsageError
+from ...errors import DatacompError, DataError, UsageError
 from ...progress import say, warn
 from ..release import Release, Releases, SigningKey
+from ..release.torrents import MAX_TORRENT_BYTES
 from . import pointer, resume
 from .gone import leave_out, missing_files
-from .session import Net, listening, open_session, parse_peers
+from .session import Net, listening, load_torrent, open_session, parse_peers
 
 POINTER = "latest.json"
 NEWS_SECONDS = 2.0
@@ -62,11 +63,12 @@ class Seeder:
         self._saved = time.monotonic()
 
     def __enter__(self) -> Seeder:
+        # Taken before the versions are read: what is published meanwhile is news later.
+        self._state = self._pointer_state()
         releases = Releases(self.folder)
         releases.latest  # noqa: B018  an empty folder is told before the network is used
         self.session = open_session(self._net)
         self.port = listening(self.session, self._net)
-        self._state = self._pointer_state()
         self._add_all(releases)
         self._settle()
         self.call()
@@ -89,9 +91,10 @@ class Seeder:
         import libtorrent as lt
 
         try:
-            params: Any = lt.load_torrent_file(str(path))
-        except (RuntimeError, OSError) as error:
-            warn(f"{path}: not seeded: {error}")
+            with path.open("rb") as file:
+                params = load_torrent(file.read(MAX_TORRENT_BYTES + 1), str(path))
+        except (DataError, OSError) as error:
+            warn(f"not seeded: {error}")
             return
         named = release.manifest.torrents[kind]
         hashes = params.ti.info_hashes()
@@ -110,6 +113,9 @@ class Seeder:
         params.save_path = str(release.folder)
         params.url_seeds = []
         params.flags &= ~(flags.auto_managed | flags.paused)
+        # Files of a release are hard links into datasets: nothing is ever fetched into them, were
+        # it a piece shared with a file that was taken back, or one that was found to be wrong.
+        params.flags |= flags.upload_mode
         if gone:
             leave_out(params, gone)
         else:

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import MissingError, StorageError, UsageError
+from ...errors import DataError, MissingError, StorageError, UsageError
+from ..release.torrents import MAX_TORRENT_BYTES
 
 ALERT_QUEUE = 20_000
 BLOCK = 16 << 10
 CACHE_BLOCKS = 1024
 """Blocks of 16 KiB kept until they are written: memory is bounded whatever the download."""
+MAX_PIECES = 1 << 23
+"""Of a torrent: 8 TiB in pieces of 1 MiB, more than fit into a torrent file."""
 
 _PORT = re.compile(r"[0-9]{1,5}")
 _ONE_ADDRESS_EACH = (
@@ -51,6 +54,19 @@ def load_libtorrent() -> Any:
     except ImportError:
         raise MissingError("BitTorrent needs libtorrent: pip install -e '.[p2p]'") from None
     return libtorrent
+
+
+def load_torrent(data: bytes, where: str) -> Any:
+    """Return the parameters with which a session takes up a torrent file.
+
+    Raises DataError for one that libtorrent does not read.
+    """
+    # Its own limits are those of small torrents: a hybrid one of 200 GB is over them.
+    limits = {"max_buffer_size": MAX_TORRENT_BYTES, "max_pieces": MAX_PIECES}
+    try:
+        return load_libtorrent().load_torrent_buffer(data, limits)
+    except RuntimeError as error:
+        raise DataError(f"{where}: not a torrent that can be used: {error}") from None
 
 
 def open_session(net: Net) -> Any:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 from datacomp.distribution.release import Releases, Removal
-from datacomp.distribution.serving import brace_urls, serve
+from datacomp.distribution.serving import brace_urls, catalog, serve
 from datacomp.distribution.serving.braces import brace_lines
 from datacomp.distribution.serving.ranges import MAX_PARTS, Unsatisfiable, parse_ranges
 from datacomp.errors import MissingError, StorageError
@@ -207,6 +207,24 @@ def test_a_new_version_is_noticed_at_once(server, publish, files):
     assert b'"version":"2"' in ask(server.url, "latest.json")[2]
     assert ask(server.url, "versions/2/birds/more.txt")[2] == b"more"
     assert ask(server.url, TAR)[2] == files["00001.tar"]
+
+
+def test_what_is_published_while_a_server_starts_is_news(publish, files, monkeypatch):
+    class Slow(Releases):
+        @property
+        def latest(self):
+            found = super().latest
+            publish(files | {"more.txt": b"more"}, "2")
+            return found
+
+    folder = publish(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(catalog, "Releases", Slow)
+        served = catalog.Catalog(folder)
+    assert [release.folder.name for release in served.releases.versions] == ["1"]
+    assert served.is_stale()
+    assert served.refresh()
+    assert [release.folder.name for release in served.releases.versions] == ["1", "2"]
 
 
 def test_what_was_taken_back_is_gone(server, publish, files, tmp_path, shard):

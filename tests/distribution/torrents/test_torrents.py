@@ -1,6 +1,7 @@
 """Seeding and getting over real BitTorrent sessions on this machine."""
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -11,8 +12,13 @@ import time
 import pytest
 from datacomp.distribution import bencode
 from datacomp.distribution.getting import Options, get
+from datacomp.distribution.getting.engine import Engine
+from datacomp.distribution.getting.folder import Folder
 from datacomp.distribution.release import Releases, Removal, SigningKey
-from datacomp.distribution.torrents import Net, Seeder
+from datacomp.distribution.torrents import Net, Seeder, seed
+from datacomp.distribution.torrents.channel import Channel
+from datacomp.distribution.torrents.pointer import DhtPointer
+from datacomp.distribution.torrents.session import load_torrent, open_session
 from datacomp.errors import DataError, MissingError, StorageError, UnsafeInputError, UsageError
 
 pytest.importorskip("libtorrent")
@@ -187,6 +193,88 @@ def test_what_was_taken_back_is_not_given(publish, serving, files, shard, tmp_pa
     assert contents(tmp_path / "got") == kept
 
 
+@pytest.mark.parametrize("kind", ["v1", "hybrid"])
+def test_files_that_share_pieces_with_what_was_taken_back(publish, shard, tmp_path, kind):
+    chance = random.Random(7)
+    tars = {f"{n:05d}.tar": shard(n) for n in range(3)}
+    files = tars | {f"{n:05d}.parquet": chance.randbytes(1_700_000) for n in range(3)}
+    folder = publish(files)
+    shutil.copytree(folder, tmp_path / "old")
+    old = Releases(folder).latest.manifest.by_path
+    taken = ("00001.parquet", "00001.tar")
+    named = tuple((old[path].path, old[path].size, old[path].sha256) for path in taken)
+    newer = files | {"00001.parquet": chance.randbytes(1_500_000), "00001.tar": shard(77, 2)}
+    publish(newer, "2", removal=Removal("2", 2, "asked for", ("0" * 32,), named))
+    there = {path: path.stat() for path in (folder / "versions").rglob("*")}
+    with Seeder(tmp_path / "old", LOCAL) as before:
+        peers = (f"127.0.0.1:{before.port}",)
+        with Seeder(folder, LOCAL, peers) as seeder:
+            until = time.monotonic() + 10
+            while (status := seeder.status())["peers"] < 2 and time.monotonic() < until:
+                time.sleep(0.05)
+            time.sleep(0.5)  # what is fetched from others is fetched at once
+            assert [one["state"] for one in status["torrents"]] == ["finished"] * 2 + [
+                "seeding"
+            ] * 2
+            assert status["peers"] == 2
+            assert before.status()["uploaded"] == 0
+    with Seeder(folder, LOCAL) as seeder:
+        torrent = folder / "versions/1" / f"birds-1{'.hybrid' * (kind == 'hybrid')}.torrent"
+        report = get(str(torrent), tmp_path / "got", options(seeder.port, patience=0.5))
+    # In a v1 torrent the others have a piece each that they share with the one taken back.
+    lost = set(taken) if kind == "hybrid" else {*taken, "00000.parquet", "00002.parquet"}
+    assert set(report.failed) == lost
+    kept = {name: data for name, data in files.items() if name not in lost}
+    assert contents(tmp_path / "got") == kept
+    now = {path: path.stat() for path in (folder / "versions").rglob("*")}
+    assert now.keys() == there.keys()
+    assert all(now[path].st_mtime_ns == there[path].st_mtime_ns for path in now)
+
+
+def test_a_seed_with_wrong_bytes_writes_nothing(publish, files, tmp_path):
+    folder = publish(files)
+    shutil.copytree(folder, tmp_path / "whole")
+    place = folder / "versions/1/birds/00001.tar"
+    wrong = bytearray(files["00001.tar"])
+    wrong[1_500_000] ^= 1
+    place.unlink()
+    place.write_bytes(wrong)
+    torrent = folder / "versions/1/birds-1.hybrid.torrent"
+    with (
+        Seeder(tmp_path / "whole", LOCAL) as whole,
+        Seeder(folder, LOCAL, (f"127.0.0.1:{whole.port}",)) as seeder,
+    ):
+        get(str(torrent), tmp_path / "got", options(seeder.port, patience=0.5))
+    assert place.read_bytes() == wrong
+
+
+def test_a_torrent_of_a_large_release_is_seeded(publish, files, tmp_path):
+    # libtorrent's own limits: 10 MB, 2,097,152 pieces.
+    folder = publish(files)
+    path = folder / "versions/1/birds-1.hybrid.torrent"
+    value = bencode.decode(path.read_bytes(), 1 << 20)
+    path.write_bytes(bencode.encode(value | {b"comment": bytes(11 << 20)}))
+    with Seeder(folder, LOCAL) as seeder:
+        assert [one["state"] for one in seeder.status()["torrents"]] == ["seeding", "seeding"]
+    many = 2_200_000
+    info = {"name": "x", "length": many << 14, "piece length": 1 << 14, "pieces": bytes(20 * many)}
+    found = load_torrent(bencode.encode({"info": info}), "x.torrent")
+    assert found.ti.num_pieces() == many
+
+
+def test_what_is_published_while_a_seed_starts_is_news(publish, files, shard, monkeypatch):
+    folder = publish(files)
+
+    def open_slowly(net):
+        publish(files | {"00004.tar": shard(4, 1)}, "2")
+        return open_session(net)
+
+    monkeypatch.setattr(seed, "open_session", open_slowly)
+    with Seeder(folder, LOCAL) as seeder:
+        assert seeder.look_for_news()
+        assert [one["version"] for one in seeder.status()["torrents"]] == ["1", "1", "2", "2"]
+
+
 def test_counts_outlive_the_process(publish, serving, files, tmp_path):
     folder = publish(files)
     server = serving(folder)
@@ -247,8 +335,6 @@ def test_run_tells_and_ends(publish, files):
 @pytest.fixture
 def dht():
     """The port of a node in a DHT of this machine alone."""
-    from datacomp.distribution.torrents.session import open_session
-
     nodes = [open_session(Net("127.0.0.1:0", bootstrap="")) for _ in range(4)]
     while not all(node.is_listening() for node in nodes):
         time.sleep(0.01)
@@ -285,6 +371,22 @@ def test_a_mirror_that_is_behind_is_told_by_the_dht(
     )
 
 
+def test_an_older_answer_of_the_dht_ends_no_asking(publish, files, shard, tmp_path, capfd):
+    publish(files)
+    manifest = Releases(publish(files | {"00004.tar": shard(4, 1)}, "2")).latest.manifest
+    with Folder(tmp_path / "got") as folder:
+        engine = Engine(folder, [], lambda: None, lambda amount: None)
+        source = engine.add_source("peers", "bittorrent")
+        net = Net("127.0.0.1:0", bootstrap="")
+        channel = Channel(engine, source, folder, lambda: b"", net, (), 1.0, manifest)
+        for serial in (1, 3):
+            channel._compare(DhtPointer(serial, "f" * 64, "bafy"))
+    assert capfd.readouterr().err == (
+        "warning: birds: the DHT knows of number 3, this source only of 2 (number 2); "
+        "it is behind\n"
+    )
+
+
 def test_another_key_s_pointer_is_not_put(publish, files):
     other = SigningKey.from_seed(b"o" * 32)
     with Seeder(publish(files), Net("127.0.0.1:0", bootstrap=""), key=other) as seeder:
@@ -310,6 +412,13 @@ def test_a_torrent_of_a_huge_file(tmp_path):
         get(huge, tmp_path / "got", options())
     with pytest.raises(DataError, match="a file has no size, or an absurd one"):
         get(torrent(tmp_path, length=1 << 60), tmp_path / "got", options())
+
+
+def test_a_torrent_whose_pieces_do_not_cover_its_files(tmp_path):
+    broken = torrent(tmp_path, length=6, pieces=bytes(40))
+    report = get(broken, tmp_path / "got", options(9))
+    assert list(report.failed) == ["x"]
+    assert "not a torrent that can be used: incorrect number of piece hashes" in report.failed["x"]
 
 
 @pytest.mark.parametrize(
