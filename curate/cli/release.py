@@ -273,7 +273,7 @@ def verify(
     workers: Engine,
     as_json: bool,
 ) -> None:
-    """Check signatures, the chain of versions and every byte, offline."""
+    """Check signatures, the chain of versions, every byte and what is made of it, offline."""
     from ...distribution.release import verify_releases
 
     report = verify_releases(folder, version, deep, workers)

@@ -1,6 +1,7 @@
 """Versions of a dataset: described by one signed manifest, found by one signed pointer."""
 
 from .about import About, Facts
+from .beside import Fault
 from .create import CreateReport, Plan, create_version, renew
 from .digests import Record, read_digests
 from .folder import Release, Releases
@@ -8,7 +9,7 @@ from .keys import SigningKey, create_key, default_key_path, load_key
 from .manifest import File, Manifest, Parent, Removal, parse_manifest, verify_manifest
 from .pointer import Pointer, read_pointer, sign_pointer
 from .reading import Source
-from .verify import Fault, VerifyReport, verify_releases
+from .verify import VerifyReport, verify_releases
 
 __all__ = [
     "About",

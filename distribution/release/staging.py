@@ -18,6 +18,7 @@ from .metalink import metalink
 from .reading import Found, Reading
 from .state import State
 from .torrents import Torrent
+from .views import sums, tombstones
 
 
 def stage(
@@ -40,7 +41,7 @@ def stage(
     views: dict[str, bytes | Iterable[str]] = {
         manifest.torrents["v1"]["file"]: v1.data,
         manifest.torrents["hybrid"]["file"]: hybrid.data,
-        SUMS: (f"{f.sha256}  {manifest.name}/{f.path}\n" for f in manifest.files),
+        SUMS: sums(manifest),
         f"{manifest.name}-{manifest.version}.meta4": metalink(manifest, records),
         CROISSANT: croissant(manifest, about),
         DATASHEET: datasheet(manifest, about).encode(),
@@ -59,14 +60,6 @@ def stage(
         place.parent.mkdir(exist_ok=True)
         folder.rename(place)
         sync(place.parent)
-
-
-def tombstones(manifest: Manifest) -> Iterable[str]:
-    """Yield a line for every sample that was taken back: uid, version, reason."""
-    for removal in manifest.removed:
-        reason = " ".join(removal.reason.split())
-        for uid in removal.uids:
-            yield f"{uid}\t{removal.version}\t{reason}\n"
 
 
 def _link_files(folder: Path, found: Sequence[Found]) -> set[Path]:

@@ -112,6 +112,18 @@ def hybrid_torrent(
     return _finish({"info": info, "piece layers": layers}, webseeds, trackers)
 
 
+def addresses(webseeds: Sequence[str], trackers: Sequence[str]) -> dict[str, Any]:
+    """Return what a torrent says of where it is to be had."""
+    said: dict[str, Any] = {}
+    if webseeds:
+        said["url-list"] = list(webseeds)
+    if trackers:
+        said["announce"] = trackers[0]
+    if len(trackers) > 1:
+        said["announce-list"] = [[url] for url in trackers]
+    return said
+
+
 def _plant(tree: dict[str, Any], path: str, record: Record) -> None:
     """Add a file to the file tree."""
     *folders, name = path.split("/")
@@ -124,13 +136,7 @@ def _plant(tree: dict[str, Any], path: str, record: Record) -> None:
 
 
 def _finish(value: dict[str, Any], webseeds: Sequence[str], trackers: Sequence[str]) -> Torrent:
-    value["created by"] = CREATED_BY
-    if webseeds:
-        value["url-list"] = list(webseeds)
-    if trackers:
-        value["announce"] = trackers[0]
-    if len(trackers) > 1:
-        value["announce-list"] = [[url] for url in trackers]
+    value |= {"created by": CREATED_BY, **addresses(webseeds, trackers)}
     info = value["info"] = bencode.Encoded(bencode.encode(value["info"]))
     v2 = hashlib.sha256(info).hexdigest() if "piece layers" in value else None
     v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()

@@ -1,8 +1,7 @@
-"""Verify releases offline: signatures, the chain of versions, and every byte."""
+"""Verify releases offline: signatures, the chain of versions, every byte, what lies beside it."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,10 @@ from ...durable import sha256_file
 from ...errors import DatacompError
 from ...pools.engine import ALL, Workers, engine_of
 from ...progress import Progress
-from .. import bencode
+from .beside import Fault, list_faults, pointer_faults, torrent_faults
 from .digests import read_digests
 from .folder import Release, Releases
 from .manifest import File
-from .torrents import MAX_TORRENT_BYTES
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong with a file: ``missing``, ``size``, ``digest``, ``tree``, ``unreadable``."""
-
-    version: str
-    path: str
-    kind: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.version}/{self.path}: {self.detail}"
 
 
 @dataclass
@@ -78,11 +63,11 @@ def verify_releases(
     chosen = releases.versions if version is None else (releases.version(version),)
     report = VerifyReport(str(folder), [release.manifest.version for release in chosen])
     if version is None or version == latest.manifest.version:
-        report.faults += _pointer(releases)
+        report.faults += pointer_faults(releases)
     jobs: list[_Job] = []
     done: set[tuple[Any, ...]] = set()
     for release in chosen:
-        report.faults += _torrents(release)
+        report.faults += [*list_faults(release), *torrent_faults(release)]
         for file in release.manifest.files:
             report.files += 1
             if file.sha256 in release.withdrawn:
@@ -108,36 +93,6 @@ def verify_releases(
             if fault is not None:
                 report.faults.append(fault)
     return report
-
-
-def _pointer(releases: Releases) -> list[Fault]:
-    newest = releases.latest.manifest
-    try:
-        pointer = releases.pointer
-    except DatacompError as error:
-        return [Fault(newest.version, "latest.json", "digest", str(error))]
-    if pointer.manifest_sha256 == newest.sha256 and pointer.key == newest.key:
-        return []
-    text = f"names version {pointer.version}, but {newest.version} is the newest"
-    return [Fault(newest.version, "latest.json", "digest", text)]
-
-
-def _torrents(release: Release) -> list[Fault]:
-    """Compare the torrents with the hashes that the manifest has of them."""
-    faults: list[Fault] = []
-    for kind, said in release.manifest.torrents.items():
-        path = release.folder / said["file"]
-        try:
-            data = path.read_bytes()
-            info = bencode.encode(bencode.decode(data, MAX_TORRENT_BYTES, str(path))[b"info"])
-        except (OSError, DatacompError, KeyError, TypeError):
-            faults.append(Fault(release.manifest.version, path.name, "unreadable", "no torrent"))
-            continue
-        found = hashlib.sha1(info, usedforsecurity=False).hexdigest()
-        if found != said["infohash" if kind == "v1" else "infohash_v1"]:
-            detail = f"info-hash {found} is not the manifest's"
-            faults.append(Fault(release.manifest.version, path.name, "digest", detail))
-    return faults
 
 
 def _verify(job: _Job) -> Fault | None:

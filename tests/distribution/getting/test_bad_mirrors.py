@@ -35,7 +35,10 @@ def test_a_flipped_bit_is_found_named_and_fetched_elsewhere(
     assert found[good.url]["standing"] == "used"
     assert found[bad.url]["standing"] == "used only where there is no other"
     assert re.search(r"gave 1 wrong block", found[bad.url]["reasons"][0])
-    assert f"warning: {bad.url}versions/1/birds/ gave 1 wrong block of" in capfd.readouterr().err
+    said = (
+        rf"warning: {bad.url}versions/1/birds/ gave 1 wrong block of 0000\d.tar: asked again only"
+    )
+    assert re.search(rf"{said} for what nobody else has\n", capfd.readouterr().err)
     # Of each file it spoilt one block was fetched again, no more.
     spoilt = len(found[bad.url]["reasons"])
     assert report.fetched == report.bytes + spoilt * (1 << 20)

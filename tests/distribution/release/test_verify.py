@@ -3,7 +3,14 @@ import os
 from datetime import timedelta
 
 import pytest
-from datacomp.distribution.release import Releases, Removal, renew, verify_releases
+from datacomp.distribution import bencode
+from datacomp.distribution.release import (
+    Releases,
+    Removal,
+    SigningKey,
+    renew,
+    verify_releases,
+)
 from datacomp.distribution.release.manifest import encode
 from datacomp.errors import IntegrityError, UsageError
 
@@ -35,6 +42,12 @@ def damage(release, name, change):
 
 def flip(data):
     data[len(data) // 2] ^= 1
+
+
+def flipped(data):
+    changed = bytearray(data)
+    flip(changed)
+    return bytes(changed)
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -84,20 +97,89 @@ def test_a_manifest_that_lies_about_a_tree_is_found_deep_down(releases):
     (release.folder / "manifest.json").write_bytes(raw)
     (release.folder / "manifest.json.sig").write_bytes(KEY.sign(raw))
     renew(releases.folder, KEY)
-    assert faults(releases.folder) == []
-    assert faults(releases.folder, deep=True) == [("2", "00000000.tar", "tree")]
+    layer = ("2", "ds-2.hybrid.torrent", "digest")
+    assert faults(releases.folder) == [layer]
+    assert faults(releases.folder, deep=True) == [layer, ("2", "00000000.tar", "tree")]
+
+
+@pytest.mark.parametrize("name", ["latest.json", "latest.ipns", "key.pem"])
+def test_garbage_in_the_pointers_and_the_key_is_found(releases, name):
+    (releases.folder / name).write_bytes(b"garbage")
+    assert faults(releases.folder) == [("2", name, "digest")]
+    (releases.folder / name).unlink()
+    kind = "digest" if name == "latest.json" else "missing"
+    assert faults(releases.folder) == [("2", name, kind)]
+
+
+def test_the_key_and_the_record_of_another_are_found(releases, publish, tmp_path):
+    other = SigningKey.from_seed(b"o" * 32)
+    publish("1", folder=tmp_path / "theirs", key=other)
+    renew(tmp_path / "theirs", other)
+    for name in ("latest.ipns", "key.pem"):
+        os.replace(tmp_path / "theirs" / name, releases.folder / name)
+    record, key = verify_releases(releases.folder).faults
+    assert "not signed by the key" in record.detail
+    assert str(key) == "digest: 2/key.pem: is not what the manifest makes of it"
+
+
+@pytest.mark.parametrize("change", [lambda data: data[1:], lambda data: data + b"\n", flipped])
+def test_altered_lists_are_found(releases, publish, data, change):
+    old = releases.latest.manifest.by_path["00000003.tar"]
+    (data / "00000003.tar").unlink()
+    removal = Removal("3", 3, "asked", ("0" * 32,), ((old.path, old.size, old.sha256),))
+    publish("3", removal=removal)
+    renew(releases.folder, KEY)
+    third = releases.folder / "versions/3"
+    for name in ("SHA256SUMS", "tombstones.tsv"):
+        (third / name).write_bytes(change((third / name).read_bytes()))
+    (releases.folder / "versions/1/tombstones.tsv").write_text("0\t1\tnever\n")
+    assert faults(releases.folder) == [
+        ("1", "tombstones.tsv", "digest"),
+        ("3", "SHA256SUMS", "digest"),
+        ("3", "tombstones.tsv", "digest"),
+    ]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "none"])
+def test_wrong_layers_of_pieces_are_found(releases, damage):
+    path = releases.latest.folder / "ds-2.hybrid.torrent"
+    value = bencode.decode(path.read_bytes(), 1 << 20)
+    layers = value[b"piece layers"]
+    root = bytes.fromhex(releases.latest.manifest.by_path["00000001.tar"].pieces_root)
+    if damage == "flipped":
+        layers[root] = flipped(layers[root])
+    elif damage == "short":
+        layers[root] = layers[root][:-32]
+    else:
+        del value[b"piece layers"]
+    path.write_bytes(bencode.encode(value))
+    [fault] = verify_releases(releases.folder).faults
+    assert (fault.path, fault.kind) == ("ds-2.hybrid.torrent", "digest")
+    name = "00000000.tar" if damage == "none" else "00000001.tar"
+    assert fault.detail == f"its piece layer of {name} is missing or not that of the file"
+
+
+def test_a_torrent_that_leads_elsewhere_is_found(releases):
+    path = releases.latest.folder / "ds-2.torrent"
+    value = bencode.decode(path.read_bytes(), 1 << 20)
+    value[b"announce"] = b"http://elsewhere.example/announce"
+    path.write_bytes(bencode.encode(value))
+    assert faults(releases.folder) == [("2", "ds-2.torrent", "digest")]
 
 
 def test_an_expired_or_older_pointer_is_told(releases, publish, tmp_path):
     renew(releases.folder, KEY, now=NOW - timedelta(days=100))
-    [fault] = verify_releases(releases.folder).faults
-    assert fault.path == "latest.json"
+    fault, record = verify_releases(releases.folder).faults
+    assert (fault.path, record.path) == ("latest.json", "latest.ipns")
     assert "expired on 2026-09-11" in fault.detail
+    assert "expired 2026-09-11" in record.detail
     publish("1", folder=tmp_path / "old")
     renew(tmp_path / "old", KEY)
-    os.replace(tmp_path / "old/latest.json", releases.folder / "latest.json")
-    [fault] = verify_releases(releases.folder).faults
+    for name in ("latest.json", "latest.ipns"):
+        os.replace(tmp_path / "old" / name, releases.folder / name)
+    fault, record = verify_releases(releases.folder).faults
     assert fault.detail == "names version 1, but 2 is the newest"
+    assert "points to number 1, /ipfs/" in record.detail
 
 
 def test_what_was_taken_back_is_no_fault(releases, publish, data):
