@@ -10,8 +10,9 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ..durable import append_line
 from ..errors import DatacompError, MissingError, StorageError, UsageError
@@ -21,14 +22,20 @@ from ..progress import say, warn
 from . import digests
 from .corruptions import Corruption
 from .evalsets import EvalSet, absence, open_set
-from .keeping import kept_folder
-from .kept import KeptEmbedder, open_kept
+from .kept import KeptEmbedder, KeptSet, Unusable, check_keeping, is_kept, open_kept
 from .measuring import Loaded, Measured, Measurement, measure, measure_apart
 from .places import SetFolder, find_set
-from .provenance import is_same, model_provenance, results_of, task_provenance
+from .provenance import (
+    EMBEDDING_KEYS,
+    is_same,
+    model_provenance,
+    results_of,
+    task_provenance,
+)
 from .results import Result
 from .suite_progress import SuiteProgress
 from .tasks import Task, is_url
+from .versions import library_versions
 from .vision.backbone import VisionSpec
 from .vision.probes import PROBED, PROBES
 from .witness import Witness
@@ -81,13 +88,13 @@ def evaluate(
     ``data`` is a folder of evaluation sets, its URL, or ``hub``. Zero-shot, or with a ``probe``
     (knn, linear) of the image features; then only tasks with class labels are measured, and a
     warning names the others. With a ``corruption`` every image is corrupted first. ``keep`` is a
-    folder for the embeddings.
+    folder for the embeddings; what it holds of this model and data is not made again.
 
     A task that ``output`` already holds for the same model, data and version is skipped; a
     task that fails is named in ``failed`` and does not stop the others. The lines are in the
     order of the tasks. ``workers`` is how many threads decode images. Raises DataError
-    when ``output`` holds another model's results, MissingError without the folder ``data``,
-    and the model's own errors.
+    when ``output`` or ``keep`` holds what another model gave, MissingError without the folder
+    ``data``, and the model's own errors.
     """
     workers = workers if workers is not None else min(8, os.cpu_count() or 1)
     if workers < 1 or batch_size < 1:
@@ -101,11 +108,14 @@ def evaluate(
     if output.is_dir():
         raise UsageError(f"{output}: is a folder, expected a file for the results")
     named = model_provenance(
-        model.identity(precision), None if corruption is None else str(corruption)
+        model.identity(precision), None if corruption is None else str(corruption), probe
     )
     done = results_of(output, named)
     evaluation = Evaluation()
     present = _present(data, tasks, evaluation)
+    keep = None if keep is None else Path(keep)
+    if keep is not None:
+        check_keeping(keep, data, [task for task, _ in present], named)
     loaded = Loaded(model, device, precision, workers, batch_size, corruption)
     with SuiteProgress([task for task, _ in present]) as progress:
 
@@ -114,14 +124,17 @@ def evaluate(
                 try:
                     evalset = open_set(folder, data, task)
                     job = Measurement(
-                        evalset, data, named, probe, None if keep is None else Path(keep),
-                        examine is not None, loaded,
-                    )  # fmt: skip
+                        evalset, data, named, probe, keep, examine is not None, loaded
+                    )
                     earlier = done.get(task.key)
                     if earlier is not None and not _is_earlier(earlier, job, evaluation):
                         earlier = None
-                    if earlier is None and (task.key, task.version) not in digests.recorded(data):
+                    known = digests.recorded(data).get((task.key, task.version))
+                    if earlier is None and known is None:
                         evalset.check_count()  # before a model is loaded for it
+                    of = str(earlier.provenance["data"] if earlier else known)
+                    if keep is not None and is_kept(keep, task, task_provenance(task, of, named)):
+                        job = replace(job, keep=None)
                 except (DatacompError, OSError) as error:
                     _fail(evaluation, task, str(error))
                     progress.skip(task)
@@ -165,25 +178,23 @@ def recompute(
 ) -> Evaluation:
     """Compute the metrics of embeddings kept in the folder ``kept`` again, without their model.
 
-    Results are those of the model they are of. Raises as :func:`evaluate` and
-    :func:`~datacomp.evaluate.kept.open_kept` do.
+    Results are those of the model they are of. A task whose embeddings cannot be used is named in
+    ``failed``. Raises as :func:`evaluate` and :func:`~datacomp.evaluate.kept.open_kept` do.
     """
     output = Path(output)
     evaluation = Evaluation()
-    found = open_kept(kept, patterns)
+    found = list(open_kept(kept, patterns))
     if probe is not None:
-        keys = {task.key for task in _probed([evalset.task for evalset in found], probe)}
-        found = [evalset for evalset in found if evalset.task.key in keys]
+        keys = {task.key for task in _probed([one.task for one in found], probe)}
+        found = [one for one in found if one.task.key in keys]
     for evalset in found:
         task = evalset.task
-        named = {
-            key: evalset.provenance[key]
-            for key in ("model", "model_config", "checkpoint", "precision", "image_size",
-                        "corruption")
-            if key in evalset.provenance
-        }  # fmt: skip
+        if isinstance(evalset, Unusable):
+            _fail(evaluation, task, evalset.error)
+            continue
+        named = _named_in(evalset, probe)
         done = results_of(output, named).get(task.key)
-        provenance = task_provenance(task, evalset.digest(), named, probe)
+        provenance = task_provenance(task, evalset.digest(), named)
         if done is not None and is_same(done.provenance, provenance):
             evaluation.results.append(done)
             evaluation.skipped.append(task.key)
@@ -191,6 +202,17 @@ def recompute(
         job = Measurement(evalset, None, named, probe)
         _take(measure(job, KeptEmbedder(evalset)), None, output, None, evaluation)
     return evaluation
+
+
+def _named_in(evalset: KeptSet, probe: str | None) -> dict[str, Any]:
+    """Return what the results have in common that are computed from kept embeddings."""
+    before = evalset.provenance
+    named = {key: before[key] for key in EMBEDDING_KEYS if key in before}
+    if probe is not None:
+        named["probe"] = probe
+    if before["versions"] != library_versions():
+        named["embedding_versions"] = before["versions"]  # "versions" are those of today
+    return named
 
 
 def _present(
@@ -225,16 +247,14 @@ def _is_earlier(earlier: Result, job: Measurement, evaluation: Evaluation) -> bo
         digest = job.evalset.digest()
         _pin(job.data, job.evalset, evaluation)
     digests.verify(job.data, job.evalset.task, digest)
-    now = task_provenance(job.evalset.task, digest, job.named, job.probe)
+    now = task_provenance(job.evalset.task, digest, job.named)
     return is_same(earlier.provenance, now)
 
 
 def _wants_more(job: Measurement, examine: Examination | None) -> bool:
     """Tell whether a task that was done before lacks its embeddings or its page."""
-    task = job.evalset.task
-    kept = job.keep is None or kept_folder(job.keep, task.key).is_dir()
-    examined = not job.watched or (examine is not None and examine.is_made(task))
-    return not (kept and examined)
+    examined = not job.watched or (examine is not None and examine.is_made(job.evalset.task))
+    return job.keep is not None or not examined
 
 
 def _pin(data: Path | str, evalset: EvalSet, evaluation: Evaluation) -> None:

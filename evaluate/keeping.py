@@ -7,7 +7,8 @@ KEPT/FOLDER/about.json       the task, its class names and templates, and whose 
             puzzles.parquet  the instances of WinoGAViL, which name their pictures by SHA-256
             texts/ID.npy     float32: a classifier (d, classes), or captions or cues (m, d)
 
-FOLDER is that of the evaluation set. It is there when the task is through, whole, or not at all.
+FOLDER is that of the evaluation set. It is there when the task is through, whole, or not at all;
+embeddings of the same model that stood there before go only then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..durable import atomic_directory, write_json
+from ..durable import atomic_directory, read_json, write_json
+from ..errors import DatacompError, UsageError
 from .samples import Flawed, Puzzle, Sample
 from .tasks import folder_name
 
@@ -33,6 +35,7 @@ FORMAT, VERSION = "datacomp-embeddings", 1
 ABOUT, IMAGES, SAMPLES, PUZZLES, TEXTS = (
     "about.json", "images.npy", "samples.parquet", "puzzles.parquet", "texts",
 )  # fmt: skip
+MAX_ABOUT_BYTES = 64 << 20
 ROWS_AT_ONCE = 4096
 
 
@@ -117,15 +120,32 @@ def keeping(root: Path | None, evalset: EvalSet) -> Iterator[Keeper | None]:
         yield None
         return
     folder = kept_folder(root, evalset.task.key)
-    if folder.exists():
-        shutil.rmtree(folder)
+    refuse_foreign(folder)
     with atomic_directory(folder) as partial:
         yield Keeper(partial)
+        refuse_foreign(folder)
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def kept_folder(root: Path, key: str) -> Path:
     """Return where a task's embeddings are kept."""
     return root / folder_name(key)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raise UsageError where something stands that is no kept embeddings: an evaluation set."""
+    if not (folder.exists() or folder.is_symlink()):
+        return
+    try:
+        about = None if folder.is_symlink() else read_json(folder / ABOUT, MAX_ABOUT_BYTES)
+    except DatacompError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UsageError(
+            f"{folder}: is there already and holds no kept embeddings; choose another folder with "
+            "--keep-embeddings"
+        )
 
 
 class _Rows:

@@ -96,7 +96,7 @@ def measure(job: Measurement, embedder: Embedder) -> Measured:
             digest = evalset.digest()
             if job.data is not None and not digests.verify(job.data, task, digest):
                 evalset.check_count()  # what is not whole is not recorded
-            provenance = task_provenance(task, digest, job.named, job.probe)
+            provenance = task_provenance(task, digest, job.named)
             if embedder.keeper is not None:
                 embedder.keeper.finish(evalset, provenance, embedder.batch_size)
     except StorageError:

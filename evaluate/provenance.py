@@ -12,29 +12,39 @@ from .tasks import Task, load_suites
 from .versions import library_versions
 
 MODEL_KEYS = {"checkpoint": "checkpoint", "model_config": "model", "precision": "precision",
-              "corruption": "corruption"}  # fmt: skip
+              "preprocessing": "preparation of images", "corruption": "corruption",
+              "probe": "probe"}  # fmt: skip
 """What all results of one file share, with the word for it."""
-_TASK_KEYS = ("data", "task_version", "probe")
+EMBEDDING_KEYS = ("model", "model_config", "checkpoint", "precision", "image_size",
+                  "preprocessing", "corruption")  # fmt: skip
+"""What embeddings have in common with the results of their model."""
+_TASK_KEYS = ("data", "task_version")
 
 
-def model_provenance(identity: dict[str, Any], corruption: str | None) -> dict[str, Any]:
-    """Return what the results of one model, on images as they are or corrupted, have in common."""
+def model_provenance(
+    identity: dict[str, Any], corruption: str | None, probe: str | None = None
+) -> dict[str, Any]:
+    """Return what the results of one model have in common, measured in one way.
+
+    ``preprocessing`` is there where the checkpoint or its configuration tells how images are to be
+    prepared.
+    """
+    more = {
+        "preprocessing": identity.get("preprocessing"), "corruption": corruption, "probe": probe
+    }  # fmt: skip
     return {
         "model": identity["model"],
         "model_config": identity["config"],
         "checkpoint": identity["weights_sha256"],
         "precision": identity["precision"],
         "image_size": identity["image_size"],
-        **({} if corruption is None else {"corruption": corruption}),
+        **{key: value for key, value in more.items() if value is not None},
     }
 
 
-def task_provenance(
-    task: Task, data_digest: str, model: dict[str, Any], probe: str | None
-) -> dict[str, Any]:
+def task_provenance(task: Task, data_digest: str, model: dict[str, Any]) -> dict[str, Any]:
     """Return what the result of a task records beside its numbers."""
     return {
-        **({} if probe is None else {"probe": probe}),
         "suite": task.suite,
         "suite_version": load_suites()[task.suite].version,
         "task_version": task.version,
@@ -72,11 +82,12 @@ def results_of(output: Path, model: dict[str, Any]) -> dict[str, Result]:
         return {}
     results = read_results(output)
     for result in results.values():
+        absent = "none" if "checkpoint" in result.provenance else "unknown"
         for key, what in MODEL_KEYS.items():
             if result.provenance.get(key) != model.get(key):
                 raise DataError(
                     f"{output}: {result.key} was evaluated with another {what} "
-                    f"({str(result.provenance.get(key, 'unknown'))[:16]}, "
+                    f"({str(result.provenance.get(key, absent))[:16]}, "
                     f"now {str(model.get(key, 'none'))[:16]}); choose another file with --output"
                 )
     return results

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,29 @@ def test_results_of_another_precision_are_not_mixed(sets, tasks, tiny, tmp_path)
     evaluate(tiny(0), sets.data, tasks[:1], output, device="cpu")
     with pytest.raises(DataError, match=r"another precision \(fp32, now bf16\)"):
         evaluate(tiny(0), sets.data, tasks, output, precision="bf16", device="cpu")
+
+
+def test_results_of_images_prepared_otherwise_are_not_mixed(sets, tasks, tiny, tmp_path):
+    output, kept = tmp_path / "r.jsonl", tmp_path / "kept"
+    spec = tiny(0)
+    spec = replace(spec, checkpoint=Path(shutil.copy(spec.checkpoint, tmp_path)))
+    plain = evaluate(spec, sets.data, tasks[:1], output, device="cpu")
+    assert "preprocessing" not in plain.results[0].provenance
+    config = {"model_cfg": json.loads(spec.model_config.read_text()),
+              "preprocess_cfg": {"mean": [0.2, 0.2, 0.2], "std": [0.9, 0.9, 0.9]}}  # fmt: skip
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    said = r"another preparation of images \(none, now [0-9a-f]{16}\)"
+    with pytest.raises(DataError, match=said):
+        evaluate(spec, sets.data, tasks[:1], output, device="cpu")
+    other = tmp_path / "other.jsonl"
+    (found,) = evaluate(spec, sets.data, tasks[:1], other, keep=kept, device="cpu").results
+    assert found.provenance["preprocessing"] == spec.identity()["preprocessing"]
+    # Kept embeddings know it too.
+    about = json.loads((kept / "wds_colours_test/about.json").read_text())
+    assert about["provenance"]["preprocessing"] == found.provenance["preprocessing"]
+    (tmp_path / "open_clip_config.json").unlink()
+    with pytest.raises(DataError, match="embeddings with another preparation of images"):
+        evaluate(spec, sets.data, tasks[:1], output, keep=kept, device="cpu")
 
 
 def test_results_that_do_not_say_their_checkpoint_are_not_mixed(sets, tasks, tiny, tmp_path):

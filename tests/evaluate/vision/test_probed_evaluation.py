@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from datacomp.errors import UsageError
+from datacomp.errors import DataError, UsageError
 from datacomp.evaluate import kept
 from datacomp.evaluate.harness import evaluate, recompute
 from datacomp.evaluate.models import resolve_model
@@ -39,9 +39,16 @@ def test_the_image_tower_of_a_clip_is_measured_too(tiny, sets, tmp_path):
     sets.write("demo/colours", size=24)
     done = evaluate(tiny(0), sets.data, [task], tmp_path / "knn.jsonl", probe="knn")
     assert done.results[0].provenance["probe"] == "knn"
-    # The same file never holds a result for another: the probe is part of what was measured.
-    other = evaluate(tiny(0), sets.data, [task], tmp_path / "knn.jsonl", probe="linear")
-    assert other.skipped == []
+    # A file never holds what was measured in two ways: the last line would pass for the score.
+    before = (tmp_path / "knn.jsonl").read_bytes()
+    for probe, now in (("linear", "linear"), (None, "none")):
+        said = rf"demo/colours was evaluated with another probe \(knn, now {now}\); choose another"
+        with pytest.raises(DataError, match=said):
+            evaluate(tiny(0), sets.data, [task], tmp_path / "knn.jsonl", probe=probe)
+    assert (tmp_path / "knn.jsonl").read_bytes() == before
+    evaluate(tiny(0), sets.data, [task], tmp_path / "zero.jsonl")
+    with pytest.raises(DataError, match=r"another probe \(none, now knn\)"):
+        evaluate(tiny(0), sets.data, [task], tmp_path / "zero.jsonl", probe="knn")
 
 
 def test_what_cannot_be_measured_is_refused(encoder, sets, tmp_path):
