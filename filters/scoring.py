@@ -233,10 +233,10 @@ class Scoring:
 
     def _place_of_first(self, table: str) -> str:
         """Return where the image of the first sample of a table should be, in file order."""
-        row = self.pool.sql(
+        row = self.pool.row(
             f"SELECT printf('%032x', s.uid), s.source, s.shard FROM samples s SEMI JOIN {table} "
             'USING (uid) ORDER BY s.source, s.shard, s."offset", s.uid LIMIT 1'
-        ).fetchone()
+        )
         assert row is not None
         uid, source, shard = row
         if shard is None:

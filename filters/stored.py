@@ -36,9 +36,9 @@ class EmbeddedScore(Scorer):
 
         Raises MissingError where the pool has no such features.
         """
-        found = pool.sql(
+        found = pool.row(
             "SELECT parameters FROM features WHERE name = ?", [self._features + _SUFFIX]
-        ).fetchone()
+        )
         if found is None:
             known = [
                 name.removesuffix(_SUFFIX)

@@ -70,9 +70,7 @@ class Computed:
 
 def places_of(pool: Pool, name: str) -> Places:
     """Return where the features of a name lie; raise MissingError where they cannot."""
-    found = pool.sql(
-        f"SELECT file, rows_table FROM features WHERE name = {literal(name)}"
-    ).fetchone()
+    found = pool.row(f"SELECT file, rows_table FROM features WHERE name = {literal(name)}")
     if found is None:
         return Published(pool)
     return Computed(pool.path.parent / found[0], found[1])

@@ -293,10 +293,10 @@ class Features:
 
     def one(self, uid: int) -> NDArray[np.floating[Any]] | None:
         """Return the feature of one sample, shape (dimension,), None if it has none."""
-        found = self.pool.sql(
+        found = self.pool.row(
             f"SELECT source, file, row FROM ({self._places.listing}) WHERE uid = {uid}::UHUGEINT "
             "ORDER BY ALL LIMIT 1"
-        ).fetchone()
+        )
         if found is None:
             return None
         return self.take((found[0], found[1]), np.array([found[2]]))[0]

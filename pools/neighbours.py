@@ -70,9 +70,9 @@ def names_of(pool: Pool) -> list[str]:
     if FILE in pool.columns():
         for source, root in pool.source_paths().items():
             # One is soon found; the first in the order of names is the last of millions looked at.
-            found = pool.sql(
+            found = pool.row(
                 f"SELECT {FILE} FROM samples WHERE source = {source} AND {FILE} IS NOT NULL LIMIT 1"
-            ).fetchone()
+            )
             with contextlib.suppress(DatacompError):
                 if found is not None:
                     beside.update(feature_names(locate(root, found[0]).with_suffix(".npz")))

@@ -41,7 +41,7 @@ class Pool:
 
     >>> with Pool.create("pool.duckdb") as pool:
     ...     pool.add(open_source("folder", "photos"))
-    ...     pool.sql("SELECT count(*), avg(width) FROM samples").fetchone()
+    ...     pool.row("SELECT count(*), avg(width) FROM samples")
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path) -> None:
@@ -145,10 +145,15 @@ class Pool:
         with pool_errors(self.path):
             return self.connection.sql(query).to_arrow_table()
 
+    def row(self, query: str, parameters: list[Any] | None = None) -> tuple[Any, ...] | None:
+        """Return the first row. All are fetched: DuckDB lends no connection with rows left."""
+        rows = self.sql(query, parameters).fetchall()
+        return rows[0] if rows else None
+
     def scalar(self, query: str, parameters: list[Any] | None = None) -> Any:
         """Return the first value of the first row."""
-        rows = self.sql(query, parameters).fetchall()
-        return rows[0][0] if rows else None
+        row = self.row(query, parameters)
+        return row[0] if row else None
 
     def count(self) -> int:
         """Return the number of samples."""

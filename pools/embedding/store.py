@@ -50,9 +50,9 @@ class FeatureStore:
 
         Raises UsageError where they are of another one.
         """
-        found = self.pool.sql(
+        found = self.pool.row(
             "SELECT parameters, rows_table FROM features WHERE name = ?", [self._array(IMAGE)]
-        ).fetchone()
+        )
         if found is None:
             self._check_published()
             return False
