@@ -1,7 +1,9 @@
-"""What every family of tasks shares: one model, decoding ahead of it, classifiers kept."""
+"""What every family of tasks shares: one model, threads that feed it, classifiers kept."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 
 CLASSES_AT_ONCE = 64
 NAMED_SET_ASIDE = 100
+GROUP = 32
+"""Images or texts that a processor embeds at once: what is computed of them stays in its cache."""
+
+_Embedded = tuple[list["Sample | Flawed"], list["str | None"], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class SetAside:
 class Embedder:
     """Embeds tasks with one model: images decoded in threads, each classifier built once.
 
-    Order and content of the results do not depend on ``workers``. With a ``corruption`` every
+    ``workers`` threads decode images; on processors they embed them too. Order and content of the
+    results do not depend on their number. With a ``corruption`` every
     image is corrupted before it is embedded. A ``keeper`` is given all embeddings, a ``witness``
     what becomes of each sample; both belong to one task at a time.
     """
@@ -89,58 +96,85 @@ class Embedder:
     ) -> Iterator[tuple[list[Sample], np.ndarray]]:
         """Yield batches of samples with their embeddings, float32 (n, d)."""
         samples: list[Sample] = []
-        tensors: list[torch.Tensor] = []
-        for sample, tensor in self._decoded(found):
-            if self.progress is not None:
-                self.progress.advance()
-            if isinstance(sample, Flawed) or isinstance(tensor, DataError):
-                reason = sample.reason if isinstance(sample, Flawed) else str(tensor)
-                aside.add(sample.key, reason)
+        rows: list[np.ndarray] = []
+        for items, flaws, embedded in self._embedded(found):
+            rows.extend(embedded)
+            for item, flaw in zip(items, flaws, strict=True):
+                if self.progress is not None:
+                    self.progress.advance()
+                if not isinstance(item, Flawed) and flaw is None:
+                    samples.append(item)
+                    continue
+                aside.add(item.key, str(flaw))
                 if self.keeper is not None:
-                    self.keeper.flawed(sample.key, reason)
-                continue
-            samples.append(sample)
-            tensors.append(tensor)
-            if len(samples) == self.batch_size:
-                yield self._batch(samples, tensors)
-                samples, tensors = [], []
+                    self.keeper.flawed(item.key, str(flaw))
+            while len(samples) >= self.batch_size:
+                yield self._batch(samples[: self.batch_size], rows[: self.batch_size])
+                samples, rows = samples[self.batch_size :], rows[self.batch_size :]
         if samples:
-            yield self._batch(samples, tensors)
+            yield self._batch(samples, rows)
 
     def _batch(
-        self, samples: list[Sample], tensors: list[torch.Tensor]
+        self, samples: list[Sample], rows: list[np.ndarray]
     ) -> tuple[list[Sample], np.ndarray]:
-        assert self.model is not None
-        embedded = self.model.encode_tensors(tensors)
+        embedded = np.stack(rows)
         if self.keeper is not None:
             self.keeper.images(samples, embedded)
         return samples, embedded
 
-    def _decoded(self, samples: Iterable[Sample | Flawed]) -> Iterator[tuple]:
-        ahead: deque[tuple[Sample | Flawed, Future | None]] = deque()
-        with ThreadPoolExecutor(self.workers, "decode") as pool:
-            try:
-                for sample in samples:
-                    flawed = isinstance(sample, Flawed)
-                    work = None if flawed else pool.submit(self._prepare, sample)
-                    ahead.append((sample, work))
-                    if len(ahead) > self.batch_size + self.workers:
-                        done, work = ahead.popleft()
-                        yield done, work and work.result()
-                while ahead:
-                    done, work = ahead.popleft()
-                    yield done, work and work.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+    def _embedded(self, found: Iterable[Sample | Flawed]) -> Iterator[_Embedded]:
+        """Yield groups of items, why each cannot be used or None, embeddings of the others.
 
-    def _prepare(self, sample: Sample) -> torch.Tensor | DataError:
+        On processors each thread takes a group from files to embeddings by itself: threads that
+        share a forward pass wait for each other more than they compute. A GPU gets whole batches
+        from here, and the threads decode ahead of it.
+        """
+        model = self.model
+        assert model is not None
+        if on_cpu := model.device == "cpu":
+            size, most = min(self.batch_size, GROUP), self.workers + 1
+        else:
+            size, most = self.batch_size, 2
+        ahead: deque[tuple[list[Sample | Flawed], list[Future]]] = deque()
+        with _threads(self.workers, alone=on_cpu) as pool:
+
+            def finish() -> _Embedded:
+                items, futures = ahead.popleft()
+                if on_cpu:
+                    return items, *futures[0].result()
+                return items, *self._forward([future.result() for future in futures])
+
+            for items in _groups(found, size):
+                if on_cpu:
+                    work = [pool.submit(self._through, items)]
+                else:
+                    work = [pool.submit(self._prepare, item) for item in items]
+                ahead.append((items, work))
+                if len(ahead) == most:
+                    yield finish()
+            while ahead:
+                yield finish()
+
+    def _through(self, items: list[Sample | Flawed]) -> tuple[list[str | None], np.ndarray]:
+        return self._forward([self._prepare(item) for item in items])
+
+    def _forward(self, prepared: list[torch.Tensor | str]) -> tuple[list[str | None], np.ndarray]:
         assert self.model is not None
+        tensors = [tensor for tensor in prepared if not isinstance(tensor, str)]
+        embedded = self.model.encode_tensors(tensors) if tensors else np.empty((0, 0), np.float32)
+        return [flaw if isinstance(flaw, str) else None for flaw in prepared], embedded
+
+    def _prepare(self, sample: Sample | Flawed) -> torch.Tensor | str:
+        """Return the tensor of a sample, or why there is none."""
+        assert self.model is not None
+        if isinstance(sample, Flawed):
+            return sample.reason
         try:
             if self.corruption is None:
                 return self.model.prepare(sample.image)
             return self.model.prepare(self.corruption.of(sample.image, sample.key))
         except DataError as error:
-            return error
+            return str(error)
 
     def texts(self, texts: list[str]) -> np.ndarray:
         """Return the embeddings of texts, float32 (n, d); raise UsageError without a text tower."""
@@ -174,4 +208,27 @@ class Embedder:
         if isinstance(self.model, VisionEncoder):
             raise UsageError(f"{self.model.identity['model']} has no text tower")
         assert self.model is not None
-        return self.model.encode_texts(texts)
+        if self.model.device != "cpu" or not texts:
+            return self.model.encode_texts(texts)
+        parts = [texts[start : start + GROUP] for start in range(0, len(texts), GROUP)]
+        with _threads(min(self.workers, len(parts)), alone=True) as pool:
+            return np.concatenate(list(pool.map(self.model.encode_texts, parts)))
+
+
+@contextlib.contextmanager
+def _threads(count: int, alone: bool) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads; ``alone``, each computes with one processor, whatever torch is set to."""
+    import torch
+
+    pool = ThreadPoolExecutor(count, "embed", lambda: torch.set_num_threads(1) if alone else None)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(torch.get_num_threads())  # of this thread; for those to come
+
+
+def _groups(found: Iterable[Sample | Flawed], size: int) -> Iterator[list[Sample | Flawed]]:
+    items = iter(found)
+    while group := list(itertools.islice(items, size)):
+        yield group

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,12 +91,12 @@ def evaluate(
 
     A task that ``output`` already holds for the same model, data and version is skipped; a
     task that fails is named in ``failed`` and does not stop the others. The lines are in the
-    order of the tasks. ``workers`` is how many threads decode images. Raises DataError
-    when ``output`` or ``keep`` holds what another model gave, MissingError without the folder
-    ``data``, and the model's own errors.
+    order of the tasks. ``workers`` is how many threads decode images, and on processors embed
+    them; by default as many as there are processors. Raises DataError when ``output`` or
+    ``keep`` holds what another model gave, MissingError without the folder ``data``, and the
+    model's own errors.
     """
-    workers = workers if workers is not None else min(8, os.cpu_count() or 1)
-    if workers < 1 or batch_size < 1:
+    if batch_size < 1 or (workers is not None and workers < 1):
         raise UsageError("workers and batch size are at least 1")
     tasks = measurable(model, tasks, probe)
     if probe is not None and examine is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import DatacompError, StorageError
 from ..pools.clip_model import ModelSpec
+from ..pools.parallel import default_workers
 from . import digests
 from .classification import evaluate_classification
 from .corruptions import Corruption
@@ -45,14 +47,19 @@ class Loaded:
     model: ModelSpec | VisionSpec
     device: str
     precision: str
-    workers: int
+    workers: int | None
     batch_size: int
     corruption: Corruption | None
 
-    def embedder(self, progress: SuiteProgress | None = None) -> Embedder:
-        """Load the model."""
+    def embedder(self, progress: SuiteProgress | None = None, alone: bool = True) -> Embedder:
+        """Load the model; ``alone`` tells whether this process has the machine to itself."""
         model = self.model.load(self.device, self.precision)
-        return Embedder(model, self.workers, self.batch_size, self.corruption, progress)
+        if model.device == "cpu" and not alone:
+            workers = 1
+        else:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # as torchrun says
+            workers = self.workers or max(1, default_workers() // processes)
+        return Embedder(model, workers, self.batch_size, self.corruption, progress)
 
 
 @dataclass(frozen=True)
@@ -122,4 +129,4 @@ def measure_apart(job: Measurement) -> Measured:
 @functools.lru_cache(maxsize=1)
 def _embedder(loaded: Loaded, weights: str) -> Embedder:
     del weights  # only tells two files of one name apart
-    return loaded.embedder()
+    return loaded.embedder(alone=False)

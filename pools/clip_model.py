@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MAX_TEXT = 4096
 """Characters of a text that are looked at. A model reads some hundred, but the time a tokenizer
 takes grows with the square of a word's length: a megabyte without a space would take hours."""
+
+_TOKENIZING = threading.Lock()  # some tokenizers set themselves up anew for every call
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,14 @@ class ClipModel:
         return self._encode(lambda: self.model.encode_image(batch))  # pyright: ignore[reportCallIssue]
 
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Embed texts: float32 (n, d), each row of length one; see MAX_TEXT for long ones."""
+        """Embed texts: float32 (n, d), each row of length one; safe to call in threads.
+
+        See MAX_TEXT for long ones.
+        """
         parts: list[np.ndarray] = []
         for i in range(0, len(texts), batch_size):
             shortened = [text[:MAX_TEXT] for text in texts[i : i + batch_size]]
-            with memory_for_batch():
+            with memory_for_batch(), _TOKENIZING:
                 tokens = self.tokenizer(shortened).to(self.device)
             parts.append(self._encode(lambda tokens=tokens: self._text_tower(tokens)))
         return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)

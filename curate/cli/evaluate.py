@@ -58,7 +58,9 @@ if TYPE_CHECKING:
               help="A page for each task: confusions, worst mistakes, ranks, groups.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, bf16 or fp16.")
-@click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
+@click.option("--workers", type=click.IntRange(1),
+              help="Threads that decode images, and without a GPU embed them "
+              "[default: all processors].")  # fmt: skip
 @engine_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path),

@@ -22,8 +22,8 @@ from typing import Any
 
 from ...errors import DataError, UnsafeInputError
 from ...pools.images import FORMATS, probe
+from ...pools.late import late
 from .job import PENDING, STOP, Job, Row, StoppedError, be_quiet
-from .late import late
 from .limits import Deadlines, Hosts, Room
 from .web import Opener, Rules
 from .writer import NAME, ShardWriter, stats_of

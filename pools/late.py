@@ -2,6 +2,7 @@
 
 img2dataset imports all that any of its parts needs: webdataset and with it torch, and wandb. A
 worker that only downloads and resizes uses neither, and they take most of the time it starts in.
+open_clip imports timm, and that imports wandb.
 """
 
 from __future__ import annotations
