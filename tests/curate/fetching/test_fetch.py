@@ -101,9 +101,13 @@ def test_again_fetches_only_what_is_pending(web, urls, urls_pool, fetch, states,
 
 
 def test_retry_by_reason(web, urls, urls_pool, fetch, states, alive, jpeg, tmp_path):
-    web.routes |= {
-        "/gone/1.jpg": lambda h: h.answer(500, b""), "/gone/2.jpg": lambda h: h.answer(503, b""),
-    }  # fmt: skip
+    def busy(handler):  # after which the host is left alone: the last to be answered
+        until = time.monotonic() + 1.5
+        while len(web.asked) < 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        handler.answer(503, b"")
+
+    web.routes |= {"/gone/1.jpg": lambda h: h.answer(500, b""), "/gone/2.jpg": busy}
     pool = urls_pool([*urls(4, bad=(0, 1, 2)), "http://x.invalid/1.jpg"])
     report = fetch(pool, tmp_path / "out")
     assert report.failed == {"dns": 1, "http_404": 1, "http_500": 1, "http_503": 1}
