@@ -5,6 +5,7 @@ DatacompError
 │   └── ConfigError       datacomp.toml: file, line, key, what was found, what is accepted
 ├── MissingError          a file, column, score, checkpoint or extra is not there
 ├── DataError             an input is broken
+│   ├── TruncatedError    a tar that ends before its end: what came before is whole
 │   ├── UnsafeInputError  an input that could do harm: traversal, bomb, oversized, code
 │   └── IntegrityError    bytes differ from the recorded digest or fingerprint
 ├── StorageError          the disk is full, a path cannot be written, a pool is held elsewhere
@@ -34,6 +35,10 @@ class MissingError(DatacompError):
 
 class DataError(DatacompError):
     """An input is broken."""
+
+
+class TruncatedError(DataError):
+    """A tar that ends before its end; the samples before the last one begun are whole."""
 
 
 class UnsafeInputError(DataError):

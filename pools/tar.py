@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from ..errors import DataError, UnsafeInputError
+from ..errors import DataError, TruncatedError, UnsafeInputError
 from .tar_headers import Extended, is_sum, number_in, ustar_name, verify_checksum
 
 BLOCK = 512
@@ -25,6 +25,8 @@ MAX_EXTENDED_HEADER = 1 << 20
 MAX_MEMBER_BYTES = 1 << 30
 MAX_NAME = 4096
 MAX_KNOWN = 64
+MEMBERS_APART = "members_apart"
+"""The reason code of a sample whose members are not neighbours."""
 
 _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
@@ -95,11 +97,13 @@ def check_name(name: str, where: str) -> str:
 def scan(path: Path | str) -> Iterator[Member]:
     """Yield the regular files of a tar, reading headers only.
 
-    Raises DataError for a truncated or broken tar and UnsafeInputError for names that leave
-    the root; links and devices are refused as unsafe too.
+    Raises TruncatedError for a tar that ends too early, also where nothing but the blocks that
+    end a tar are missing: members may have stood there. Raises DataError for a broken tar and
+    UnsafeInputError for names that leave the root; links and devices are refused as unsafe too.
     """
     with Path(path).open("rb", buffering=0) as file:
-        yield from _scan(Window(file.fileno()), os.fstat(file.fileno()).st_size, str(path))
+        size = os.fstat(file.fileno()).st_size
+        yield from _scan(Window(file.fileno()), size, str(path), ended=True)
 
 
 def samples(path: Path | str) -> Iterator[TarSample]:
@@ -111,12 +115,15 @@ def samples(path: Path | str) -> Iterator[TarSample]:
     yield from _group(scan(path), str(path))
 
 
-def samples_in(window: Window, where: str, start: int = 0) -> Iterator[TarSample]:
+def samples_in(
+    window: Window, where: str, start: int = 0, torn: set[str] | None = None
+) -> Iterator[TarSample]:
     """Yield the samples of an open tar as ``samples`` does, for callers that read data too.
 
-    They may ``start`` at the offset of one.
+    They may ``start`` at the offset of one. Into ``torn``, if it is given, go the keys whose
+    members are not neighbours: what was yielded for such a key is only a part of its sample.
     """
-    yield from _group(_scan(window, window.total, where, start), where)
+    yield from _group(_scan(window, window.total, where, start, ended=True), where, torn)
 
 
 def parse_sample(data: bytes | memoryview, where: str) -> TarSample:
@@ -271,9 +278,12 @@ class Memory(Window):
 
 
 def _scan(
-    read: Callable[[int, int], bytes], total: int, where: str, start: int = 0
+    read: Callable[[int, int], bytes], total: int, where: str, start: int = 0, ended: bool = False
 ) -> Iterator[Member]:
-    """Yield the members of ``total`` bytes of tar; ``read(offset, size)`` returns bytes of it."""
+    """Yield the members of ``total`` bytes of tar; ``read(offset, size)`` returns bytes of it.
+
+    A tar is ``ended`` by a block of zeros, a range of one is not.
+    """
     offset = start
     extended: Extended | None = None
     timed = False  # behind an extended header that says nothing but a time
@@ -291,9 +301,10 @@ def _scan(
         else:
             block = read(offset, BLOCK)
         if len(block) < BLOCK:
-            if not (block or timed or _pending(extended)) and offset == total > 0:
-                return  # some writers leave out the end-of-archive blocks
-            raise _truncated(where, total)
+            between = not (block or timed or _pending(extended)) and offset == total > 0
+            if between and not ended:
+                return
+            raise _truncated(where, total, ", where a tar does not end" if between else "")
         if block == _ZEROS:
             if timed or _pending(extended):
                 raise DataError(f"{where}: an extended header at byte {start} has no member")
@@ -366,11 +377,13 @@ def _payload(
     return payload
 
 
-def _truncated(where: str, total: int, inside: str = "") -> DataError:
-    return DataError(f"{where}: truncated at byte {total}{inside}; fetch or build it again")
+def _truncated(where: str, total: int, inside: str = "") -> TruncatedError:
+    return TruncatedError(f"{where}: truncated at byte {total}{inside}; fetch or build it again")
 
 
-def _group(members: Iterator[Member], where: str) -> Iterator[TarSample]:
+def _group(
+    members: Iterator[Member], where: str, torn: set[str] | None = None
+) -> Iterator[TarSample]:
     seen: set[str] = set()
     current: TarSample | None = None
     for member in members:
@@ -378,21 +391,28 @@ def _group(members: Iterator[Member], where: str) -> Iterator[TarSample]:
         if not extension:
             continue
         if current is None or key != current.key:
-            if current is not None:
+            if current is not None and (torn is None or current.key not in torn):
                 yield current
             if key in seen:
-                raise DataError(
-                    f"{where}: members of {key[:80]!r} are interleaved with other samples; "
-                    "repack the tar so that they are neighbours"
-                )
+                if torn is None:
+                    raise interleaved(where, key)
+                torn.add(key)
             seen.add(key)
             current = TarSample(key, member.start, member.end)
         if extension in current.members:
             raise DataError(f"{where}: member {member.name[:80]!r} stands there twice")
         current.members[extension] = member
         current.end = member.end
-    if current is not None:
+    if current is not None and (torn is None or current.key not in torn):
         yield current
+
+
+def interleaved(where: str, key: str) -> DataError:
+    """Return the error of a tar in which the members of a key are not neighbours."""
+    return DataError(
+        f"{where}: members of {key[:80]!r} are interleaved with other samples; repack the tar so "
+        "that they are neighbours"
+    )
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:

@@ -160,7 +160,7 @@ class _Walk:
                 base, at = base + at, 0
                 window = self._read(base, self._span)
                 head = window[:BLOCK]
-            if head == _ZEROS or (not head and base + at == self._total):
+            if head == _ZEROS:
                 self.done = True
                 break
         self._base, self._at, self._window = base, at, window

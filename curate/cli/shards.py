@@ -207,7 +207,7 @@ def _say_missing(report: Any, out: Path | str) -> None:
     for reason, count in sorted(report.missing.items()):
         click.echo(f"left out: {counted(count, 'uid')} {reason} (listed in {out}/missing.txt)")
     for reason, count in sorted(report.set_aside.items()):
-        click.echo(f"not in the index of the source: {count:,} {reason}")
+        click.echo(f"left out of the sources: {count:,} {reason}")
 
 
 @shards.command(

@@ -3,10 +3,11 @@
 Nothing is skipped, and nothing is changed (see ``repair``): what is wrong is listed as (kind,
 shard, key).
 
-* of a tar: ``broken``, ``unsafe``;
-* of a sample: ``no_image``, ``json_broken`` and the like (the reason codes of the index),
-  ``image_broken``, ``image_unsafe``, ``duplicate_uid``, ``unexpected_uid``, ``missing_uid`` (the
-  last three against ``sample_ids.npy``; without one every uid may stand there once);
+* of a tar: ``truncated``, ``broken``, ``unsafe``;
+* of a sample: ``no_image``, ``json_broken``, ``no_caption``, ``caption_not_utf8`` and the like (the
+  reason codes of the index; with a label, ``.cls``, there need be no caption), ``image_broken``,
+  ``image_unsafe``, ``duplicate_uid``, ``unexpected_uid``, ``missing_uid`` (the last three against
+  ``sample_ids.npy``; without one every uid may stand there once);
 * of the folder: ``missing_shard`` (a hole in the numbering), ``stats_missing``, ``unreadable``,
   ``count`` (stats, ``meta.json`` or the index say another number), ``index``;
 * of a file in ``manifest.json``: ``file_missing``, ``size``, ``digest``, ``unlisted``.
@@ -24,23 +25,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...distribution import manifest as manifests
-from ...errors import DataError, UnsafeInputError
+from ...errors import DataError, TruncatedError, UnsafeInputError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
+from ...pools.sources.base import caption_of_sample, values_of_sample
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
 from .columns import integers, uid_records
 from .index import load_index
 from .storage import PARQUET
-from .tars import tar_names
+from .tars import holes, numbered, tar_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_JSON_BYTES = 1 << 20
+TAR_KINDS = ((TruncatedError, "truncated"), (UnsafeInputError, "unsafe"))
 MANIFEST_KINDS = {"missing": "file_missing", "unsafe": "unsafe"}
 
 
@@ -144,6 +147,7 @@ def _check_tar(path: Path) -> _Shard:
                 try:
                     uids.append(uid_of_sample(window, sample))
                     offsets.append(sample.start)
+                    _verify_caption(window, sample)
                     _verify_image(window, sample)
                 except UnsafeInputError as error:
                     problems.append(Problem(path.name, sample.key, "image_unsafe", str(error)))
@@ -152,10 +156,16 @@ def _check_tar(path: Path) -> _Shard:
                 except ValueError as error:
                     problems.append(Problem(path.name, sample.key, str(error)))
         except DataError as error:
-            kind = "unsafe" if isinstance(error, UnsafeInputError) else "broken"
+            kind = next((k for kind, k in TAR_KINDS if isinstance(error, kind)), "broken")
             problems.append(Problem(path.name, "", kind, str(error)))
     records = from_hex(uids) if uids else np.empty(0, UID_DTYPE)
     return _Shard(path.name, samples, records, np.array(offsets, np.int64), problems)
+
+
+def _verify_caption(window: tar.Window, sample: tar.TarSample) -> None:
+    values = {} if "txt" in sample.members else values_of_sample(window, sample)
+    if caption_of_sample(window, sample, values) is None and "cls" not in sample.members:
+        raise ValueError("no_caption")
 
 
 def _verify_image(window: tar.Window, sample: tar.TarSample) -> None:
@@ -168,16 +178,10 @@ def _verify_image(window: tar.Window, sample: tar.TarSample) -> None:
 
 def _numbering(names: list[str]) -> Iterator[Problem]:
     """Numbered shards are read as {00000000..N}: a hole would stop or mislead a reader."""
-    stems = [name.removesuffix(".tar") for name in names]
-    if not all(stem.isascii() and stem.isdigit() for stem in stems):
-        return
-    numbers = sorted({int(stem) for stem in stems})
-    width = len(stems[0])
-    for before, after in zip([-1, *numbers], numbers, strict=False):
-        if after - before > 1:
-            first, last = f"{before + 1:0{width}d}.tar", f"{after - 1:0{width}d}.tar"
-            detail = "a hole in the numbering" + (f", up to {last}" if last != first else "")
-            yield Problem(first, "", "missing_shard", detail)
+    for hole in holes(names):
+        first, last = (numbered(number, names) for number in (hole[0], hole[-1]))
+        detail = "a hole in the numbering" + (f", up to {last}" if last != first else "")
+        yield Problem(first, "", "missing_shard", detail)
 
 
 def _stats(directory: Path, shard: _Shard) -> Iterator[Problem]:

@@ -40,7 +40,7 @@ from .storage import (
     save_metadata,
     schema,
 )
-from .tars import Tars, find_tars, tar_names
+from .tars import Tars, find_tars, holes, numbered, tar_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,6 +53,7 @@ SCANNED = 1 << 14
 """Rows looked at at a time; larger batches are no faster and take more memory."""
 LISTED = 20
 """How many examples a report names."""
+_STATS = "_stats.json"
 
 
 @dataclass
@@ -92,6 +93,7 @@ class Index:
     root: str
     shards: tuple[ShardRecord, ...]
     sha256: str
+    gaps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -100,8 +102,8 @@ class Index:
 
     @property
     def set_aside(self) -> Counter[str]:
-        """How many samples and tars were set aside, by reason."""
-        counts: Counter[str] = Counter()
+        """How many samples and tars were set aside or missing, by reason."""
+        counts: Counter[str] = Counter(self.gaps)
         for shard in self.shards:
             counts.update(reason for _, reason in shard.set_aside)
             counts.update(duplicate_uid=shard.dropped, shard_broken=shard.broken is not None)
@@ -156,9 +158,9 @@ def index_shards(
     if not is_remote(str(source)) and out is not None:
         raise UsageError(f"{source}: the index of a folder stands in it; --out is for URLs")
     tars = find_tars(source)
-    gaps = [] if tars.remote else _gaps(Path(tars.root), tars.names)
+    gaps, lacking = _gaps(tars)
     if gaps and not keep_going:
-        raise DataError(f"{tars.root}: {gaps[0][1]}; --keep-going goes on without")
+        raise DataError(f"{tars.root}: {lacking[0]}; --keep-going goes on without")
     directory = Path(tars.root if out is None else out)
     previous = StoredIndex.load(directory)
     if previous is not None and previous.root != tars.root:
@@ -176,7 +178,8 @@ def index_shards(
                 if found.record.broken and not keep_going:
                     raise found.error()
                 if found.missing:
-                    gaps.append(("shard_missing", str(found.record.broken)))
+                    gaps["shard_missing"] += 1
+                    lacking.append(str(found.record.broken))
                     continue
                 records.append(found.record)
                 report.read += 1
@@ -192,8 +195,9 @@ def index_shards(
             records = _drop_rows(partial, records, repeated)
     report.shards = len(records)
     report.unchanged = report.shards - report.read
-    save_metadata(directory, tars.root if tars.remote else None, records)
-    _count(report, records, gaps)
+    save_metadata(directory, tars.root if tars.remote else None, records, gaps)
+    report.set_aside, report.examples = dict(gaps), lacking[:LISTED]
+    _count(report, records)
     return report
 
 
@@ -204,11 +208,18 @@ def load_index(directory: Path | str) -> Index | None:
     if found is None:
         return None
     if not is_remote(found.root):
-        if [shard.name for shard in found.shards] != tar_names(directory):
+        names = tuple(tar_names(directory))
+        if tuple(shard.name for shard in found.shards) != names:
             return None
         if not all(is_same(found.root, shard) for shard in found.shards):
             return None
-    return Index(directory, found.root, found.shards, found.sha256)
+        if _gaps(Tars(found.root, names))[0] != found.gaps:
+            return None
+    return _index_of(found)
+
+
+def _index_of(found: StoredIndex) -> Index:
+    return Index(found.directory, found.root, found.shards, found.sha256, found.gaps)
 
 
 @contextlib.contextmanager
@@ -226,11 +237,24 @@ def index_folder(source: Path | str) -> Iterator[Path]:
 
 
 def ensure_index(directory: Path | str, workers: Workers = None, keep_going: bool = False) -> Index:
-    """Return the index of a folder, made or brought up to date first where needed."""
+    """Return the index of a folder, made or brought up to date first where needed.
+
+    With ``keep_going`` a tar that changes meanwhile is set aside.
+    """
+    directory = Path(directory)
     found = load_index(directory)
     if found is None:
+        files = (directory / METADATA, directory / PARQUET)
+        if any(file.exists() for file in files) and not any(directory.glob("*.tar")):
+            raise DataError(
+                f"{directory}: has no tars, and its index is damaged, of another version, or of "
+                "tars that are gone; run 'datacomp shards index' again (of a URL with -o)"
+            )
         index_shards(directory, workers, keep_going)
         found = load_index(directory)
+    if found is None and keep_going:
+        stored = StoredIndex.load(directory)
+        found = None if stored is None else _index_of(stored)
     if found is None:
         raise DataError(f"{directory}: its tars change while they are being indexed; wait for that")
     return found
@@ -339,27 +363,32 @@ def _drop_rows(parquet: Path, records: list[ShardRecord], rows: np.ndarray) -> l
     return kept
 
 
-def _gaps(directory: Path, names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return (reason, what) of numbers that are missing among the tars, and of missing stats.
+def _gaps(tars: Tars) -> tuple[Counter[str], list[str]]:
+    """Return how many tars and stats are missing, by reason, and some of them in words.
 
-    Tars that are numbered have no holes; img2dataset writes stats for every tar or for none.
+    Tars that are numbered have no holes; img2dataset writes stats for every tar or for none. Of
+    tars on another machine only the names are looked at, unless they are those that were asked for.
     """
-    stems = [name.removesuffix(".tar") for name in names]
-    missing: dict[str, str] = {}
-    if all(stem.isascii() and stem.isdigit() for stem in stems):
-        numbers = sorted(map(int, stems))
-        width = len(stems[0])
-        for before, after in itertools.pairwise(numbers):
-            for number in range(before + 1, min(after, before + 1 + LISTED)):
-                missing[f"{number:0{width}d}"] = "a hole in the numbering"
-    stats = {path.name.removesuffix("_stats.json") for path in directory.glob("*_stats.json")}
-    for stem in stats.difference(stems):
-        missing.setdefault(stem, f"{stem}_stats.json is there")
-    gaps = [
-        ("shard_missing", f"{stem}.tar is missing ({why})") for stem, why in sorted(missing.items())
-    ]
-    lacking = [stem for stem in stems if stem not in stats] if stats else []
-    return gaps + [("stats_missing", f"{stem}_stats.json is missing") for stem in lacking]
+    counts: Counter[str] = Counter()
+    examples: list[str] = []
+    missing = [] if tars.expected else holes(tars.names)
+    counts["shard_missing"] = sum(hole.stop - hole.start for hole in missing)
+    for number in itertools.islice(itertools.chain.from_iterable(missing), LISTED):
+        examples.append(f"{numbered(number, tars.names)} is missing (a hole in the numbering)")
+    if not tars.remote:
+        names = set(tars.names)
+        stats = {path.name for path in Path(tars.root).glob("*_stats.json")}
+        alone = sorted(name for name in stats if name.replace(_STATS, ".tar") not in names)
+        for name in alone:
+            stem = name.removesuffix(_STATS)
+            if not (missing and stem.isascii() and stem.isdigit() and int(stem) < missing[-1].stop):
+                counts["shard_missing"] += 1
+                examples.append(f"{stem}.tar is missing ({name} is there)")
+        if stats:
+            lacking = [stem for name in tars.names if f"{(stem := name[:-4])}{_STATS}" not in stats]
+            counts["stats_missing"] = len(lacking)
+            examples += [f"{stem}{_STATS} is missing" for stem in lacking]
+    return +counts, examples
 
 
 def _against_stats(directory: Path, found: Found) -> Found:
@@ -383,12 +412,8 @@ def _against_stats(directory: Path, found: Found) -> Found:
     return replace(found, record=replace(record, broken=broken))
 
 
-def _count(report: IndexReport, records: list[ShardRecord], gaps: list[tuple[str, str]]) -> None:
+def _count(report: IndexReport, records: list[ShardRecord]) -> None:
     report.samples = sum(record.rows for record in records)
-    for reason, what in gaps:
-        report.set_aside[reason] = report.set_aside.get(reason, 0) + 1
-        if len(report.examples) < LISTED:
-            report.examples.append(what)
     for record in records:
         reasons = [(f"{record.name}/{key}: {reason}", reason) for key, reason in record.set_aside]
         if record.broken:

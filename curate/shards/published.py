@@ -81,7 +81,7 @@ def _build(
 ) -> tuple[str, BuildReport]:
     """Build from the first mirror that proves what it gives; the next goes on where it stopped."""
     for number, mirror in enumerate(mirrors, 1):
-        save_metadata(folder, SCHEME + mirror.rstrip("/"), records)
+        save_metadata(folder, SCHEME + mirror.rstrip("/"), records, {})
         try:
             return mirror, build_shards(folder, subset, out, keep_going=True, renew=renew)
         except (DataError, MissingError, StorageError) as error:

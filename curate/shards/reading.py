@@ -32,6 +32,7 @@ class Found:
     table: pa.Table
     unsafe: bool = False
     missing: bool = False
+    whole: bool = True
     bytes_read: int = 0
     requests: int = 0
 
@@ -46,22 +47,24 @@ def read_tar(place: str) -> Found:
     name = place.rpartition("/")[2]
     rows = _Rows(name)
     aside: list[tuple[str, str]] = []
+    torn: set[str] = set()
     broken, unsafe = None, False
+    bytes_read = requests = 0
     try:
         file = open_ranges(place)
     except MissingError as error:
         return Found(ShardRecord(name, 0, "", 0, broken=str(error)), rows.table(), missing=True)
     try:
-        if not is_remote(place):
-            found = _read_uniform(file, name)
-            if found is not None:
-                return found
         if is_remote(place):
             window = tar.Window(file.read_at, REMOTE_WINDOW, file.size, MOST, REMOTE_GAP)
         else:
+            found = _read_uniform(file, name)
+            if found.whole:
+                return found
+            bytes_read, requests = found.bytes_read, found.requests
             window = tar.Window(file.read_at, WINDOW, file.size)
         try:
-            for sample in tar.samples_in(window, place):
+            for sample in tar.samples_in(window, place, torn=torn):
                 try:
                     rows.add(uid_of_sample(window, sample), sample)
                 except ValueError as error:
@@ -69,21 +72,29 @@ def read_tar(place: str) -> Found:
         except DataError as error:
             broken, unsafe = str(error), isinstance(error, UnsafeInputError)
             if unsafe:
-                rows, aside = _Rows(name), []
+                rows, aside, torn = _Rows(name), [], set()
         if file.is_changed():
-            raise DataError(f"{place}: changed while it was read; wait until it is finished")
+            broken = f"{place}: changed while it was read; wait until it is finished"
+            rows, aside, torn = _Rows(name), [], set()
     finally:
         file.close()
+    table = rows.table()
+    if torn:
+        broken = broken or str(tar.interleaved(place, min(torn)))
+        table = table.filter(np.array([key not in torn for key in rows.key]))
+        aside = [(key, reason) for key, reason in aside if key not in torn]
+        aside += [(key, tar.MEMBERS_APART) for key in sorted(torn)]
     record = ShardRecord(
-        name, file.size, file.version, len(rows.uid), set_aside=tuple(aside), broken=broken
+        name, file.size, file.version, len(table), set_aside=tuple(aside), broken=broken
     )
     return Found(
-        record, rows.table(), unsafe, bytes_read=window.bytes_read, requests=window.requests
-    )
+        record, table, unsafe, bytes_read=bytes_read + window.bytes_read,
+        requests=requests + window.requests,
+    )  # fmt: skip
 
 
-def _read_uniform(file: Ranges, name: str) -> Found | None:
-    """Read a tar of this machine whose samples are all alike; None for any other."""
+def _read_uniform(file: Ranges, name: str) -> Found:
+    """Read a tar of this machine whose samples are all alike; of another one not ``whole``."""
     import pyarrow as pa
 
     read = requests = 0
@@ -96,13 +107,12 @@ def _read_uniform(file: Ranges, name: str) -> Found | None:
 
     try:
         tables = [_batch_rows(name, batch) for batch in uniform_batches(read_at, file.size, WINDOW)]
+        whole = not file.is_changed()
     except IrregularTarError:
-        return None
-    if file.is_changed():
-        return None
-    rows = pa.concat_tables(tables)
+        tables, whole = [], False
+    rows = pa.concat_tables(tables) if whole else schema().empty_table()
     record = ShardRecord(name, file.size, file.version, len(rows))
-    return Found(record, rows, bytes_read=read, requests=requests)
+    return Found(record, rows, whole=whole, bytes_read=read, requests=requests)
 
 
 def _batch_rows(shard: str, batch: Batch) -> pa.Table:
@@ -136,7 +146,7 @@ class _Rows:
         self.uid: list[str] = []
         self._offset: list[int] = []
         self._length: list[int] = []
-        self._key: list[str] = []
+        self.key: list[str] = []
         self._members: list[int] = []
         self._extension: list[str] = []
         self._data: list[int] = []
@@ -148,7 +158,7 @@ class _Rows:
         self.uid.append(uid)
         self._offset.append(start)
         self._length.append(sample.end - start)
-        self._key.append(sample.key)
+        self.key.append(sample.key)
         for extension, member in sample.members.items():
             self._extension.append(extension)
             self._data.append(member.data - start)
@@ -169,7 +179,7 @@ class _Rows:
             text_column([self._shard] * len(self.uid)),
             integer_column(self._offset),
             integer_column(self._length),
-            text_column(self._key),
+            text_column(self.key),
             list_column(self._members, members, kind),
         ]
         return pa.Table.from_arrays(columns, schema=schema())

@@ -1,34 +1,45 @@
 """Repair shards: set bad samples aside and rewrite only the shards that held them.
 
 What a check finds wrong with a sample (an image that does not decode, a uid that stands there
-twice or should not be there at all) goes to ``set_aside/NAME.bad``, a tar of those samples. The
-rest of the shard stays as it was, byte for byte. Counts, digests and index are brought up to
-date; uids of the subset that are gone are listed in ``missing.txt``. A tar cut short keeps its
-whole samples. ``repair.json`` says what is being repaired, so that a killed repair goes on.
+twice or should not be there at all) goes to ``set_aside/NAME.bad``, a tar of those samples; what
+an earlier repair put there stays (``NAME.2.bad``, ...). The rest of the shard stays as it was, byte
+for byte. Counts, digests and index are brought up to date; uids of the subset that are gone are
+listed in ``missing.txt``. A tar cut short keeps its whole samples, and what follows them goes to
+``set_aside/NAME.rest`` as it is. Any other tar that cannot be read to its end is left alone: what
+stands behind the damage may be sound. ``repair.json`` says what is being repaired, so that a killed
+repair goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import itertools
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ...durable import atomic_path, fsync_directory, write_json, write_text
-from ...errors import DataError, UnsafeInputError
+from ...durable import atomic_path, fsync_directory, sha256_file, write_json, write_text
+from ...errors import DataError, TruncatedError, UnsafeInputError
 from ...pools import tar
 from ...pools.engine import Workers
 from .check import CheckReport, Problem, check_shards
+from .folder import STATE as BUILD
 from .folder import locked
 from .index import index_shards
+from .remove import uids_in
 from .storage import PARQUET
 from .upkeep import update_counts, update_manifest
 
 FOLDER = "set_aside"
 STATE = "repair.json"
 COPY = 1 << 20
+WHOLE_TAR = ("truncated", "unsafe")
+LOST = ("broken", "missing_shard")
+"""Problems of tars that leave open which samples are gone."""
 
 
 @dataclass
@@ -50,8 +61,8 @@ def repair_shards(
 ) -> RepairReport:
     """Check a folder of shards, set bad samples aside, and check again.
 
-    What cannot be repaired (a missing shard, a digest that differs though every sample decodes)
-    remains in the report. Raises DataError, StorageError.
+    What cannot be repaired (a missing shard, a tar that is damaged in its middle, a digest that
+    differs though every sample decodes) remains in the report. Raises DataError, StorageError.
     """
     directory = Path(directory)
     report = RepairReport(str(directory))
@@ -59,7 +70,7 @@ def repair_shards(
         before = check_shards(directory, workers)
         concerned = _begin(directory, before)
         for name, bad in sorted(concerned.items()):
-            _rewrite(directory / name, set(bad))
+            _rewrite(directory / name, set(bad), _padding(directory))
             report.shards.append(name)
             for kind in bad.values():
                 report.set_aside[kind] = report.set_aside.get(kind, 0) + 1
@@ -81,12 +92,11 @@ def _begin(directory: Path, found: CheckReport) -> dict[str, dict[str, str]]:
     with contextlib.suppress(FileNotFoundError):
         concerned = _state(directory / STATE)
     for problem in found.problems:
-        if not problem.shard.endswith(".tar"):
-            continue
-        if problem.key:
+        if problem.shard.endswith(".tar") and (problem.key or problem.kind in WHOLE_TAR):
             concerned.setdefault(problem.shard, {})[problem.key] = problem.kind
-        elif problem.kind in ("broken", "unsafe"):
-            concerned.setdefault(problem.shard, {})
+    for problem in found.problems:
+        if problem.kind == "broken":
+            concerned.pop(problem.shard, None)
     if concerned:
         write_json(directory / STATE, concerned)
     return concerned
@@ -105,47 +115,96 @@ def _state(path: Path) -> dict[str, dict[str, str]]:
     return value
 
 
-def _rewrite(path: Path, bad: set[str]) -> None:
+def _rewrite(path: Path, bad: set[str], pad: int) -> None:
     """Write the bad samples to a tar of their own, and the shard without them."""
+    size = path.stat().st_size
+    end = 0
     keep: list[tuple[int, int]] = []
     aside: list[tuple[int, int]] = []
     try:
         for sample in tar.samples(path):
             (aside if sample.key in bad else keep).append((sample.start, sample.end))
-    except DataError as error:
-        if isinstance(error, UnsafeInputError):
-            keep, aside = [], [(0, path.stat().st_size)]
+            end = sample.end
+    except UnsafeInputError:
+        keep, aside = [], [(0, size)]
+    except TruncatedError:
+        _set_aside(path, "rest", [(end, size)], b"")
     if aside:  # else an earlier attempt has done that
-        target = path.parent / FOLDER / f"{path.stem}.bad"
-        _copy(path, target, aside)
-    _copy(path, path, keep)
+        _set_aside(path, "bad", aside, tar.END)
+    _copy(path, path, keep, tar.END, pad if size % pad == 0 else tar.BLOCK)
 
 
-def _copy(source: Path, target: Path, parts: list[tuple[int, int]]) -> None:
-    """Write some ranges of a tar as a tar."""
+def _padding(directory: Path) -> int:
+    """Return what the tars of a build are padded to."""
+    try:
+        pad = json.loads((directory / BUILD).read_bytes())["pad"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pad = None
+    return pad if isinstance(pad, int) and pad > 0 else tar.BLOCK
+
+
+def _set_aside(path: Path, kind: str, parts: list[tuple[int, int]], tail: bytes) -> None:
+    """Write some ranges of a tar to a file of their own, unless an earlier attempt has done so."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for piece in _pieces(file, parts):
+            digest.update(piece)
+    digest.update(tail)
+    for number in itertools.count(1):
+        name = path.stem if number == 1 else f"{path.stem}.{number}"
+        target = path.parent / FOLDER / f"{name}.{kind}"
+        if not target.exists():
+            _copy(path, target, parts, tail)
+            return
+        if sha256_file(target) == digest.hexdigest():
+            return
+
+
+def _copy(
+    source: Path, target: Path, parts: list[tuple[int, int]], tail: bytes, pad: int = 1
+) -> None:
+    """Write some ranges of a tar and a tail, padded with zeros."""
     with atomic_path(target) as partial:
         with source.open("rb") as file, partial.open("wb") as out:
-            for start, end in parts:
-                file.seek(start)
-                left = end - start
-                while left:
-                    piece = file.read(min(left, COPY))
-                    if not piece:
-                        raise DataError(f"{source}: changed while it was repaired; try again")
-                    out.write(piece)
-                    left -= len(piece)
-            out.write(tar.END)
+            for piece in _pieces(file, parts):
+                out.write(piece)
+            out.write(tail)
+            out.write(bytes(-out.tell() % pad))
         if target.exists():
             shutil.copymode(target, partial)
     fsync_directory(target.parent)
 
 
+def _pieces(file: BinaryIO, parts: list[tuple[int, int]]) -> Iterator[bytes]:
+    for start, end in parts:
+        file.seek(start)
+        left = end - start
+        while left:
+            piece = file.read(min(left, COPY))
+            if not piece:
+                raise DataError(f"{file.name}: changed while it was repaired; try again")
+            yield piece
+            left -= len(piece)
+
+
 def _list_missing(directory: Path, found: CheckReport) -> None:
-    """Add the uids that the subset names and the shards no longer hold."""
+    """Add the uids that the subset names and the shards no longer hold.
+
+    While a tar is missing or broken, only those whose samples are seen to be set aside.
+    """
     gone = [problem.key for problem in found.problems if problem.kind == "missing_uid"]
+    if any(problem.kind in LOST for problem in found.problems):
+        known = set(_uids_aside(directory))
+        gone = [uid for uid in gone if uid in known]
     if not gone:
         return
     path = directory / "missing.txt"
     lines = path.read_text().splitlines() if path.is_file() else []
     lines += [f"{uid} set_aside" for uid in gone]
     write_text(path, "".join(f"{line}\n" for line in sorted(set(lines))))
+
+
+def _uids_aside(directory: Path) -> Iterator[str]:
+    for path in sorted((directory / FOLDER).glob("*.bad")):
+        with contextlib.suppress(DataError):  # an unsafe tar
+            yield from (uid for _, uid in uids_in(path) if uid is not None)

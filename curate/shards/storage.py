@@ -4,7 +4,8 @@
 ``offset`` and ``length`` in bytes (from the sample's first header to the end of its last padded
 member), ``key``, and ``members``: extension, where its data starts (counted from ``offset``) and
 size of each. Rows are in the order of shard name and offset. ``index.json`` remembers size and
-version (time of change, ETag) of every tar, so that an unchanged tar is never read again.
+version (time of change, ETag) of every tar, so that an unchanged tar is never read again, and how
+many tars and stats were missing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 FORMAT = "datacomp-index"
-VERSION = 2
+VERSION = 3
 PARQUET = "index.parquet"
 METADATA = "index.json"
 COLUMNS = ("uid", "shard", "offset", "length", "key", "members")
@@ -62,9 +63,11 @@ class StoredIndex:
     """An index as it stands on the disk: row ranges of its tars at hand."""
 
     def __init__(
-        self, directory: Path, root: str, shards: tuple[ShardRecord, ...], sha256: str
-    ) -> None:
+        self, directory: Path, root: str, shards: tuple[ShardRecord, ...], sha256: str,
+        gaps: dict[str, int],
+    ) -> None:  # fmt: skip
         self.directory, self.root, self.shards, self.sha256 = directory, root, shards, sha256
+        self.gaps = gaps
         self._file: pq.ParquetFile | None = None
         self._group: tuple[int, pa.Table] | None = None
         self._first: dict[str, int] = {}
@@ -89,12 +92,15 @@ class StoredIndex:
             with open_parquet(parquet) as file:
                 if file.metadata.num_rows != sum(shard.rows for shard in shards):
                     return None
+            gaps = {str(reason): int(count) for reason, count in value["gaps"].items()}
             root = str(directory) if value["root"] is None else value["root"]
             if value["root"] is not None and not is_remote(root):
                 return None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, DataError):
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError,
+        ):  # fmt: skip
             return None
-        return cls(directory, root, shards, value["index_sha256"])
+        return cls(directory, root, shards, value["index_sha256"], gaps)
 
     def reusable(self) -> dict[str, ShardRecord]:
         """Return the tars whose rows still hold.
@@ -168,7 +174,9 @@ class TableWriter:
             self._writer.write_table(table.slice(0, ready), row_group_size=ROW_GROUP)
 
 
-def save_metadata(directory: Path, root: str | None, records: list[ShardRecord]) -> None:
+def save_metadata(
+    directory: Path, root: str | None, records: list[ShardRecord], gaps: Mapping[str, int]
+) -> None:
     """Write ``index.json``; ``root`` is None where the tars lie beside the index."""
     write_json(
         directory / METADATA,
@@ -177,6 +185,7 @@ def save_metadata(directory: Path, root: str | None, records: list[ShardRecord])
             "version": VERSION,
             "root": root,
             "index_sha256": sha256_file(directory / PARQUET),
+            "gaps": dict(sorted(gaps.items())),
             "shards": [vars(record) for record in records],
         },
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,8 @@ class Tars:
 
     root: str
     names: tuple[str, ...]
+    expected: bool = False
+    """Whether the names are those that must be there, not those that were found."""
 
     @property
     def remote(self) -> bool:
@@ -41,7 +45,8 @@ def find_tars(source: Path | str) -> Tars:
     if not is_remote(place):
         return Tars(place, tuple(tar_names(Path(place))))
     root, _, last = place.rpartition("/")
-    if _BRACES.search(place) or last.endswith(".tar"):
+    expected = _BRACES.search(place) is not None or last.endswith(".tar")
+    if expected:
         names = _expand(last, place)
     else:
         root = place.rstrip("/")
@@ -50,7 +55,31 @@ def find_tars(source: Path | str) -> Tars:
     if not names:
         raise DataError(f"{place}: no .tar files found")
     _check_names(names, place)
-    return Tars(root, tuple(names))
+    return Tars(root, tuple(names), expected)
+
+
+def holes(names: Sequence[str]) -> list[range]:
+    """Return the numbers that are missing among the names of tars that are numbered.
+
+    Numbers with leading zeros begin at 0: {00000000..N} is how readers name them.
+    """
+    stems = [name.removesuffix(".tar") for name in names]
+    if not all(stem.isascii() and stem.isdigit() for stem in stems):
+        return []
+    numbers = sorted({int(stem) for stem in stems})
+    if any(stem[0] == "0" for stem in stems):
+        numbers.insert(0, -1)
+    return [
+        range(before + 1, after)
+        for before, after in itertools.pairwise(numbers)
+        if after - before > 1
+    ]
+
+
+def numbered(number: int, names: Sequence[str]) -> str:
+    """Return the name of a tar of that number among the names of others."""
+    width = min(len(name) for name in names) - len(".tar")
+    return f"{number:0{width}d}.tar"
 
 
 def tar_names(directory: Path) -> list[str]:

@@ -70,18 +70,24 @@ class WebDatasetSource(RecordSource):
 
     def _tar(self, name: str, path: Path) -> Iterator[Record | SetAside]:
         found: list[tar.TarSample] = []
+        torn: set[str] = set()
         trouble: SetAside | None = None
-        try:
-            for sample in tar.samples(path):
-                found.append(sample)
-        except UnsafeInputError as error:
-            found, trouble = [], SetAside(name, "shard_unsafe", str(error))
-        except DataError as error:
-            trouble = SetAside(name, "shard_broken", str(error))
         with path.open("rb", buffering=0) as file:
             window = tar.Window(file.fileno())
+            try:
+                for sample in tar.samples_in(window, str(path), torn=torn):
+                    found.append(sample)
+            except UnsafeInputError as error:
+                found, trouble = [], SetAside(name, "shard_unsafe", str(error))
+            except DataError as error:
+                trouble = SetAside(name, "shard_broken", str(error))
             for sample in found:
-                yield self._read(name, window, sample)
+                if sample.key in torn:
+                    yield SetAside(
+                        f"{name}/{sample.key}", tar.MEMBERS_APART, "others stand between"
+                    )
+                else:
+                    yield self._read(name, window, sample)
         if trouble is not None:
             yield trouble
 

@@ -4,7 +4,7 @@ import io
 import tarfile
 
 import pytest
-from datacomp.errors import DataError, UnsafeInputError
+from datacomp.errors import DataError, TruncatedError, UnsafeInputError
 from datacomp.pools import tar, tar_headers
 from hypothesis import given
 from hypothesis import strategies as st
@@ -378,7 +378,8 @@ def test_a_folder_that_carries_data_is_refused(save):
 
 
 def test_old_style_folders_are_folders(save):
-    path = save(raw_header(b"d/", b"00000000000\0", b"\0") + raw_header() + block_of(b"abc"))
+    data = raw_header(b"d/", b"00000000000\0", b"\0") + raw_header() + block_of(b"abc")
+    path = save(data + tar.END)
     assert contents(path) == [("a.txt", b"abc")]
 
 
@@ -388,19 +389,44 @@ def test_old_style_folders_are_folders(save):
 def test_truncation_is_found_wherever_it_strikes(save):
     data = python_tar([("a.jpg", b"x" * 700), ("b" * 150 + ".txt", b"y" * 10)], mtime=0.5)
     members = list(tar.scan(save(data)))
-    boundaries = {members[0].end, members[1].end}
-    for cut in range(0, members[1].end, 64):
-        if cut in boundaries:
-            continue
+    for cut in range(0, members[1].end + 1, 64):
         path = save(data[:cut])
-        with pytest.raises(DataError, match=f"truncated at byte {cut}"):
+        with pytest.raises(TruncatedError, match=f"truncated at byte {cut}"):
             list(tar.scan(path))
+    assert len(list(tar.scan(save(data[: members[1].end + tar.BLOCK])))) == 2  # one block will do
 
 
-def test_the_end_blocks_may_be_missing_but_not_the_member_of_an_extended_header(save):
+def test_a_tar_cut_between_two_members_is_truncated(save):
+    data = python_tar([("a.jpg", b"x"), ("b.jpg", b"y"), ("b.txt", b"z")])
+    members = list(tar.scan(save(data)))
+    path = save(data[: members[1].end])
+    found = []
+    with pytest.raises(TruncatedError) as caught:
+        found += tar.samples(path)
+    assert str(caught.value) == (
+        f"{path}: truncated at byte {members[1].end}, where a tar does not end; "
+        "fetch or build it again"
+    )
+    found = tar.samples(path)
+    assert next(found).key == "a"  # the last one begun may have had more members
+    with pytest.raises(TruncatedError):
+        next(found)
+
+
+def test_keys_whose_members_are_apart_are_named(save):
+    names = ["a.jpg", "b.jpg", "a.txt", "c.jpg", "a.json", "b.txt", "d.jpg"]
+    data = python_tar([(name, b"x") for name in names])
+    with pytest.raises(DataError, match="members of 'a' are interleaved with other samples"):
+        list(tar.samples(save(data)))
+    torn = set()
+    window = tar.Window(lambda at, size: data[at : at + size], total=len(data))
+    found = [sample.key for sample in tar.samples_in(window, "t", torn=torn)]
+    assert (found, torn) == (["a", "b", "c", "d"], {"a", "b"})
+
+
+def test_the_member_of_an_extended_header_may_not_be_missing(save):
     data = python_tar([("a.jpg", b"x"), ("b" * 150 + ".txt", b"y")], tarfile.GNU_FORMAT)
     first, second = tar.scan(save(data))
-    assert [m.name for m in tar.scan(save(data[: second.end]))][1].startswith("bbb")
     header_only = data[: second.data - tar.BLOCK]
     assert first.end < len(header_only)
     with pytest.raises(DataError, match="truncated at byte"):

@@ -93,7 +93,7 @@ def test_the_same_is_found(write, more):
 def test_more_samples_than_are_checked_at_once():
     data = tar.tar_bytes(files(2100, image=b"x"))
     assert fast(data) == slowly(data)
-    assert fast(data[: -2 * tar.BLOCK]) == slowly(data)  # some leave out the end of the archive
+    assert fast(data[: -2 * tar.BLOCK]) is None  # without its end it may be only a part
 
 
 @pytest.mark.parametrize(

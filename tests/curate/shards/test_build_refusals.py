@@ -51,11 +51,11 @@ def test_what_the_index_leaves_out_is_told(shards, select, out, make, run):
     command = ["shards", "build", shards, select(4, 50), "-o", out, "--workers", 1]
     code, stdout, _ = run(*command, "--keep-going")
     assert code == 3
-    assert stdout.splitlines()[1] == "not in the index of the source: 1 duplicate_uid"
+    assert stdout.splitlines()[1] == "left out of the sources: 1 duplicate_uid"
     assert run(*command)[0] == 0  # whoever does not ask to go on trusts the index that is there
     view = ["shards", "select", shards, select(4, 50), "-o", out.with_name("v"), "--keep-going"]
     code, stdout, _ = run(*view)
-    assert (code, stdout.splitlines()[1]) == (3, "not in the index of the source: 1 duplicate_uid")
+    assert (code, stdout.splitlines()[1]) == (3, "left out of the sources: 1 duplicate_uid")
 
 
 def test_none_found_is_an_error_even_so(shards, select, out):

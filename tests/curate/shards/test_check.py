@@ -85,9 +85,27 @@ def test_an_image_of_too_many_pixels_is_unsafe(shards, monkeypatch):
 def test_a_truncated_tar_is_broken(shards):
     os.truncate(shards / "00000001.tar", 5000)
     report = check_shards(shards, 1)
-    assert [kind for kind, _, _ in brief(report)] == ["broken", "count"]
+    assert [kind for kind, _, _ in brief(report)] == ["count", "truncated"]
     assert report.problems[0].shard == "00000001.tar"
-    assert "truncated at byte 5000" in report.problems[0].detail
+    assert "truncated at byte 5000" in report.problems[1].detail
+
+
+def test_captions_are_read_as_images_are(tmp_path, make):
+    values = json.dumps({"uid": make.uid_of(2)}).encode()
+    make.write_shard(
+        tmp_path, 0,
+        make.members(1, txt=b"\xff") + make.members(2, json=values, txt=None)
+        + make.members(3, txt=None) + make.members(2, key="x", json=values, txt=None, cls=b"4")
+        + make.members(4, txt=b"x" * (1 << 20) + b"x"),
+    )  # fmt: skip
+    (tmp_path / "sample_ids.npy").write_bytes(b"junk")
+    assert sorted(brief(check_shards(tmp_path, 1))) == [
+        ("caption_not_utf8", "00000000.tar", "000000001"),
+        ("caption_too_long", "00000000.tar", "000000004"),
+        ("duplicate_uid", "00000000.tar", "x"),
+        ("no_caption", "00000000.tar", "000000002"),
+        ("unreadable", "sample_ids.npy", ""),
+    ]
 
 
 def test_a_tar_that_leaves_its_folder_is_unsafe(shards):

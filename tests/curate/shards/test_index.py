@@ -242,8 +242,9 @@ def test_the_second_of_two_returns_when_the_first_goes(shards, make):
     index_shards(shards, 1, keep_going=True)
     (shards / "00000000.tar").unlink()
     (shards / "00000000_stats.json").unlink()
-    report = index_shards(shards, 1)
+    report = index_shards(shards, 1, keep_going=True)
     assert (report.read, report.duplicates, report.samples) == (1, 0, 16)
+    assert report.set_aside == {"shard_missing": 1}
     assert "again" in {row["key"] for row in rows(shards)}
 
 
@@ -299,7 +300,8 @@ def test_a_hole_in_the_numbering_is_an_error_that_can_be_passed(shards, make, ru
 @pytest.mark.parametrize("gone", [0, 1, 2])
 def test_stats_without_their_tar_are_a_missing_shard(shards, gone):
     (shards / f"0000000{gone}.tar").unlink()
-    why = "a hole in the numbering" if gone == 1 else f"0000000{gone}_stats.json is there"
+    why = "0000000{gone}_stats.json is there" if gone == 2 else "a hole in the numbering"
+    why = why.format(gone=gone)
     with pytest.raises(DataError) as caught:
         index_shards(shards, 1)
     assert str(caught.value) == (
@@ -323,13 +325,85 @@ def test_a_tar_cut_off_between_two_samples_is_noticed(shards):
     index_shards(shards, 1)
     path = shards / "00000002.tar"
     last = rows(shards)[-1]
-    path.write_bytes(path.read_bytes()[: last["offset"]])
+    path.write_bytes(path.read_bytes()[: last["offset"]] + END)
     with pytest.raises(DataError) as caught:
         index_shards(shards, 1)
     assert str(caught.value) == (
         f"{path}: 6 samples, but 00000002_stats.json says 7; fetch or build it again"
     )
     assert index_shards(shards, 1, keep_going=True).set_aside == {"shard_broken": 1}
+
+
+def test_a_tar_cut_off_between_two_members_keeps_what_is_known_whole(shards):
+    index_shards(shards, 1)
+    path = shards / "00000002.tar"
+    last = rows(shards)[-1]
+    cut = last["offset"] + last["members"][-1]["offset"] - 512  # before the header of the .txt
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(DataError) as caught:
+        index_shards(shards, 1)
+    assert str(caught.value) == (
+        f"{path}: truncated at byte {cut}, where a tar does not end; fetch or build it again"
+    )
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.samples, report.set_aside) == (20, {"shard_broken": 1})
+    assert last["uid"] not in {row["uid"] for row in rows(shards)}
+
+
+def test_of_an_interleaved_tar_no_half_sample_is_kept(shards, make):
+    one, two = make.members(70), make.members(71)
+    make.write_shard(shards, 3, [one[0], *two, *one[1:], *make.members(72)])
+    with pytest.raises(DataError, match="members of '000000070' are interleaved with other"):
+        index_shards(shards, 1)
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.samples, report.set_aside) == (23, {"members_apart": 1, "shard_broken": 1})
+    assert {row["key"] for row in rows(shards) if row["shard"] == "00000003.tar"} == {
+        "000000071", "000000072",
+    }  # fmt: skip
+
+
+def test_a_tar_that_changes_while_it_is_read(shards, monkeypatch):
+    done = ranges.LocalRanges.is_changed
+
+    def changes(file):
+        if file.place.endswith("00000001.tar"):
+            touch_later(shards / "00000001.tar")
+        return done(file)
+
+    monkeypatch.setattr(ranges.LocalRanges, "is_changed", changes)
+    said = "00000001.tar: changed while it was read; wait until it is finished$"
+    with pytest.raises(DataError, match=said):
+        index_shards(shards, 1)
+    with pytest.raises(DataError, match=said):
+        ensure_index(shards, 1)
+    index = ensure_index(shards, 1, keep_going=True)
+    assert (index.samples, index.set_aside) == (14, {"shard_broken": 1})
+
+
+def test_all_of_a_long_hole_is_counted_and_remembered(shards, make, run, select, tmp_path):
+    make.write_shard(shards, 600, make.members(70))
+    report = index_shards(shards, 1, keep_going=True)
+    assert (report.set_aside, len(report.examples)) == ({"shard_missing": 597}, 20)
+    assert load_index(shards).set_aside == {"shard_missing": 597}
+    command = ["shards", "select", shards, select(1), "-o", tmp_path / "view", "--keep-going"]
+    code, out, _ = run(*command)
+    assert code == 3
+    assert "left out of the sources: 597 shard_missing" in out
+    (shards / "00000600.tar").unlink()
+    (shards / "00000600_stats.json").unlink()
+    assert load_index(shards) is None
+    (shards / "00000001_stats.json").unlink()
+    index_shards(shards, 1, keep_going=True)
+    assert load_index(shards).set_aside == {"stats_missing": 1}
+
+
+def test_the_first_number_is_missing_as_any_other(tmp_path, make):
+    make.write_shard(tmp_path, 1, make.members(1))
+    (tmp_path / "00000001_stats.json").unlink()
+    with pytest.raises(DataError, match=r"00000000\.tar is missing \(a hole in the numbering\)"):
+        index_shards(tmp_path, 1)
+    (tmp_path / "00000001.tar").rename(tmp_path / "1.tar")
+    assert index_shards(tmp_path, 1).complete
 
 
 def test_a_folder_without_tars(tmp_path):

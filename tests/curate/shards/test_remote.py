@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from datacomp.curate.shards import build_shards, index_shards, select_shards
+from datacomp.curate.shards import build_shards, index_shards, load_index, select_shards
 from datacomp.curate.shards.tars import find_tars
 from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
 from datacomp.pools.views import View
@@ -145,10 +145,34 @@ def test_a_tar_that_is_not_there_can_be_gone_without(served, select, tmp_path):
     report = index_shards(pattern, out=tmp_path / "index", keep_going=True)
     assert (report.shards, report.samples, report.set_aside) == (2, 14, {"shard_missing": 1})
     assert report.examples == [f"{served}/00000003.tar: no such file (404)"]
+    assert load_index(tmp_path / "index").set_aside == {"shard_missing": 1}
     select_shards([tmp_path / "index"], select(8, 20), tmp_path / "view")
     view = View.open(tmp_path / "view")
     view.verify()
     assert len(list(view.samples())) == 2
+
+
+def test_a_hole_in_a_listing_is_a_missing_shard(served, server, tmp_path):
+    server.files["/pool/listing.txt"] = (b"00000000.tar\n00000002.tar\n", "")
+    with pytest.raises(DataError) as caught:
+        index_shards(served, out=tmp_path / "index")
+    assert str(caught.value) == (
+        f"{served}: 00000001.tar is missing (a hole in the numbering); --keep-going goes on without"
+    )
+    report = index_shards(served, out=tmp_path / "index", keep_going=True)
+    assert (report.shards, report.set_aside) == (2, {"shard_missing": 1})
+    assert load_index(tmp_path / "index").set_aside == {"shard_missing": 1}
+
+
+def test_a_damaged_index_of_a_url_says_so(served, select, tmp_path):
+    index_shards(f"{served}/{{00000000..00000002}}.tar", out=tmp_path / "index")
+    (tmp_path / "index" / "index.parquet").write_bytes(b"junk")
+    with pytest.raises(DataError) as caught:
+        select_shards([tmp_path / "index"], select(1), tmp_path / "view")
+    assert str(caught.value) == (
+        f"{tmp_path / 'index'}: has no tars, and its index is damaged, of another version, or of "
+        "tars that are gone; run 'datacomp shards index' again (of a URL with -o)"
+    )
 
 
 def test_answers_that_break_off_are_asked_for_again(served, shards, server, select, tmp_path):

@@ -89,12 +89,80 @@ def test_a_tar_cut_short_keeps_its_whole_samples(built, make):
     whole = path.read_bytes()
     path.write_bytes(whole[:-3000])
     report = repair_shards(built, 1)
-    assert report.shards == ["00000002.tar"]
+    assert (report.shards, report.set_aside) == (["00000002.tar"], {"truncated": 1})
     kept = make.contents(path)
     assert len(kept) % 3 == 0
     assert path.read_bytes() == tar_bytes(kept)
-    assert whole.startswith(path.read_bytes()[:-1024])
+    rest = (built / "set_aside" / "00000002.rest").read_bytes()
+    assert path.read_bytes()[:-1024] + rest == whole[:-3000]
     assert report.remaining == []
+
+
+@pytest.mark.parametrize("kind", ["bit", "interleaved", "doubled"])
+def test_a_tar_damaged_in_its_middle_is_left_alone(built, make, run, kind):
+    damage(built, make, number=1)
+    path = built / "00000000.tar"
+    files = make.contents(path)
+    if kind == "bit":
+        data = bytearray(path.read_bytes())
+        [header] = [
+            i for i in range(0, len(data), 512) if data[i:].startswith(files[9][0].encode())
+        ]
+        data[header + 3] ^= 1
+        path.write_bytes(data)
+    elif kind == "interleaved":
+        path.write_bytes(tar_bytes([*files[1:], files[0]]))
+    else:
+        path.write_bytes(tar_bytes([*files[:10], files[9], *files[10:]]))
+    before = path.read_bytes()
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert code == 1
+    assert "broken: 00000000.tar: " in out
+    assert "set aside: 2 image_broken" in out
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(built / "set_aside")) == ["00000001.bad"]
+    assert len((built / "missing.txt").read_text().splitlines()) == 2  # not those it cannot see
+    build_again = tar_bytes(files)
+    path.write_bytes(build_again)
+    index_shards(built, 1)
+    assert repair_shards(built, 1).remaining == []
+
+
+def test_an_unsafe_tar_goes_aside_whole(built):
+    path = built / "00000001.tar"
+    data = bytearray(path.read_bytes())
+    data[156:157] = b"2"
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    path.write_bytes(data)
+    report = repair_shards(built, 1)
+    assert (report.set_aside, report.remaining) == ({"unsafe": 1}, [])
+    assert (built / "set_aside" / "00000001.bad").read_bytes().startswith(data)
+    assert path.read_bytes() == tar_bytes([])
+
+
+def test_a_second_repair_keeps_what_the_first_set_aside(built, make):
+    first, bad = damage(built, make, count=1)
+    repair_shards(built, 1)
+    second, worse = damage(built, make, count=1)
+    repair_shards(built, 1)
+    for name, files, [key] in [("00000001", first, bad), ("00000001.2", second, worse)]:
+        aside = [(name, data) for name, data in files if name.startswith(key)]
+        assert (built / "set_aside" / f"{name}.bad").read_bytes() == tar_bytes(aside)
+    assert len((built / "missing.txt").read_text().splitlines()) == 2
+
+
+def test_a_padded_shard_stays_padded(shards, select, tmp_path, make):
+    folder = tmp_path / "padded"
+    build_shards(shards, select(*range(21)), folder, shard_size=8, workers=1, pad=1 << 14)
+    path = folder / "00000001.tar"
+    data = path.read_bytes()
+    image = data.index(b"\xff\xd8\xff")
+    path.write_bytes(data[:image] + bytes(64) + data[image + 64 :])
+    assert repair_shards(folder, 1).set_aside == {"image_broken": 1}
+    assert path.stat().st_size % (1 << 14) == 0
+    assert len(make.contents(path)) == 7 * 3
+    assert check_shards(folder, 1).sound
 
 
 def test_what_cannot_be_repaired_remains(built, run):
