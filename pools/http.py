@@ -14,6 +14,7 @@ from .hub_access import gate_of, hub_headers, is_of_the_hub
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
+    from urllib.parse import SplitResult
 
 TRIES = 4
 REDIRECTS = 5
@@ -38,9 +39,12 @@ def close_connections() -> None:
 os.register_at_fork(after_in_child=_idle.clear)
 
 
-def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
+def http_get(
+    url: str, headers: dict[str, str], limit: int, home: bool = False
+) -> tuple[HTTPResponse, bytes, str]:
     """GET a URL, following redirects; return response, at most ``limit`` bytes, final URL.
 
+    With ``home`` one that leads to another site is a DataError.
     A connection that breaks and a server that is busy are tried again, with pauses. The Hub is
     told who asks, if there is a token; no other server is.
     """
@@ -54,7 +58,7 @@ def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPRespons
         if attempt:
             time.sleep(0.25 * 2**attempt)
         try:
-            response, data, found = _follow(url, headers, limit)
+            response, data, found = _follow(url, headers, limit, home)
         except (OSError, http.client.HTTPException) as error:
             trouble = one_line(error)
             continue
@@ -64,7 +68,9 @@ def http_get(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPRespons
     raise StorageError(f"{url}: cannot be read: {trouble}; try again later")
 
 
-def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse, bytes, str]:
+def _follow(
+    url: str, headers: dict[str, str], limit: int, home: bool
+) -> tuple[HTTPResponse, bytes, str]:
     import http.client
 
     url = encode_url(url)
@@ -91,11 +97,25 @@ def _follow(url: str, headers: dict[str, str], limit: int) -> tuple[HTTPResponse
             raise UnsafeInputError(
                 f"{url}: the server sends us to {moved[:200]!r}, which is no HTTP address; refused"
             ) from None
+        if home and not _is_same_site(parts, there):
+            raise DataError(
+                f"{url}: the server sends us to another site ({there.geturl()[:100]}); name that "
+                "one with --mirror if you trust it"
+            )
         url = there.geturl()
         if (there.scheme, there.netloc) != (parts.scheme, parts.netloc):
             # Another server need not know who asks, nor who listens on the way to it.
             headers = {n: v for n, v in headers.items() if n.lower() not in _CREDENTIALS}
     raise DataError(f"{url}: more than {REDIRECTS} redirects")
+
+
+def _is_same_site(before: SplitResult, after: SplitResult) -> bool:
+    """Tell whether two addresses are of one server, maybe asked over TLS the second time."""
+    if before.hostname != after.hostname:
+        return False
+    ports = {"http": 80, "https": 443}
+    first, second = ((one.scheme, one.port or ports[one.scheme]) for one in (before, after))
+    return first == second or (first, second) == (("http", 80), ("https", 443))
 
 
 def _connection(scheme: str, netloc: str, url: str) -> tuple[HTTPConnection, str]:

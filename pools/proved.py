@@ -42,7 +42,7 @@ class ProvedRanges(Ranges):
         first = offset // BLOCK
         start, stop = first * BLOCK, min(blocks_in(end) * BLOCK, self.size)
         asked = {"Range": f"bytes={start}-{stop - 1}", WANT: KIND}
-        response, data, _ = http_get(self._url, asked, stop - start)
+        response, data, _ = http_get(self._url, asked, stop - start, home=True)
         refuse_status(response, self._url)
         proof = response.getheader(PROOF)
         if response.status != 206 or proof is None:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import io
+import os
 import random
+import subprocess
 import tarfile
 import threading
 
@@ -73,6 +75,23 @@ def publish(tmp_path, key):
 def files(shard):
     """Four shards and a small file."""
     return {f"{n:05d}.tar": shard(n) for n in range(4)} | {"README.md": b"birds\n"}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Return a maker of a file system of so many bytes, which only root can make."""
+    with contextlib.ExitStack() as stack:
+
+        def small_disk(size):
+            place = tmp_path / "disk"
+            place.mkdir()
+            mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", place]
+            if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+                pytest.skip("no file system can be mounted here")
+            stack.callback(subprocess.run, ["umount", "--lazy", place], check=True)
+            return place
+
+        yield small_disk
 
 
 @contextlib.contextmanager

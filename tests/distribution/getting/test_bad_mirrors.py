@@ -1,6 +1,8 @@
 """Mirrors that fail, lie or dawdle, beside a good one or alone."""
 
+import contextlib
 import re
+import shutil
 
 import pytest
 from datacomp.distribution.getting import get
@@ -58,10 +60,54 @@ def test_a_lying_mirror_alone_gives_what_is_right(publish, serving, files, flip,
     assert contents(tmp_path / "got") == files
 
 
-def test_a_truncated_shard(publish, serving, files, tmp_path):
-    folder = publish(files)
-    import shutil
+@pytest.fixture
+def plainly():
+    """Return a starter of plain servers of files, which give what is there; stopped at the end."""
+    import functools
+    import http.server
+    import threading
 
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with contextlib.ExitStack() as stack:
+
+        def plainly(folder):
+            handler = functools.partial(Quiet, directory=str(folder))
+            server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}/"
+
+        yield plainly
+
+
+@pytest.mark.parametrize("cut", [-5, 5])
+def test_a_shard_of_another_size_on_a_plain_server(publish, serving, plainly, files, tmp_path, cut):
+    folder = publish(files)
+    shutil.copytree(folder, tmp_path / "copy")
+    place = tmp_path / "copy/versions/1/birds/00001.tar"
+    place.write_bytes(files["00001.tar"][:cut] if cut < 0 else files["00001.tar"] + b"x" * cut)
+    size = len(files["00001.tar"])
+    said = f"has {size + cut:,} bytes instead of {size:,}"
+    bad = plainly(tmp_path / "copy")
+    alone = get(bad, tmp_path / "got", HTTP)
+    right = {name: data for name, data in files.items() if name != "00001.tar"}
+    assert contents(tmp_path / "got") == right
+    assert list(alone.failed) == ["00001.tar"]
+    assert alone.failed["00001.tar"].endswith(said)
+    assert alone.fetched == sum(map(len, right.values()))
+    good = serving(folder)
+    report = get(bad, tmp_path / "got", options(mirrors=(good.url,)))
+    assert contents(tmp_path / "got") == files
+    assert report.whole
+
+
+def test_our_own_server_lacks_a_truncated_shard(publish, serving, files, tmp_path):
+    folder = publish(files)
     shutil.copytree(folder, tmp_path / "copy")
     place = tmp_path / "copy/versions/1/birds/00001.tar"
     place.write_bytes(files["00001.tar"][:-5])
@@ -179,8 +225,6 @@ def test_any_mirror_can_tell_of_the_version(publish, serving, files, tmp_path, p
 
 
 def test_a_stale_mirror_is_named_and_another_asked(publish, serving, files, shard, tmp_path, capfd):
-    import shutil
-
     folder = publish(files)
     shutil.copytree(folder, tmp_path / "old")
     server, stale = serving(folder), serving(tmp_path / "old")

@@ -1,6 +1,7 @@
 """``datacomp get`` killed with SIGKILL at any moment: the next call ends whole and exact."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import time
 
 import pytest
 from datacomp.distribution.getting import Options, get
+from datacomp.errors import StorageError
 
 POINTS = 20
 WITH_PEERS = 6
@@ -172,3 +174,27 @@ def test_a_disk_that_fills_up_loses_nothing(publish, serving, shard, tmp_path):
     assert report.whole
     assert {path.name: path.read_bytes() for path in (tmp_path / "got").glob("*.tar")} == files
     assert report.fetched < report.bytes
+
+
+def test_a_disk_that_others_fill_meanwhile_loses_nothing(
+    publish, serving, shard, small_disk, tmp_path
+):
+    files = {f"{n:05d}.tar": shard(n) for n in range(3)}
+    disk = small_disk(12 << 20)
+
+    def fault(path, headers):
+        if path.endswith("00002.tar"):
+            with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as filler:
+                while filler.write(bytes(4096)) == 4096:
+                    pass
+
+    server = serving(publish(files), fault)
+    options = Options(bittorrent=False, connections=1)
+    with pytest.raises(StorageError, match=r"^cannot write .*: the disk is full; free some space"):
+        get(server.url, disk / "got", options)
+    assert "00002.tar" not in os.listdir(disk / "got")
+    (disk / "filler").unlink()
+    server.fault = lambda path, headers: None
+    report = get(server.url, disk / "got", options)
+    assert (report.whole, report.reused_files) == (True, 2)
+    assert {path.name: path.read_bytes() for path in (disk / "got").glob("*.tar")} == files

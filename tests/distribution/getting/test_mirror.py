@@ -31,6 +31,22 @@ def answering():
         yield answering
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n" + b"x" * 90,
+        b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 5-9/90\r\n\r\n"
+        b"xxxxx",
+    ],
+)
+def test_a_file_of_another_size_is_not_read(answering, answer):
+    mirror = Mirror(answering(answer))
+    with pytest.raises(SourceTrouble, match=r"^has 90 bytes instead of 100$") as caught:
+        next(mirror.read("a.tar", 100, 5, 10))
+    mirror.close()
+    assert caught.value.consequence is Consequence.SKIP
+
+
 def test_a_small_file_cut_short_is_asked_for_again(answering):
     mirror = Mirror(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + b"x" * 40))
     with pytest.raises(SourceTrouble, match="broke off") as caught:

@@ -206,6 +206,25 @@ def test_a_mirror_with_other_shards(indexed, publish, serving, tmp_path, capsys)
     assert f"use another mirror; going on with {other.url}versions" in capsys.readouterr().err
 
 
+def test_a_mirror_that_sends_us_to_another_site(indexed, publish, serving, tmp_path, capsys):
+    files, members = indexed
+    folder = publish(files)
+    good = serving(folder)
+    moved = serving(folder, lambda path, headers: (
+        (302, [(b"location", (good.url + path[1:]).encode())]) if path.endswith(".tar") else None
+    ))  # fmt: skip
+    subset = subset_of(tmp_path / "chosen.npy", [min(members)])
+    with pytest.raises(
+        DataError, match=r"sends us to another site .*; name that one with --mirror"
+    ):
+        get_subset(moved.url, subset, tmp_path / "few", HTTP)
+    assert not good.asked
+    more = Options(bittorrent=False, mirrors=(good.url,))
+    get_subset(moved.url, subset, tmp_path / "few", more)
+    assert read(tmp_path / "few") == {min(members): members[min(members)]}
+    assert "sends us to another site" in capsys.readouterr().err
+
+
 def test_one_wrong_byte_is_found(indexed, publish, serving, flip, tmp_path):
     files, members = indexed
     server = serving(publish(files), flip(70_000, ("00000.tar",)))

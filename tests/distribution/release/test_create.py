@@ -430,6 +430,17 @@ def test_a_full_disk_leaves_nothing_half_made(publish, data, tmp_path):
     assert publish("1").files == 9
 
 
+def test_a_disk_without_room_leaves_nothing_half_made(publish, small_disk):
+    folder = small_disk(10 * PIECE) / "releases"
+    with pytest.raises(StorageError, match=r"^cannot write .*: the disk is full; free some space"):
+        publish("1", folder=folder)
+    assert not (folder / "versions").exists()
+    assert not (folder / "latest.json").exists()
+    subprocess.run(["mount", "-o", "remount,size=8m", folder.parent], check=True)
+    assert publish("1", folder=folder).files == 9
+    assert Releases(folder).latest.manifest.version == "1"
+
+
 def test_the_manifest_is_what_the_documentation_says(publish, tmp_path):
     publish("1", about=About(authors=("A",), scores={"tasks": {"mnist": 0.5}}))
     value = json.loads((tmp_path / "releases/versions/1/manifest.json").read_bytes())

@@ -64,3 +64,29 @@ def test_what_an_unsigned_torrent_cannot_prove_comes_from_peers_alone(
     assert (report.whole, report.signed) == (True, False)
     assert (tmp_path / "got/00000.tar").read_bytes() == files["00000.tar"]
     assert report.channels["bittorrent"] == report.bytes
+
+
+def test_a_mirror_a_gateway_and_peers_at_once(publish, serving, shard, tmp_path):
+    files = {f"{number:05d}.tar": shard(number) for number in range(8)}
+    folder = publish(files)
+    with Seeder(folder, Net("127.0.0.1:0", lan=True)) as seeder:
+        mirror, gateway = serving(folder), serving(folder)
+
+        async def wait(body, seen):  # until the others have given something, too
+            while seen and not (seeder.status()["uploaded"] and gateway.given):
+                await asyncio.sleep(0.05)
+            return body
+
+        async def wait_for_peers(body, seen):
+            while len(body) > PIECE // 2 and not seeder.status()["uploaded"]:
+                await asyncio.sleep(0.05)
+            return body
+
+        mirror.fault = lambda path, _: wait if path.endswith(".tar") else None
+        gateway.fault = lambda path, _: wait_for_peers if path.startswith("/ipfs/") else None
+        report = get(mirror.url, tmp_path / "got", options(seeder.port, gateways=(gateway.url,)))
+    assert report.whole
+    assert {path.name: path.read_bytes() for path in (tmp_path / "got").glob("*.tar")} == files
+    assert set(report.channels) == {"http", "ipfs", "bittorrent"}
+    assert all(report.channels.values())
+    assert report.fetched < report.bytes + 2 * PIECE
