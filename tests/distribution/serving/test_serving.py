@@ -2,9 +2,12 @@
 
 import hashlib
 import http.client
+import io
+import json
 import signal
 import subprocess
 import sys
+import tarfile
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -325,23 +328,63 @@ def test_brace_lines_expand_to_the_names(numbers):
     assert [name for line in lines for name in braceexpand.braceexpand(line)] == names
 
 
-def test_webdataset_streams_the_served_shards(publish, serving, files):
+TRAIN = """
+import json, sys
+from pathlib import Path
+import datacomp.evaluate, open_clip, torch, webdataset as wds
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+open_clip.add_model_config(Path(datacomp.evaluate.__file__).with_name("model_configs"))
+model, transform, _ = open_clip.create_model_and_transforms("datacomp-demo")
+tokenize = open_clip.get_tokenizer("datacomp-demo")
+samples = (
+    wds.WebDataset(sys.argv[1], shardshuffle=False)
+    .decode("pilrgb")
+    .to_tuple("__key__", "png", "txt")
+    .map_tuple(str, transform, lambda text: tokenize(text)[0])
+    .batched(4)
+)
+loss_of = open_clip.ClipLoss()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+batches = list(samples)
+losses = []
+for _, images, texts in batches * 2:
+    images_said, texts_said, scale = model(images, texts)
+    loss = loss_of(images_said, texts_said, scale)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+print(json.dumps([[key for keys, *_ in batches for key in keys], losses]))
+"""
+
+
+def test_webdataset_trains_from_the_served_shards(publish, serving, picture):
     pytest.importorskip("webdataset")
-    folder = publish(files)
+    pytest.importorskip("open_clip")
+    shards = {}
+    for shard in range(2):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            for number in range(4):
+                text = b"picture %d of %d" % (number, shard)
+                for name, data in (("png", picture(4 * shard + number)), ("txt", text)):
+                    entry = tarfile.TarInfo(f"{shard:05d}{number:04d}.{name}")
+                    entry.size = len(data)
+                    tar.addfile(entry, io.BytesIO(data))
+        shards[f"{shard:05d}.tar"] = buffer.getvalue()
+    folder = publish(shards)
     server = serving(folder)
-    # A process of its own: webdataset leaves the pipes of its curl open.
-    read = (
-        "import sys, webdataset as wds\n"
-        "for sample in wds.WebDataset(sys.argv[1], shardshuffle=False):\n"
-        "    print(sample['__key__'])\n"
-    )
     url = "::".join(brace_urls(folder, server.url))
+    assert "{00000..00001}.tar" in url
+    # A process of its own: webdataset leaves the pipes of its curl open.
     done = subprocess.run(
-        [sys.executable, "-c", read, url], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", TRAIN, url], capture_output=True, text=True, timeout=100, check=True
     )
-    assert done.stdout.split() == [
-        f"{shard:05d}{sample:04d}" for shard in range(4) for sample in range(3)
-    ]
+    keys, losses = json.loads(done.stdout)
+    assert keys == [f"{shard:05d}{number:04d}" for shard in range(2) for number in range(4)]
+    assert sum(losses[2:]) < sum(losses[:2])
 
 
 # -- starting ---------------------------------------------------------------------------------
