@@ -14,6 +14,8 @@ from ...pools.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
 from ..bencode import decode
 
 MAX_TORRENT_BYTES = 1 << 28
+MAX_WHOLE = 1 << 20
+"""Of a file that is read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,22 @@ class Layers:
 
         ``root`` is the file's root in hex, from the signed manifest.
         """
+        if not self.prove(size, root):
+            return None
         expected = bytes.fromhex(root)
         if size <= self.piece_length or not self.by_root:
             # One block, or none known: the root itself is the digest.
-            return _whole(descriptor, size, expected) if size <= (1 << 20) else None
+            return _whole(descriptor, size, expected)
+        return list(self._compare(descriptor, size, self.by_root[expected]))
+
+    def prove(self, size: int, root: str) -> bool:
+        """Tell whether what is known leads to the root of a file, so that its bytes can be told."""
+        if size <= self.piece_length or not self.by_root:
+            return size <= MAX_WHOLE
+        expected = bytes.fromhex(root)
         layer = self.by_root.get(expected, b"")
         pieces = -(-size // self.piece_length)
-        if len(layer) != 32 * pieces or root_of_layer(layer, self.piece_length) != expected:
-            return None
-        return list(self._compare(descriptor, size, layer))
+        return len(layer) == 32 * pieces and root_of_layer(layer, self.piece_length) == expected
 
     def _compare(self, descriptor: int, size: int, layer: bytes) -> Iterator[tuple[int, int]]:
         width = self.piece_length // BLOCK

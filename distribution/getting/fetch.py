@@ -82,7 +82,7 @@ def _add_peers(engine: Engine, folder: Folder, order: Order, options: Options) -
     channel = Channel(
         engine, source, folder, partial(_torrent_of, order, options.patience),
         options.net(), parse_peers(options.peers), options.patience,
-        order.manifest,
+        order.manifest, order.seeds if options.http else (),
     )  # fmt: skip
     engine.add_thread(channel.run)
 
@@ -127,7 +127,7 @@ class _Layers:
         order = self._order
         if order.torrent is not None:
             layers = Layers.of_torrent(order.torrent, "torrent")
-            if layers.by_root:
+            if layers.by_root or order.manifest is None:
                 return layers
         if order.manifest is None:
             return None

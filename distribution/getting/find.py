@@ -195,6 +195,8 @@ class Finder:
         data = fetch_metadata(magnet, self.net(), self.peers, PATIENCES * self.patience)
         order, _ = read_torrent(data, magnet[:60])
         order.magnet = magnet
+        # There are no layers in what peers tell of a torrent.
+        order.seeds = [url for url in query.get("ws", ()) if url.lower().startswith(_HTTP)]
         return order
 
     def _signed(self, places: list[str] | tuple[str, ...], hashes: set[str] | None = None

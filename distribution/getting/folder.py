@@ -166,9 +166,9 @@ class Folder:
         self.place_of(wanted.path).replace(self.partial_of(wanted))
         self._known.pop(wanted.path, None)
 
-    def lend(self, wanted: Wanted, name: str) -> None:
-        """Move a file that only a torrent can tell to be right to where the torrent looks."""
-        staged = self.torrent / name / wanted.path
+    def lend(self, wanted: Wanted, place: str) -> None:
+        """Move a file that only a torrent can tell to be right to its place in the torrent."""
+        staged = self.torrent / place
         staged.parent.mkdir(parents=True, exist_ok=True)
         self.place_of(wanted.path).replace(staged)
         (self.torrent / RESUME).unlink(missing_ok=True)

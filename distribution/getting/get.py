@@ -51,7 +51,7 @@ def get(source: str, directory: Path | str, options: Options | None = None) -> G
         missing = sort_out(folder, order, options.rehash)
         report.reused_files = len(order.files) - len(missing)
         if missing:
-            check_space(folder, missing)
+            check_space(folder, order, missing)
             fetch(folder, order, missing, options, report)
         if report.whole:
             report.removed = remove_old(folder, held, order)
@@ -80,7 +80,7 @@ def get_some(
         missing = sort_out(folder, chosen, options.rehash)
         report.reused_files = len(chosen.files) - len(missing)
         if missing:
-            check_space(folder, missing)
+            check_space(folder, chosen, missing)
             fetch(folder, chosen, missing, options, report)
         report.seconds = time.monotonic() - started
         return order, report

@@ -43,7 +43,13 @@ class Order:
     torrent: bytes | None = None
     magnet: str | None = None
     infohash: str | None = None
+    seeds: list[str] = field(default_factory=list)
+    single: bool = False
     record: tuple[str, int] | None = None
+
+    def in_torrent(self, wanted: Wanted) -> str:
+        """Return the path of a file as its torrent has it."""
+        return wanted.path if self.single else f"{self.name}/{wanted.path}"
 
     @property
     def title(self) -> str:

@@ -128,13 +128,13 @@ class Queue:
             return not (self.stopped or self._pending or self._active or self.failed)
 
     def only_source(self, source: Source) -> bool:
-        """Tell whether what is left can come from this source alone."""
+        """Tell whether what is left is left to this source alone, as things stand."""
         with self.lock:
             owners = {job: owner for job, (owner, *_) in self._active.items()}
             if any(owner is not source for owner in owners.values()):
                 return False
             return all(
-                other is source or other.standing is Standing.DROPPED or other in job.banned
+                other is source or not self._may(other, job)
                 for job in (*self._pending, *owners)
                 for other in self.sources
             )

@@ -53,7 +53,7 @@ def sort_out(folder: Folder, order: Order, rehash: bool) -> list[Wanted]:
             folder.take_back(wanted)  # prepared whole, it is checked like a fetched one
             missing.append(wanted)
         elif place.stat().st_size == wanted.size and wanted.sha256 is None:
-            folder.lend(wanted, order.name)
+            folder.lend(wanted, order.in_torrent(wanted))
             missing.append(wanted)
         elif place.stat().st_size == wanted.size:
             doubtful.append(wanted)
@@ -104,13 +104,17 @@ def link_same(folder: Folder, missing: list[Wanted]) -> list[Wanted]:
     return left
 
 
-def check_space(folder: Folder, missing: list[Wanted]) -> None:
+def check_space(folder: Folder, order: Order, missing: list[Wanted]) -> None:
     """Raise StorageError if what is still to come does not fit on the disk."""
     needed = 0
     for wanted in missing:
+        have = 0
         with contextlib.suppress(FileNotFoundError):
-            needed -= folder.partial_of(wanted).stat().st_size
-        needed += wanted.size
+            have = folder.partial_of(wanted).stat().st_size
+        with contextlib.suppress(OSError):  # what peers gave has holes
+            staged = (folder.torrent / order.in_torrent(wanted)).lstat()
+            have = max(have, staged.st_blocks * 512)
+        needed += max(wanted.size - have, 0)
     free = shutil.disk_usage(folder.path).free
     if needed > free:
         raise StorageError(

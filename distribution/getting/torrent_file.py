@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from typing import Any
+from urllib.parse import quote
 
-from ...errors import DataError
+from ...errors import DataError, UnsafeInputError
+from ...urls import split_url
 from ..bencode import decode, encode
 from ..manifest import check_paths
-from .blocks import MAX_TORRENT_BYTES
+from .blocks import MAX_TORRENT_BYTES, Layers
 from .order import Order, Wanted
 
 MAX_FILES = 1_000_000
+MAX_SEEDS = 100
 
 
 def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
     """Return the order of a torrent, and the addresses of its web seeds.
+
+    Where the torrent can prove the bytes of each file, the web seeds are mirrors of the order.
 
     Raises DataError for what is no torrent of a folder of files, UnsafeInputError for names that
     would leave it.
@@ -42,9 +47,40 @@ def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
     )
     seeds = value.get(b"url-list", [])
     seeds = [seeds] if isinstance(seeds, bytes) else seeds if isinstance(seeds, list) else []
-    urls = [_text(url, where) for url in seeds if isinstance(url, bytes)]
+    urls = [_text(url, where) for url in seeds[:MAX_SEEDS] if isinstance(url, bytes)]
+    single = b"files" not in info and [file.path for file in files] == [name]
     infohash = min(info_hashes(data))
-    return Order(name, None, files, torrent=data, infohash=infohash), urls
+    order = Order(name, None, files, torrent=data, infohash=infohash, single=single)
+    if urls and _is_proven(order, Layers.of_torrent(data, where)):
+        order.mirrors = [base for url in urls if (base := _base(url, name, single))]
+    else:
+        order.seeds = [url for url in urls if _is_http(url)]
+    return order, urls
+
+
+def _is_proven(order: Order, layers: Layers) -> bool:
+    """Tell whether a wrong byte of any file could be told."""
+    return all(
+        file.pieces_root is not None and layers.prove(file.size, file.pieces_root)
+        for file in order.files
+        if file.size
+    )
+
+
+def _base(seed: str, name: str, single: bool) -> str | None:
+    """Return the URL to which the path of a file is added; None for what is no web seed."""
+    if not _is_http(seed):
+        return None
+    if not single:
+        return f"{seed.rstrip('/')}/{quote(name)}/"
+    return seed if seed.endswith("/") else seed.removesuffix(quote(name))
+
+
+def _is_http(url: str) -> bool:
+    try:
+        return bool(split_url(url))
+    except UnsafeInputError:
+        return False
 
 
 def info_hashes(data: bytes) -> set[str]:

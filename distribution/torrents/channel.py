@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,10 @@ class Claim:
 
 
 class Channel:
-    """The peers of one torrent. ``torrent`` returns the bytes of the file, or raises."""
+    """The peers of one torrent, and web seeds of which only its pieces tell what is right.
+
+    ``torrent`` returns the bytes of the file, or raises.
+    """
 
     def __init__(
         self,
@@ -62,11 +65,12 @@ class Channel:
         peers: tuple[tuple[str, int], ...],
         patience: float,
         manifest: Manifest | None = None,
+        seeds: Sequence[str] = (),
     ) -> None:
         self._engine, self._queue = engine, engine.queue
         self._source, self._folder = source, folder
         self._torrent, self._net, self._peers = torrent, net, peers
-        self._patience, self._manifest = patience, manifest
+        self._patience, self._manifest, self._seeds = patience, manifest, seeds
         self._asked, self._answered = 0.0, net.lan or manifest is None
         self._claims: list[Claim] = []
 
@@ -75,8 +79,9 @@ class Channel:
         try:
             data = self._torrent()
             self._download = Download(
-                data, self._source.name, self._folder.torrent, self._net, self._peers, self._alert
-            )
+                data, self._source.name, self._folder.torrent, self._net, self._peers, self._seeds,
+                self._alert,
+            )  # fmt: skip
         except DatacompError as error:
             self._engine.drop(self._source, str(error))
             return

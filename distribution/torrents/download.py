@@ -42,6 +42,7 @@ class Download:
         folder: Path,
         net: Net,
         peers: Iterable[tuple[str, int]],
+        seeds: Iterable[str],
         listen: Callable[[Any], None],
     ) -> None:
         import libtorrent as lt
@@ -59,8 +60,8 @@ class Download:
             WANTED if files.file_size(number) else UNWANTED for number in range(files.num_files())
         ]
         params.piece_priorities = [UNWANTED] * self._pieces
-        # Web seeds are mirrors, and asked as such.
-        params.url_seeds = []
+        # Web seeds whose files can be told to be right are mirrors, and asked as such.
+        params.url_seeds = list(seeds)
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         folder.mkdir(parents=True, exist_ok=True)
         self.session = open_session(net)

@@ -2,6 +2,9 @@
 
 import pytest
 from datacomp.distribution.getting import get
+from datacomp.distribution.getting.folder import Folder
+from datacomp.distribution.getting.order import Order, Wanted
+from datacomp.distribution.getting.there import check_space
 from datacomp.errors import (
     MissingError,
     StorageError,
@@ -50,6 +53,27 @@ def test_a_disk_too_small_is_told_before(publish, serving, files, tmp_path, monk
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match=r"bytes are still to come, but only 1,000 are free"):
         get(server.url, tmp_path / "got", HTTP)
+
+
+def test_what_peers_gave_before_needs_no_room_again(tmp_path, monkeypatch):
+    import shutil
+
+    size = 8 << 20
+    wanted = Wanted(0, "a/00000.tar", size, "f" * 64)
+    order = Order("birds", "1", (wanted,))
+    with Folder(tmp_path / "got") as folder:
+        staged = folder.torrent / "birds/a/00000.tar"
+        staged.parent.mkdir(parents=True)
+        with staged.open("wb") as file:
+            file.truncate(size)
+            file.seek(4 << 20)
+            file.write(b"x" * (3 << 20))
+        usage = shutil.disk_usage(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5 << 20))
+        check_space(folder, order, [wanted])
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4 << 20))
+        with pytest.raises(StorageError, match="5,242,880 bytes are still to come, but only"):
+            check_space(folder, order, [wanted])
 
 
 def test_what_is_no_source(tmp_path):

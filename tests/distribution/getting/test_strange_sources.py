@@ -92,6 +92,20 @@ def test_attributes_of_a_file_that_are_no_text_say_nothing():
         read_torrent(bencode.encode({"info": info(attr=b"xp")}), "t")
 
 
+def test_web_seeds_are_mirrors_where_a_torrent_proves_its_files():
+    leaf = {"": {"length": 3, "pieces root": bytes(32)}}
+    tree = {"name": "a b", "piece length": 1 << 18, "pieces": bytes(20)}
+    seeds = ["http://h/a%20b", "http://h/v/", "http://[::1/", "udp://h/"]
+    alone = tree | {"file tree": {"a b": leaf}, "length": 3}
+    order, _ = read_torrent(bencode.encode({"info": alone, "url-list": seeds}), "t")
+    assert (order.mirrors, order.seeds) == (["http://h/", "http://h/v/"], [])
+    several = tree | {"file tree": {"a b": leaf}, "files": [{"length": 3, "path": ["a b"]}]}
+    order, _ = read_torrent(bencode.encode({"info": several, "url-list": seeds}), "t")
+    assert order.mirrors == ["http://h/a%20b/a%20b/", "http://h/v/a%20b/"]
+    order, _ = read_torrent(bencode.encode({"info": info(), "url-list": seeds}), "t")
+    assert (order.mirrors, order.seeds) == ([], ["http://h/a%20b", "http://h/v/"])
+
+
 @pytest.mark.parametrize("data", [b"i5e", b"le", b"de"])
 def test_what_is_no_torrent_has_no_name(data):
     with pytest.raises(DataError, match="not a torrent"):

@@ -1,5 +1,6 @@
 """Seeding and getting over real BitTorrent sessions on this machine."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from datacomp.distribution import bencode
@@ -18,10 +20,10 @@ from datacomp.distribution.release import Releases, Removal, SigningKey
 from datacomp.distribution.torrents import Net, Seeder, seed
 from datacomp.distribution.torrents.channel import Channel
 from datacomp.distribution.torrents.pointer import DhtPointer
-from datacomp.distribution.torrents.session import load_torrent, open_session
+from datacomp.distribution.torrents.session import listening, load_torrent, open_session
 from datacomp.errors import DataError, MissingError, StorageError, UnsafeInputError, UsageError
 
-pytest.importorskip("libtorrent")
+lt = pytest.importorskip("libtorrent")
 LOCAL = Net("127.0.0.1:0", lan=True)
 
 
@@ -74,6 +76,29 @@ def test_a_torrent_file_is_enough(publish, files, tmp_path, kind):
         assert report.fetched == 1 << 20
 
 
+def test_a_torrent_of_one_file_in_no_folder(tmp_path):
+    data, length = random.Random(1).randbytes(300_000), 1 << 17
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/x").write_bytes(data)
+    pieces = b"".join(
+        hashlib.sha1(data[at : at + length]).digest() for at in range(0, len(data), length)
+    )
+    source = torrent(tmp_path, length=len(data), pieces=pieces, **{"piece length": length})
+    session = open_session(LOCAL)
+    params = load_torrent(Path(source).read_bytes(), source)
+    params.save_path = str(tmp_path / "source")
+    params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+    session.add_torrent(params)
+    port = listening(session, LOCAL)
+    get(source, tmp_path / "got", options(port))
+    assert contents(tmp_path / "got") == {"x": data}
+    with (tmp_path / "got/x").open("r+b") as file:
+        file.write(b"wrong")
+    report = get(source, tmp_path / "got", options(port))
+    assert contents(tmp_path / "got") == {"x": data}
+    assert report.fetched == length
+
+
 def test_a_magnet_is_enough(publish, files, tmp_path):
     folder = publish(files)
     named = Releases(folder).latest.manifest.torrents
@@ -96,6 +121,65 @@ def test_a_magnet_with_a_web_seed_is_signed(publish, serving, files, tmp_path):
     other = f"magnet:?xt=urn:btih:{'1' * 40}&ws={server.url}versions/1/"
     with pytest.raises(StorageError, match="no peer has answered within"):
         get(other, tmp_path / "other", options(patience=0.1))
+
+
+@pytest.fixture
+def seeded_by_web(publish, serving, files, tmp_path):
+    """Return a maker of a release's torrent with one web seed that has no manifest beside it."""
+    folder = publish(files)
+
+    def make(kind, fault=lambda path, headers: None):
+        def bare(path, headers):
+            return (404, []) if path.endswith("/manifest.json") else fault(path, headers)
+
+        server = serving(folder, bare)
+        name = f"birds-1{'.hybrid' * (kind == 'hybrid')}.torrent"
+        value = bencode.decode((folder / "versions/1" / name).read_bytes(), 1 << 20)
+        value[b"url-list"] = ["http://[::1/", f"{server.url}versions/1/"]
+        (tmp_path / name).write_bytes(bencode.encode(value))
+        return str(tmp_path / name)
+
+    return make
+
+
+@pytest.mark.parametrize(("kind", "channel"), [("hybrid", "http"), ("v1", "bittorrent")])
+def test_web_seeds_of_an_unsigned_torrent_are_enough(seeded_by_web, files, tmp_path, kind, channel):
+    torrent = seeded_by_web(kind)
+    report = get(torrent, tmp_path / "got", options(http=True))
+    assert (report.signed, report.whole) == (False, True)
+    assert contents(tmp_path / "got") == files
+    assert report.channels[channel] == report.bytes
+    report = get(torrent, tmp_path / "none", options(patience=0.2))
+    assert set(report.failed) == set(files), "--no-http leaves web seeds out"
+
+
+def test_web_seeds_of_a_hybrid_torrent_need_no_libtorrent(seeded_by_web, files, tmp_path):
+    report = get(seeded_by_web("hybrid"), tmp_path / "got", Options(bittorrent=False))
+    assert (report.whole, report.channels) == (True, {"http": report.bytes})
+    assert contents(tmp_path / "got") == files
+
+
+def test_a_torrent_of_small_files_is_proven_by_their_roots(publish, serving, tmp_path):
+    small = {"a.txt": b"a", "b/c.txt": bytes(70_000), "empty": b""}
+    folder = publish(small)
+    server = serving(folder, lambda path, _: (404, []) if path.endswith("manifest.json") else None)
+    value = bencode.decode((folder / "versions/1/birds-1.hybrid.torrent").read_bytes(), 1 << 20)
+    place = tmp_path / "small.torrent"
+    place.write_bytes(bencode.encode(value | {b"url-list": f"{server.url}versions/1"}))
+    assert get(str(place), tmp_path / "got", Options(bittorrent=False)).whole
+    assert contents(tmp_path / "got") == small
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "v1"])
+def test_a_web_seed_that_lies_is_not_believed(seeded_by_web, files, flip, tmp_path, kind):
+    torrent = seeded_by_web(kind, flip(1_500_000))
+    report = get(torrent, tmp_path / "got", options(http=True, patience=0.5))
+    found = contents(tmp_path / "got")
+    assert "00001.tar" in report.failed
+    assert found == {name: data for name, data in files.items() if name in found}
+    if kind == "hybrid":
+        assert list(report.failed) == ["00001.tar"]
+        assert "gave 1 wrong block" in report.failed["00001.tar"]
 
 
 def test_mirror_and_peers_at_once(publish, serving, shard, tmp_path):
@@ -132,6 +216,15 @@ def test_a_file_that_nobody_has_is_an_end(publish, serving, files, tmp_path):
     assert list(report.failed) == ["00002.tar"]
     assert "answers 404" in report.failed["00002.tar"]
     assert "no peer gave anything for" in report.failed["00002.tar"]
+
+
+def test_a_mirror_that_once_lied_goes_on_where_there_is_no_peer(
+    publish, serving, files, flip, tmp_path
+):
+    server = serving(publish(files), flip(1_500_000))
+    report = get(server.url, tmp_path / "got", options(9, http=True, patience=0.3))
+    assert list(report.failed) == ["00001.tar"]
+    assert "gave 1 wrong block" in report.failed["00001.tar"]
 
 
 def test_no_peer_at_all_is_an_end(publish, serving, files, tmp_path):
