@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..durable import append_line, storage_errors
-from ..errors import DataError, IntegrityError, StorageError, UnsafeInputError
+from ..errors import DatacompError, DataError, IntegrityError, UnsafeInputError
 from ..pools.ranges import fetch, join
 from .tasks import HUB, Task, is_url
 
@@ -31,15 +31,12 @@ MAX_BYTES = 16 << 20
 
 
 def record_folder(data: Path | str) -> Path:
-    """Return the folder that holds the record of the sets in ``data``."""
+    """Return the folder that holds the record of the sets in ``data``; it may not be there yet."""
     if not is_url(data):
         return Path(data)
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(data).rstrip("/").encode()).hexdigest()[:32]
-    folder = home / "datacomp" / "evalsets" / name
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return home / "datacomp" / "evalsets" / name
 
 
 def verify(data: Path | str, task: Task, digest: str) -> bool:
@@ -69,7 +66,9 @@ def record(data: Path | str, task: Task, digest: str) -> None:
     """
     line = {"key": task.key, "version": task.version, "sha256": digest}
     place = record_folder(data)
-    folder = os.open(place, os.O_RDONLY)
+    with storage_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+        folder = os.open(place, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         if (task.key, task.version) not in recorded(data):
@@ -107,11 +106,11 @@ def seen(data: Path | str, evalset: EvalSet) -> str | None:
 
 
 def remember(data: Path | str, evalset: EvalSet, digest: str) -> None:
-    """Keep how the files of a set look; where nobody can write, nothing is kept."""
+    """Keep how the files of a set look; where that cannot be told or written, nothing is kept."""
     try:
         line = json.dumps([evalset.task.key, evalset.stamps(), digest])
         append_line(record_folder(data) / SEEN, line)
-    except StorageError:
+    except (DatacompError, OSError):
         return
 
 

@@ -34,7 +34,7 @@ from .places import (
 )
 from .samples import Flawed, Puzzle, Sample, lines
 from .stream import sha256_of
-from .tasks import CLASSIFYING, Task, find_folder, folder_names
+from .tasks import CLASSIFYING, Task, find_folder, folder_names, is_url
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
@@ -145,6 +145,7 @@ def open_set(folder: SetFolder | None, data: Path | str, task: Task) -> EvalSet:
     if folder is None:
         raise MissingError(
             f"no data of task {task.key}: there is no folder {first_place(data, task)}"
+            f"{how_to_get(data, [task])}"
         )
     return _open(folder, task)
 
@@ -157,7 +158,7 @@ def check_evalsets(data: Path | str, tasks: Sequence[Task]) -> None:
     """
     data = Path(data)
     if not data.is_dir():
-        raise MissingError(f"no evaluation sets at {data}: no such folder")
+        raise MissingError(no_folder(data, tasks))
     absent = [task for task in tasks if find_folder(data, task) is None]
     if absent:
         raise MissingError(absence(data, absent, len(tasks)))
@@ -169,9 +170,26 @@ def absence(data: Path | str, absent: Sequence[Task], asked: int) -> str:
     """Say in one line which of the tasks asked for have no folder in ``data``."""
     named = ", ".join(folder_names(task)[0] for task in absent[:NAMED])
     more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+    advice = how_to_get(data, absent)
     if len(absent) == asked > 1:
-        return f"none of the {asked} tasks' folders are in {data}: {named}{more}"
-    return f"{data}: {len(absent)} of {asked} tasks have no folder there: {named}{more}"
+        return f"none of the {asked} tasks' folders are in {data}: {named}{more}{advice}"
+    return f"{data}: {len(absent)} of {asked} tasks have no folder there: {named}{more}{advice}"
+
+
+def no_folder(data: Path | str, tasks: Sequence[Task]) -> str:
+    """Say in one line that there is no folder ``data``, and how one comes about."""
+    return f"no evaluation sets at {data}: no such folder{how_to_get(data, tasks)}"
+
+
+def how_to_get(data: Path | str, tasks: Sequence[Task]) -> str:
+    """Return the end of a message: which command brings the sets of ``tasks`` to ``data``."""
+    if is_url(data):
+        return "; is that the right place?"
+    wanted = [task.key for task in tasks if task.suite != "demo"]
+    if tasks and not wanted:
+        return f"; 'datacomp evalsets demo {data}' builds the demo suite"
+    which = f" --tasks {','.join(wanted)}" if 0 < len(wanted) <= NAMED else ""
+    return f"; 'datacomp evalsets download {data}{which}' fetches evaluation sets"
 
 
 def open_folder(path: Path | str, task: Task) -> EvalSet:

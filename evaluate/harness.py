@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ..durable import append_line
-from ..errors import DatacompError, MissingError, StorageError, UsageError
+from ..errors import DatacompError, MissingError, UsageError
 from ..pools.clip_model import ModelSpec
 from ..pools.engine import Engine
 from ..progress import say, warn
 from . import digests
 from .corruptions import Corruption
-from .evalsets import EvalSet, absence, open_set
+from .evalsets import EvalSet, absence, no_folder, open_set
 from .kept import KeptEmbedder, KeptSet, Unusable, check_keeping, is_kept, open_kept
 from .measuring import Loaded, Measured, Measurement, measure, measure_apart
 from .places import SetFolder, find_set
@@ -44,13 +44,15 @@ from .witness import Witness
 class Evaluation:
     """What came of it: all results asked for, what was done before, what failed and why.
 
-    ``unrecorded`` are the tasks whose digests could not be recorded beside their data, and why.
+    ``absent`` are those of ``failed`` that have no data there. ``unrecorded`` are the tasks whose
+    digests could not be recorded beside their data, and why.
     """
 
     results: list[Result] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     unrecorded: dict[str, str] = field(default_factory=dict)
+    absent: list[str] = field(default_factory=list)
 
     @property
     def set_aside(self) -> int:
@@ -103,7 +105,7 @@ def evaluate(
         raise UsageError("a probe has no confusions to show; leave out the pages or the probe")
     output = Path(output)
     if not is_url(data) and not Path(data).is_dir():
-        raise MissingError(f"no evaluation sets at {data}: no such folder")
+        raise MissingError(no_folder(data, tasks))
     if output.is_dir():
         raise UsageError(f"{output}: is a folder, expected a file for the results")
     named = model_provenance(
@@ -227,6 +229,7 @@ def _present(
     if tasks and not found:
         return found
     absent = [task for task, folder in found if folder is None]
+    evaluation.absent = [task.key for task in absent]
     if len(absent) < 2:
         return found
     text = absence(data, absent, len(tasks))
@@ -261,10 +264,15 @@ def _pin(data: Path | str, evalset: EvalSet, evaluation: Evaluation) -> None:
     digest = evalset.digest()
     if not digests.verify(data, evalset.task, digest):
         evalset.check_count()  # what is not whole is not recorded
-        try:
-            digests.record(data, evalset.task, digest)
-        except StorageError as error:  # sets may lie where nobody can write
-            evaluation.unrecorded[evalset.task.key] = str(error)
+    _record(data, evalset, digest, evaluation)
+
+
+def _record(data: Path | str, evalset: EvalSet, digest: str, evaluation: Evaluation) -> None:
+    """Record a digest that was checked; no result is lost because that cannot be done."""
+    try:
+        digests.record(data, evalset.task, digest)
+    except (DatacompError, OSError) as error:  # sets may lie where nobody can write
+        evaluation.unrecorded[evalset.task.key] = str(error)
     digests.remember(data, evalset, digest)
 
 
@@ -292,7 +300,7 @@ def _take(
         _fail(evaluation, found.task, found.error)
         return
     if data is not None:
-        _pin(data, found.evalset, evaluation)
+        _record(data, found.evalset, found.evalset.digest(), evaluation)
     if earlier is None or not is_same(earlier.provenance, result.provenance):
         append_line(output, json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
     if result.set_aside:

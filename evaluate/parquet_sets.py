@@ -81,12 +81,11 @@ def puzzles(files: Sequence[str], digests: dict[str, str]) -> Iterator[Puzzle | 
 def rows_of(
     files: Sequence[str], columns: Sequence[str], digests: dict[str, str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row with the name it goes by; what is fetched leaves its SHA-256."""
+    """Yield each row with the name it goes by; each file leaves its SHA-256."""
     for file in files:
         name, number = file.rpartition("/")[2], 0
         with local_copy(file) as (path, sha256), _opened(file, path) as table:
-            if sha256 is not None:
-                digests[file] = sha256
+            digests[file] = sha256
             have = table.schema_arrow.names
             for column in columns:
                 if column not in have:

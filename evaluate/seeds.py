@@ -13,7 +13,10 @@ from ..pools.clip_runs import RUN_INFO, read_run
 from .results import RESULTS, Estimate, Result, combine, group_names, group_score
 from .tasks import Suite
 
-_ALIKE = ("scale", "model", "data_weights", "precision", "accumulation", "grad_clip_norm")
+_ALIKE = (
+    "scale", "model", "data_weights", "precision", "accumulation", "grad_clip_norm", "objective",
+    "init",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def _recipe(run: Path) -> str | None:
     folder = run.parent if run.name == RESULTS else run
     if not (folder / RUN_INFO).is_file():
         return None
-    info = read_run(folder)
+    info = {"objective": "clip", "init": None, **read_run(folder)}  # as older runs were, untold
     data: Any = info.get("data")
     pins = [source.get("fingerprint") for source in data if isinstance(source, dict)] if (
         isinstance(data, list)

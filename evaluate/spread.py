@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -85,14 +85,19 @@ def evaluate_together(
     try:
         mine, trouble = Evaluation(), ""
         try:
-            share = _share(processes, data, tasks)
+            # One decides: where a server fails now and then, each would find other tasks there.
+            there: list[list[str]] = [[]]
+            if processes.rank == 0:
+                there = [[task.key for task in tasks if is_there(data, task)]]
+            dist.broadcast_object_list(there)
+            share = _share(processes, there[0], tasks)
             if share or processes.rank == 0:
                 mine = evaluate(model, data, share, output, device=device, **options)
         except DatacompError as error:
             trouble = str(error)
         said: list[Any] = [None] * processes.world
-        dist.all_gather_object(said, (mine.skipped, mine.failed, trouble))
-        for rank, (_, _, text) in enumerate(said):
+        dist.all_gather_object(said, (mine.skipped, mine.failed, mine.absent, trouble))
+        for rank, (_, _, _, text) in enumerate(said):
             if text:
                 raise RunError(f"process {rank}: {text}")
         if processes.rank == 0:
@@ -100,23 +105,28 @@ def evaluate_together(
         dist.barrier()
     finally:
         dist.destroy_process_group()
-    skipped = [key for keys, _, _ in said for key in keys]
-    failed = {key: reason for _, reasons, _ in said for key, reason in reasons.items()}
+    skipped = [key for keys, _, _, _ in said for key in keys]
+    failed = {key: reason for _, reasons, _, _ in said for key, reason in reasons.items()}
+    absent = [key for _, _, keys, _ in said for key in keys]
     results = read_results(output) if Path(output).is_file() else {}
     order = [task.key for task in tasks]
+    for key in order:
+        if key not in results:
+            lost = f"no process left its result in {output}; do all of them write to the same file?"
+            failed.setdefault(key, lost)
     return Evaluation(
         [results[key] for key in order if key in results and key not in failed],
         [key for key in order if key in skipped],
         {key: failed[key] for key in order if key in failed},
+        absent=[key for key in order if key in absent],
     )
 
 
-def _share(processes: Processes, data: Path | str, tasks: Sequence[Task]) -> list[Task]:
-    """Return this process's tasks; those whose data are not there are told by the first."""
-    there = {task.key for task in tasks if is_there(data, task)}
+def _share(processes: Processes, there: Collection[str], tasks: Sequence[Task]) -> list[Task]:
+    """Return this process's tasks; those whose data are not ``there`` are told by the first."""
     share = shares([task for task in tasks if task.key in there], processes.world)
     mine = {task.key for task in share[processes.rank]}
-    absent = {task.key for task in tasks} - there if processes.rank == 0 else set()
+    absent = {task.key for task in tasks} - set(there) if processes.rank == 0 else set()
     return [task for task in tasks if task.key in mine | absent]
 
 

@@ -126,14 +126,21 @@ def sha256_of(place: str) -> str:
 
 
 @contextlib.contextmanager
-def local_copy(place: str) -> Iterator[tuple[Path, str | None]]:
-    """Yield a path to read a file at, and its SHA-256 where fetching it told that.
+def local_copy(place: str) -> Iterator[tuple[Path, str]]:
+    """Yield a path to read a file at, and its SHA-256.
 
     A parquet file is read from its end, so a remote one is fetched whole first, into a temporary
-    file that goes again.
+    file that goes again. Raises DataError when a local one changes while it is read: the digest
+    would be that of other bytes.
     """
     if not is_remote(place):
-        yield Path(place), None
+        file = open_ranges(place)
+        try:
+            yield Path(place), sha256_of(place)
+            if file.is_changed():
+                raise changed(place)
+        finally:
+            file.close()
         return
     with tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
         with storage_errors(copy.name), streamed(place) as stream:

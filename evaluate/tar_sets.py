@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
+from tokenize import TokenError
 
 import numpy as np
 
@@ -93,7 +94,7 @@ class _Reader:
         }
         try:
             shape, _, dtype = formats[np.lib.format.read_magic(stream)](stream)
-        except (ValueError, KeyError, SyntaxError, TypeError, EOFError):
+        except (ValueError, KeyError, SyntaxError, TypeError, EOFError, RecursionError, TokenError):
             raise DataError(f"{self._where}: .npy is not an array") from None
         if dtype.hasobject:
             raise UnsafeInputError(f"{self._where}: .npy holds objects, which could run code")

@@ -94,9 +94,12 @@ def prompt(cue: str) -> str:
 
 
 def pick(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return which candidates have the best ``right.sum()`` scores (n,), bool (n,)."""
+    """Return which candidates have the best ``right.sum()`` scores (n,), bool (n,).
+
+    Of equal ones the later is picked, as DataComp's ascending sort leaves it.
+    """
     picked = np.zeros(len(right), bool)
-    picked[np.argsort(-scores, kind="stable")[: int(right.sum())]] = True
+    picked[np.argsort(scores, kind="stable")[len(scores) - int(right.sum()) :]] = True
     return picked
 
 

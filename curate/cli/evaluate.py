@@ -179,6 +179,7 @@ def _tell(ctx: click.Context, evaluation: Evaluation, output: Path, as_json: boo
                 "results": [result.to_dict() for result in evaluation.results],
                 "skipped": evaluation.skipped,
                 "failed": evaluation.failed,
+                "absent": evaluation.absent,
             }
         )
     else:
@@ -195,7 +196,10 @@ def _tell(ctx: click.Context, evaluation: Evaluation, output: Path, as_json: boo
                 for result in evaluation.results
             ]
             # Why stands on standard error, where it was said at once.
-            + [(key, "-", "-", "-", "-", "failed") for key in evaluation.failed],
+            + [
+                (key, "-", "-", "-", "-", "absent" if key in evaluation.absent else "failed")
+                for key in evaluation.failed
+            ],
             ("task", "score", "95 % interval", "samples", "set aside", ""),
         )
     ctx.exit(_exit_code(evaluation))

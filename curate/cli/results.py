@@ -65,6 +65,7 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json:
                 run: {
                     "results": [result.to_dict() for result in scores.values()],
                     "groups": _plain_groups(groups[run]),
+                    "near_chance": [key for key in scores if is_near_chance(key)],
                 }
                 for run, scores in found.items()
             }
@@ -73,7 +74,8 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json:
     names = run_names(list(found))
     if form == "csv":
         tasks = [
-            [name, result.provenance.get("suite"), "task", key, *_figures(result)]
+            [name, result.provenance.get("suite"), "task", key, *_figures(result),
+             _yes(is_near_chance(key))]
             for name, scores in zip(names, found.values(), strict=True)
             for key, result in scores.items()
         ]  # fmt: skip
@@ -81,7 +83,8 @@ def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json:
         return
     keys = list(dict.fromkeys(key for scores in found.values() for key in scores))
     header = ["task", *names]
-    emit(form, [[key, *(_score(s.get(key)) for s in found.values())] for key in keys], header)
+    rows = [[task_label(key), *(_score(s.get(key)) for s in found.values())] for key in keys]
+    emit(form, rows, header)
     _emit_groups(form, groups, suites, partial)
 
 
@@ -141,7 +144,8 @@ def aggregate(
         click.echo(f"\nAverages of version {AGGREGATE_VERSION}")
 
 
-_HEADER = ("run", "suite", "kind", "name", "value", "low", "high", "standard_error", "missing")
+_HEADER = ("run", "suite", "kind", "name", "value", "low", "high", "standard_error", "missing",
+           "near_chance")  # fmt: skip
 Groups = Mapping[str, Mapping[str, Mapping[str, "GroupScore"]]]
 
 
@@ -155,7 +159,7 @@ def _group_lines(groups: Groups) -> list[list[Any]]:
     from ...evaluate.seeds import run_names
 
     return [
-        [run, suite, "group", name, *_figures(score)[:-1], len(score.missing)]
+        [run, suite, "group", name, *_figures(score)[:-1], len(score.missing), None]
         for run, per_run in zip(run_names(list(groups)), groups.values(), strict=True)
         for suite, per_suite in per_run.items()
         for name, score in per_suite.items()
@@ -213,7 +217,10 @@ def compare(first: Path, second: Path, partial: bool, form: str, as_json: bool) 
     if as_json:
         emit_json(
             {
-                "tasks": [_plain_difference(one) for one in tasks],
+                "tasks": [
+                    {**_plain_difference(one), "near_chance": is_near_chance(one.name)}
+                    for one in tasks
+                ],
                 "groups": {
                     suite: [_plain_difference(one) for one in found]
                     for suite, found in groups.items()
@@ -226,9 +233,10 @@ def compare(first: Path, second: Path, partial: bool, form: str, as_json: bool) 
     if form == "csv":
         lines = [("task", "", one) for one in tasks]
         lines += [("group", suite, one) for suite, found in groups.items() for one in found]
-        emit_csv([[kind, suite, *_difference(one, names)] for kind, suite, one in lines],
+        emit_csv([[kind, suite, *_difference(one, names), _yes(is_near_chance(one.name))]
+                  for kind, suite, one in lines],
                  ("kind", "suite", "name", "first", "second", "difference", "low", "high",
-                  "higher"))  # fmt: skip
+                  "higher", "near_chance"))  # fmt: skip
         return
     _emit_differences(form, "task", tasks, names)
     comment = "% " if form == "latex" else ""
@@ -252,13 +260,30 @@ def _emit_differences(
 ) -> None:
     rows = [
         [
-            one.name, f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference:+.4f}",
+            task_label(one.name), f"{one.first:.4f}", f"{one.second:.4f}", f"{one.difference:+.4f}",
             "-" if one.interval is None else "{:+.4f} to {:+.4f}".format(*one.interval),
             _verdict(one, names),
         ]
         for one in found
     ]  # fmt: skip
     emit(form, rows, (what, *names, "difference", "95 % interval", "higher"))
+
+
+def is_near_chance(key: str) -> bool:
+    """Tell whether models stay so near to guessing on a task that its score says little."""
+    from ...evaluate.tasks import load_tasks
+
+    task = load_tasks().get(key)
+    return task is not None and task.near_chance
+
+
+def task_label(key: str) -> str:
+    """Return how a table names a task."""
+    return f"{key} (near chance)" if is_near_chance(key) else key
+
+
+def _yes(mark: bool) -> str | None:
+    return "yes" if mark else None
 
 
 def _verdict(one: Difference, names: tuple[str, str]) -> str:

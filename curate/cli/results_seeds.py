@@ -22,6 +22,7 @@ def show_seeds(found: Runs, suites: list[Suite], partial: bool, form: str, as_js
     """Show mean and spread over the seeds of each dataset."""
     from ...evaluate.results import group_names
     from ...evaluate.seeds import combine_seeds
+    from .results import task_label
 
     datasets = combine_seeds(found, suites, partial)
     if as_json:
@@ -33,7 +34,7 @@ def show_seeds(found: Runs, suites: list[Suite], partial: bool, form: str, as_js
     header = [f"{d.name} ({len(d.runs)} {'seed' if len(d.runs) == 1 else 'seeds'})"
               for d in datasets]  # fmt: skip
     keys = list(dict.fromkeys(key for dataset in datasets for key in dataset.tasks))
-    rows = [[key, *_estimates([d.tasks.get(key) for d in datasets])] for key in keys]
+    rows = [[task_label(key), *_estimates([d.tasks.get(key) for d in datasets])] for key in keys]
     emit(form, rows, ["task", *header])
     for suite in suites:
         comment = "% " if form == "latex" else ""

@@ -25,6 +25,8 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Inverse regularisation strengths the probe chooses from."""
 BLOCK = 1 << 26
 """Similarities held at once."""
+SHARED = 1 << 27
+"""Products of numbers in one step of a fit from which on several threads are faster than one."""
 
 
 def evaluate_knn(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
@@ -74,10 +76,16 @@ def linear_scores(features: np.ndarray, labels: np.ndarray, classes: int) -> np.
     training part. A class too rare for a fold to learn gets the lowest score there.
     """
     from sklearn.model_selection import KFold, train_test_split
+    from threadpoolctl import threadpool_limits
 
+    # Threads that share small products wait for each other longer than these take: 40 times.
+    threads = 1 if features.size * classes < SHARED else None
     scores = np.full((len(labels), classes), -np.inf, np.float32)
     folds = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
-    with Progress("fitting probes", folds.get_n_splits(), "folds") as progress:
+    with (
+        threadpool_limits(threads),
+        Progress("fitting probes", folds.get_n_splits(), "folds") as progress,
+    ):
         for train, test in folds.split(features):
             if len(np.unique(labels[train])) < 2:
                 scores[test, labels[train][0]] = 0.0

@@ -158,13 +158,16 @@ def test_sets_are_checked_before_a_model_is_trained(sets, tmp_path):
     check_evalsets(sets.data, [sets.task("colours")])
     with pytest.raises(MissingError) as caught:
         check_evalsets(tmp_path / "none", [sets.task("colours")])
-    assert str(caught.value) == f"no evaluation sets at {tmp_path / 'none'}: no such folder"
+    assert str(caught.value).startswith(
+        f"no evaluation sets at {tmp_path / 'none'}: no such folder; 'datacomp evalsets "
+    )
     tasks = [sets.task("colours"), *(sets.task(f"t/{number}") for number in range(7))]
     with pytest.raises(MissingError) as caught:
         check_evalsets(sets.data, tasks)
     assert str(caught.value) == (
         f"{sets.data}: 7 of 8 tasks have no folder there: wds_t-0_test, wds_t-1_test, "
-        "wds_t-2_test, wds_t-3_test, wds_t-4_test and 2 more"
+        "wds_t-2_test, wds_t-3_test, wds_t-4_test and 2 more; "
+        f"'datacomp evalsets demo {sets.data}' builds the demo suite"
     )
     (sets.data / "wds_colours_test/classnames.txt").unlink()
     with pytest.raises(MissingError, match=r"classnames\.txt is not there; fetch the evaluation"):

@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UnsafeInputError
+from datacomp.evaluate import winogavil
 from datacomp.evaluate.evalsets import open_evalset
 from datacomp.evaluate.harness import evaluate
 from datacomp.evaluate.samples import Flawed, Puzzle, Sample
@@ -214,6 +215,19 @@ def test_a_puzzle_reads_as_it_was_written(sets):
     assert found == Puzzle("test-00000-of-00001.parquet:0", "wolf", images, right, names)
 
 
+@pytest.mark.parametrize(
+    ("scores", "right", "picked"),
+    [([0.5, 0.5, 0.5], [1, 1, 0], [0, 1, 1]), ([0.1, 0.9, 0.5, 0.5], [1, 0, 1, 0], [0, 1, 0, 1]),
+     ([0.2, 0.2], [1, 1], [1, 1])],
+)  # fmt: skip
+def test_of_equal_candidates_the_later_is_picked_as_datacomp_does(scores, right, picked):
+    found = winogavil.pick(np.array(scores, np.float32), np.array(right, bool))
+    # wino_eval.py: np.argsort(image_logits)[-n_assoc:], with the sort of up to 16 of its numpy
+    theirs = np.argsort(np.array(scores), kind="stable")[-sum(right) :]
+    assert found.tolist() == [bool(n) for n in picked]
+    assert found.nonzero()[0].tolist() == sorted(theirs.tolist())
+
+
 def test_the_article_of_a_cue():
     assert [prompt(cue) for cue in ("Apple", "Unit", "dog")] == ["An apple", "An unit", "A dog"]
 
@@ -226,6 +240,7 @@ FIELDS = "expected 2 numbers (region, income)"
     [
         (None, DataError, "no .npy beside the image"),
         (b"text", DataError, ".npy is not an array"),
+        (b"\x93NUMPY\x01\x00\x76\x00{'descr': (((" + b" " * 104, DataError, ".npy is not an array"),
         ((1, 2, 3), DataError, f".npy has shape (3,), {FIELDS}"),
         ((1,), DataError, f".npy has shape (1,), {FIELDS}"),
         (((1, 2), (3, 4)), DataError, f".npy has shape (2, 2), {FIELDS}"),

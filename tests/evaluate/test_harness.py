@@ -215,7 +215,7 @@ def test_a_failing_task_does_not_stop_the_others(sets, tasks, tiny, tmp_path, ca
     shard.write_bytes(shard.read_bytes()[:700])
     absent = sets.task("absent")
     evaluation = evaluate(tiny(0), sets.data, [absent, *tasks], tmp_path / "r.jsonl", device="cpu")
-    assert list(evaluation.failed) == ["absent", "pairs"]
+    assert (list(evaluation.failed), evaluation.absent) == (["absent", "pairs"], ["absent"])
     assert "truncated at byte 700" in evaluation.failed["pairs"]
     assert [line["key"] for line in lines(tmp_path / "r.jsonl")] == ["colours", "again"]
     assert "warning: pairs failed: " in capsys.readouterr().err
@@ -284,16 +284,18 @@ def test_another_number_of_samples_than_published_is_an_error(sets, tiny, tmp_pa
 def test_absent_folders_are_one_line(sets, tasks, tiny, tmp_path, capsys):
     absent = [sets.task(f"absent/{i}") for i in range(7)]
     found = evaluate(tiny(0), sets.data, [*absent, tasks[0]], tmp_path / "r.jsonl", device="cpu")
-    assert list(found.failed) == [task.key for task in absent]
+    assert list(found.failed) == found.absent == [task.key for task in absent]
     assert capsys.readouterr().err == (
         f"warning: {sets.data}: 7 of 8 tasks have no folder there: wds_absent-0_test, "
-        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more\n"
+        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more; "
+        f"'datacomp evalsets demo {sets.data}' builds the demo suite\n"
     )
     with pytest.raises(MissingError) as caught:
         evaluate(tiny(0), sets.data, absent, tmp_path / "r.jsonl", device="cpu")
     assert str(caught.value) == (
         f"none of the 7 tasks' folders are in {sets.data}: wds_absent-0_test, "
-        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more"
+        "wds_absent-1_test, wds_absent-2_test, wds_absent-3_test, wds_absent-4_test and 2 more; "
+        f"'datacomp evalsets demo {sets.data}' builds the demo suite"
     )
 
 
@@ -328,7 +330,7 @@ def test_wrong_use_is_refused(sets, tasks, tiny, tmp_path):
     with pytest.raises(UsageError, match=r"unknown precision 'fp23' \(did you mean 'fp32'\?\)"):
         evaluate(tiny(0), sets.data, tasks, tmp_path / "r.jsonl", precision="fp23")
     absent = type(tiny(0))("tiny", tmp_path / "no.pt", tiny(0).model_config)
-    with pytest.raises(MissingError, match=r"^no evaluation sets at .*: no such folder$"):
+    with pytest.raises(MissingError, match=r"^no evaluation sets at .*: no such folder; 'datacomp"):
         evaluate(tiny(0), tmp_path / "none", tasks, tmp_path / "r.jsonl")
     with pytest.raises(UsageError, match="is a folder, expected a file for the results"):
         evaluate(tiny(0), sets.data, tasks, tmp_path)

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 from datacomp.errors import DataError, MissingError, UsageError
-from datacomp.evaluate import stream
+from datacomp.evaluate import harness, stream
 from datacomp.evaluate.digests import record_folder, recorded
 from datacomp.evaluate.evalsets import open_evalset
 from datacomp.evaluate.harness import evaluate
-from datacomp.evaluate.stream import streamed
+from datacomp.evaluate.parquet_sets import rows_of
+from datacomp.evaluate.stream import sha256_of, streamed
 from datacomp.evaluate.tasks import select_tasks
 
 
@@ -86,6 +88,50 @@ def test_a_local_tar_is_read_once(sets, tasks, tiny, tmp_path, monkeypatch):
                     for n in range(2)]  # fmt: skip
 
 
+@pytest.mark.parametrize("rerun", [False, True])
+def test_a_cache_where_nobody_can_write_is_a_warning(
+    sets, tasks, tiny, tmp_path, server, monkeypatch, capsys, rerun
+):
+    url = publish(server, sets.data)
+    (tmp_path / "no_folder").write_text("a file, whoever runs this")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no_folder"))
+    for _ in range(1 + rerun):
+        found = evaluate(tiny(0), url, tasks[:1], tmp_path / "r.jsonl", device="cpu")
+        assert (found.failed, len(found.results)) == ({}, 1)
+        (said,) = [x for x in capsys.readouterr().err.splitlines() if "warning:" in x]
+        assert said.startswith(f"warning: cannot write {record_folder(url)}: ")
+        assert said.endswith("the digest of 1 set is not recorded, so nothing will notice if they "
+                             "change")  # fmt: skip
+
+
+def test_a_result_is_not_lost_when_its_set_cannot_be_pinned_again(
+    sets, tasks, tiny, tmp_path, server, monkeypatch
+):
+    url = publish(server, sets.data)
+    measure = harness.measure
+
+    def measured(*arguments):
+        found = measure(*arguments)
+        server.files.clear()  # from now on the server knows nothing
+        return found
+
+    monkeypatch.setattr(harness, "measure", measured)
+    found = evaluate(tiny(0), url, tasks[:1], tmp_path / "r.jsonl", device="cpu")
+    assert (found.failed, len(found.results)) == ({}, 1)
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_local_parquet_file_that_changes_while_it_is_read_is_refused(sets):
+    file = next(sets.parquet("pairs", sets.pairs(40)).glob("*.parquet"))
+    digests: dict[str, str] = {}
+    rows = rows_of([str(file)], ("caption",), digests)
+    next(rows)
+    assert digests == {str(file): sha256_of(str(file))}
+    os.utime(file, ns=(1, 1))
+    with pytest.raises(DataError, match="changed"):
+        list(rows)
+
+
 def test_a_set_that_changes_on_the_server_is_refused(sets, tasks, tiny, tmp_path, server):
     url = publish(server, sets.data)
     evaluate(tiny(0), url, tasks[:1], tmp_path / "r.jsonl", device="cpu")
@@ -146,7 +192,9 @@ def test_the_hub_is_read_as_published(sets, tasks, tiny, tmp_path, server, monke
     with pytest.raises(MissingError) as caught:
         open_evalset("hub", tasks[1])
     place = f"{server.url}/datasets/djghosh/wds_wild_test/resolve/main"
-    assert str(caught.value) == f"no data of task wild: there is no folder {place}"
+    assert str(caught.value) == (
+        f"no data of task wild: there is no folder {place}; is that the right place?"
+    )
 
 
 def test_a_gate_that_is_shut_does_not_stop_the_others(

@@ -47,6 +47,23 @@ def test_another_recipe_is_no_seed(make):
     assert [seeds.name for seeds in combine_seeds(found, [DEMO])] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [({"objective": "dfn"}, {}), ({"objective": "dfn"}, {"objective": "clip"}),
+     ({"objective": "dfn", "init": {"weights_sha256": "a"}},
+      {"objective": "dfn", "init": {"weights_sha256": "b"}}),
+     ({"objective": "dfn", "init": None}, {"objective": "dfn", "init": {"weights_sha256": "b"}})],
+)  # fmt: skip
+def test_other_objectives_and_first_weights_are_no_seeds(make, one, other):
+    found = read(make("a", 0.4, **one), make("b", 0.6, **other))
+    assert [seeds.name for seeds in combine_seeds(found, [DEMO])] == ["a", "b"]
+
+
+def test_runs_that_do_not_tell_their_objective_are_of_the_benchmark(make):
+    found = read(make("a0", 0.4), make("a1", 0.6, objective="clip", init=None))
+    assert [seeds.name for seeds in combine_seeds(found, [DEMO])] == ["a"]
+
+
 def test_results_without_a_run_stand_for_themselves(make):
     runs = [make("a", 0.4), make("b", 0.6)]
     for run in runs:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from datacomp.evaluate import spread
 from datacomp.evaluate.demo_suite import build_demo_suite
-from datacomp.evaluate.harness import evaluate
+from datacomp.evaluate.harness import Evaluation, evaluate
 from datacomp.evaluate.models import load_run
 from datacomp.evaluate.spread import Processes, evaluate_together, put_in_order, shares
 from datacomp.evaluate.tasks import select_tasks
@@ -52,22 +53,44 @@ def test_lines_are_put_in_order_and_none_is_lost(sets, tmp_path):
     put_in_order(tmp_path / "none.jsonl", tasks)
 
 
-def test_what_a_probe_cannot_measure_is_named(sets, tiny, tmp_path, monkeypatch, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", str(port))
+def test_what_a_probe_cannot_measure_is_named(sets, tiny, tmp_path, capsys, first_of_one):
     tasks = [sets.task("wild", "wilds"), sets.task("pairs", "retrieval", size=5)]
     for task in tasks:
         sets.write(task.key, task.family, size=task.size)
     output = tmp_path / "knn.jsonl"
     done = evaluate_together(
-        Processes(0, 1, 0), tiny(0), sets.data, tasks, output, device="cpu", probe="knn"
+        first_of_one, tiny(0), sets.data, tasks, output, device="cpu", probe="knn"
     )
     assert [result.key for result in done.results] == ["wild"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
     assert said == ["warning: left out, a probe needs class labels: 1 of 2 tasks: pairs"]
+
+
+@pytest.fixture
+def first_of_one(monkeypatch):
+    """Be the first process of one, as torchrun would have it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", str(port))
+    return Processes(0, 1, 0)
+
+
+def test_a_task_without_a_result_is_no_success(sets, tiny, tmp_path, monkeypatch, first_of_one):
+    sets.write("wild", "wilds")
+    task, output = sets.task("wild", "wilds"), tmp_path / "r.jsonl"
+    monkeypatch.setattr(spread, "evaluate", lambda *_, **__: Evaluation())
+    found = evaluate_together(first_of_one, tiny(0), sets.data, [task], output, device="cpu")
+    assert found.failed == {
+        "wild": f"no process left its result in {output}; do all of them write to the same file?"
+    }
+
+
+def test_the_first_process_decides_what_is_there(sets):
+    tasks = [sets.task(key, size=size) for key, size in (("a", 9), ("b", 5), ("c", 5), ("d", 1))]
+    found = [spread._share(Processes(rank, 2, rank), ["a", "c", "d"], tasks) for rank in (0, 1)]
+    assert [[task.key for task in share] for share in found] == [["a", "b"], ["c", "d"]]
 
 
 @pytest.mark.slow

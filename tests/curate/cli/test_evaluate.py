@@ -58,7 +58,7 @@ def test_a_run_is_evaluated_then_shown(place):
     assert found["output"] == str(place / "run" / "eval_results.jsonl")
     shown = call("results", "show", place / "run")
     value = found["results"][0]["metrics"]["main_metric"]
-    assert f"{KITTI}  {value:.4f} (" in shown
+    assert f"{KITTI} (near chance)  {value:.4f} (" in shown
     assert re.search(r"^Average +- \(1 of 38 tasks\)$", shown, re.MULTILINE)
     assert re.search(r"^Average without near-chance tasks +- \(0 of 33 tasks\)$", shown, re.M)
     partial = call("results", "show", place / "run", "--partial")
@@ -86,20 +86,31 @@ def test_failed_tasks_are_exit_code_3_beside_done_ones_and_1_alone(place, comman
     arguments = ["evaluate", place / "run", "--data", place / "sets", "--device", "cpu", "--tasks"]
     code, out, err = command(*arguments, f"{KITTI},cifar10")
     folder = place / "sets/wds_cifar10_test"
-    reason = f"no data of task cifar10: there is no folder {folder}"
+    reason = (
+        f"no data of task cifar10: there is no folder {folder}; 'datacomp evalsets download "
+        f"{place / 'sets'} --tasks cifar10' fetches evaluation sets"
+    )
     assert code == 3
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows[2:]] == [KITTI, "cifar10"]
-    assert rows[3] == ["cifar10", "-", "-", "-", "-", "failed"]
+    assert rows[3] == ["cifar10", "-", "-", "-", "-", "absent"]
     assert f"warning: cifar10 failed: {reason}\n" in err
     code, out, _ = command(*arguments, "cifar10", "--json")
     assert code == 1
     assert json.loads(out)["failed"] == {"cifar10": reason}
+    assert json.loads(out)["absent"] == ["cifar10"]
+    (place / FOLDER / "classnames.txt").write_text("one\n")
+    code, out, _ = command(*arguments, KITTI)
+    assert (code, out.split()[-6:]) == (1, [KITTI, "-", "-", "-", "-", "failed"])
 
 
 def test_what_is_not_there_is_one_clear_line(place, command, tiny_run):
     code, _, err = command("evaluate", place / "run", "--data", place / "none", "--suite", "demo")
-    assert (code, err) == (1, f"error: no evaluation sets at {place / 'none'}: no such folder\n")
+    assert (code, err) == (
+        1,
+        f"error: no evaluation sets at {place / 'none'}: no such folder; 'datacomp evalsets demo "
+        f"{place / 'none'}' builds the demo suite\n",
+    )
     tiny_run(place / "run", status="running")
     code, _, err = command("evaluate", place / "run", "--data", place / "sets")
     assert code == 1
@@ -146,7 +157,7 @@ def test_a_suite_without_its_data_is_one_line(place, command):
             f"error: none of the 40 tasks' folders are in {place / 'sets'}: "
             "wds_vtab-caltech101_test, wds_cifar10_test, wds_vtab-cifar100_test, "
             "wds_vtab-clevr_count_all_test, wds_vtab-clevr_closest_object_distance_test and "
-            "35 more\n"
+            f"35 more; 'datacomp evalsets download {place / 'sets'}' fetches evaluation sets\n"
         )
 
 
@@ -160,7 +171,8 @@ def test_two_runs_are_compared(place, tiny_run, command):
     assert header.split() == ["task", "run", "other", "difference", "95", "%", "interval", "higher"]
     found = json.loads(call(*arguments, "--json"))
     (one,) = found["tasks"]
-    assert one["name"] == KITTI
+    assert (one["name"], one["near_chance"]) == (KITTI, True)
+    assert row.startswith(f"{KITTI} (near chance)  ")
     assert row.split()[-1] == ("tie" if one["tie"] else "other" if one["second"] > one["first"]
                                else "run")  # fmt: skip
     assert rest == ["", "Suite datacomp", "no group has all its tasks in both runs; see --partial"]
@@ -182,7 +194,9 @@ def test_sets_are_checked(place, command):
     code, out, err = command("evalsets", "check", place / "sets", "--tasks", f"{KITTI},mnist")
     assert (code, out) == (1, "")
     first, second = err.splitlines()
-    assert first == f"error: {place / 'sets'}: 1 of 2 tasks have no folder there: wds_mnist_test"
+    assert first == (f"error: {place / 'sets'}: 1 of 2 tasks have no folder there: wds_mnist_test; "
+                     f"'datacomp evalsets download {place / 'sets'} --tasks mnist' fetches "
+                     "evaluation sets")  # fmt: skip
     assert second.startswith(f"error: {KITTI}: the evaluation set is not what ")
     (place / "sets/digests.jsonl").unlink()
     code, out, err = command("evalsets", "check", place / "sets")

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from datacomp.curate.cli.tabular import latex
+from datacomp.evaluate.tasks import load_tasks
 from datacomp.pools.uids import from_hex, save_subset
 
 
@@ -143,6 +144,10 @@ def test_results_as_csv(command, runs):
     assert float(average["value"]) == expected["value"]
     assert [float(average["low"]), float(average["high"])] == expected["interval"]
     assert average["missing"] == "0"
+    assert [r["name"] for r in rows if r["run"] == "b_run" and r["near_chance"] == "yes"] == [
+        key for key, task in load_tasks().items() if task.near_chance
+    ]
+    assert len(shown[str(runs[1])]["near_chance"]) == 5
 
 
 def test_results_as_latex(command, runs):

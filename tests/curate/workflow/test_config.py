@@ -307,7 +307,7 @@ FOLDER = MINIMAL.replace('kind = "glyphs"\nsamples = 100', 'kind = "folder"\npat
         (MINIMAL.replace("min_side = 32", 'model = "lid.bin"'), 15, "filter basic_filter: model is "
          "'lid.bin', expected an existing file or folder; {home}/lid.bin is not there"),
         (MINIMAL + 'data = "sets"\n', 25, "evaluate.data: no evaluation sets at {home}/sets: "
-         "no such folder"),
+         "no such folder; 'datacomp evalsets demo {home}/sets' builds the demo suite"),
         (MINIMAL + 'data = "empty"\n', 25, "evaluate.data: "),
         (MINIMAL.replace('"out"', '"file"'), 2,
          "study.output is 'file', a file; expected a folder"),
