@@ -19,7 +19,7 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/setup-$(STAMP)
 	$(BIN)/python -m pytest $(SPREAD)
 
-## setup: the development environment with every extra
+## setup: the development environment with every extra but energy
 setup: $(VENV)/setup-$(STAMP)
 
 ## check: lint, format and types

@@ -229,7 +229,7 @@ _EXPLANATION = (
 
 def _making(found: Comparison) -> Html:
     facts = [(name, str(value)) for name, value in found.machine.items()]
-    facts.append(("energy", found.energy or "not known: codecarbon is not installed"))
+    facts.append(("energy", found.energy or "not known: pip install -e '.[energy]'"))
     return join(
         el("p", _EXPLANATION, class_="prose"),
         el("dl", [el("div", el("dt", term), el("dd", value)) for term, value in facts],

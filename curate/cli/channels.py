@@ -85,7 +85,7 @@ def _tell(found: Comparison, page: Path | None) -> None:
         f"{found.bytes / 1e6:,.1f} MB; {rate}, ping {conditions.ping * 1e3:g} ms, shaped by relays"
     )
     if found.energy is None:
-        click.echo("energy: not known, codecarbon is not installed")
+        click.echo("energy: not known: pip install -e '.[energy]'")
     else:
         click.echo(f"energy: of the whole machine, estimated by {found.energy}")
     if page is not None:

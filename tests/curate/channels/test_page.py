@@ -62,7 +62,7 @@ def test_the_table_names_what_was_not_whole(found, capsys):
                                 "peers", "MB", "CPU", "s"]  # fmt: skip
     assert lines[2].split() == ["HTTP", "stays", "2/2", "2.5", "0.71", "1.7", "3.0", "1.0", "0.88"]
     assert "not whole: HTTP, origin killed: <b>gone</b>" in lines
-    assert "energy: not known, codecarbon is not installed" in lines
+    assert "energy: not known: pip install -e '.[energy]'" in lines
 
 
 def test_wrong_use_is_one_line(tmp_path):
