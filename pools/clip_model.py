@@ -3,7 +3,7 @@
 Filters score with it and the evaluation measures with it, so it stands on the ground floor. A
 model is named by architecture and checkpoint, or by the run that trained it.
 Weights are read as plain tensors only, and a checkpoint must fit its architecture exactly:
-nothing is resized, skipped or downloaded.
+nothing is resized, skipped or downloaded, but for the tokenizers of ``clip_tokenizer``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from .checkpoints import first_line, read_checkpoint
 from .clip_config import import_open_clip, register_config, side_of
 from .clip_identity import model_identity
 from .clip_settings import preparation, settings_of
+from .clip_tokenizer import load_tokenizer
 from .devices import exact, memory_for_batch, memory_for_model, resolve_device
 from .text_tower import TextTower
 
@@ -85,7 +86,7 @@ class ClipModel:
         _fill(network, weights, checkpoint, model)
         network.eval()
         with _as_data_error(model):
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = load_tokenizer(open_clip, name, model)
         settings = dict(getattr(network.visual, "preprocess_cfg", {}))
         size = side_of(settings.get("size", 224))
         own = settings_of(checkpoint, lambda: identity["weights_sha256"])
