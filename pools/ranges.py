@@ -13,7 +13,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -275,42 +275,62 @@ def stale(stamp: Stamp) -> DataError:
 
 
 class OpenFiles:
-    """Keeps the files used last open, and makes sure that none changes meanwhile."""
+    """Keeps the files used last open, and makes sure that none changes meanwhile.
+
+    Those of this machine apart from the others, which threads open and which take longer.
+    """
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, Ranges] = OrderedDict()
-        self._lock = threading.Lock()
+        self._local, self._remote = _Kept(), _Kept()
 
     def __enter__(self) -> OpenFiles:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        found = None
-        try:
-            while self._files and exc_info[0] is None:
-                found = self._close_oldest() or found
-        finally:
-            for file in self._files.values():
-                file.close()
-            self._files.clear()
-        if found:
-            raise changed(found)
+        whole = exc_info[0] is None
+        found = [kept.close(compare=whole) for kept in (self._local, self._remote)]
+        for place in filter(None, found):
+            raise changed(place)
 
     def read(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> bytes:
         """Return ``length`` bytes at ``offset``; a file that is not as stamped is a DataError."""
-        return self._get(place, stamp).read(offset, length)
+        return self._of(place).get(place, stamp).read(offset, length)
 
     def announce(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> None:
         """Say what will be read soon."""
-        self._get(place, stamp).announce(offset, length)
+        self._of(place).get(place, stamp).announce(offset, length)
 
-    def _get(self, place: str, stamp: Stamp | None) -> Ranges:
+    def _of(self, place: str) -> _Kept:
+        return self._remote if is_remote(place) else self._local
+
+
+class _Kept:
+    """At most OPEN_FILES open files; the one not used for longest is closed for a new one."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, Ranges] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, place: str, stamp: Stamp | None) -> Ranges:
+        """Return an open file."""
         with self._lock:
             file = self._files.get(place)
             if file is None:
                 return self._open(place, stamp)
             self._files.move_to_end(place)
             return file
+
+    def close(self, compare: bool) -> str | None:
+        """Close all files; return the place of one that has changed, if they are to be compared."""
+        found = None
+        try:
+            while self._files and compare:
+                found = self._close_oldest() or found
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
+        return found
 
     def _open(self, place: str, stamp: Stamp | None) -> Ranges:
         if len(self._files) >= OPEN_FILES:
@@ -336,19 +356,24 @@ Span = tuple[int, int, int, list[tuple[int, int]]]
 """A file's number, an offset and a length, and the (offset, length) wanted inside it."""
 
 
-def coalesce(places: Iterable[tuple[int, int, int]], gap: int, limit: int) -> Iterator[Span]:
-    """Join neighbouring ranges (file, offset, length) up to ``limit`` bytes, keeping their order.
+def coalesce(
+    places: Iterable[tuple[int, int, int]], limits: Callable[[int], tuple[int, int]]
+) -> Iterator[Span]:
+    """Join neighbouring ranges (file, offset, length), keeping their order.
 
-    Ranges of one file that follow each other with at most ``gap`` bytes between them become
-    one span.
+    Ranges of one file that follow each other become one span; ``limits`` says of a file how many
+    bytes there may be between them, and how many in a span.
     """
     file = start = end = -1
+    gap = limit = 0
     inside: list[tuple[int, int]] = []
     for number, offset, length in places:
         joins = number == file and 0 <= offset - end <= gap and offset + length - start <= limit
         if not joins:
             if inside:
                 yield file, start, end - start, inside
+            if number != file:
+                gap, limit = limits(number)
             file, start, inside = number, offset, []
         inside.append((offset - start, length))
         end = offset + length
@@ -364,45 +389,59 @@ def read_places(
     Local neighbours are read together, and announced before; remote ranges also across small
     gaps, several requests at a time.
     """
-    remote = any(is_remote(file.place) for file in files[:1])
-    spans = coalesce(places, REMOTE_GAP if remote else 0, REMOTE_SPAN if remote else LOCAL_SPAN)
 
-    def read(span: Span) -> memoryview:
-        file = files[span[0]]
-        return memoryview(opened.read(file.place, span[1], span[2], file))
+    def limits(number: int) -> tuple[int, int]:
+        remote = is_remote(files[number].place)
+        return (REMOTE_GAP, REMOTE_SPAN) if remote else (0, LOCAL_SPAN)
 
-    def announced() -> Iterator[tuple[Span, memoryview]]:
-        waiting: deque[Span] = deque()
-        for span in spans:
-            file = files[span[0]]
-            opened.announce(file.place, span[1], span[2], file)
-            waiting.append(span)
-            if len(waiting) > ANNOUNCED:
-                first = waiting.popleft()
-                yield first, read(first)
-        for span in waiting:
-            yield span, read(span)
-
-    for span, view in _ahead(spans, read) if remote else announced():
+    for span, data in _ahead(files, coalesce(places, limits), opened):
+        view = memoryview(data)
         for offset, length in span[3]:
             yield view[offset : offset + length]
 
 
-def _ahead(spans: Iterator[Span], read: Any) -> Iterator[tuple[Span, memoryview]]:
-    """Read some spans ahead in threads: while one answer is used, the next are on their way."""
-    from concurrent.futures import ThreadPoolExecutor
+def _ahead(
+    files: list[Stamp], spans: Iterator[Span], opened: OpenFiles
+) -> Iterator[tuple[Span, bytes]]:
+    """Read some spans ahead: the system does for local files, threads for the others."""
+    waiting: deque[tuple[Span, Future[bytes] | None]] = deque()
+    threads = None
+    asked = 0
 
-    waiting: deque[tuple[Span, Future[memoryview]]] = deque()
-    with ThreadPoolExecutor(AHEAD) as threads:
-        try:
-            for span in spans:
+    def read(span: Span) -> bytes:
+        file = files[span[0]]
+        return opened.read(file.place, span[1], span[2], file)
+
+    def first() -> tuple[Span, bytes]:
+        nonlocal asked
+        span, future = waiting.popleft()
+        if future is None:
+            return span, read(span)
+        asked -= 1
+        return span, future.result()
+
+    try:
+        for span in spans:
+            file = files[span[0]]
+            if is_remote(file.place):
+                while asked >= AHEAD:
+                    yield first()
+                if threads is None:
+                    from concurrent.futures import ThreadPoolExecutor
+
+                    threads = ThreadPoolExecutor(AHEAD)
                 waiting.append((span, threads.submit(read, span)))
-                if len(waiting) >= AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
+                asked += 1
+            else:
+                opened.announce(file.place, span[1], span[2], file)
+                waiting.append((span, None))
+            if len(waiting) > ANNOUNCED:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        for _, future in waiting:
+            if future is not None:
                 future.cancel()
+        if threads is not None:
+            threads.shutdown()

@@ -100,12 +100,12 @@ def _md5(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def staged(place: Path | str, known: Sequence[str] = ()) -> Iterator[Path]:
+def staged(place: Path | str, known: Sequence[str] = (), first: str = "") -> Iterator[Path]:
     """Yield where to write what is to be at a place, a file or a folder.
 
     What is to go to a store is written to a temporary folder; all that is new there in the end
-    goes to the store, ``.json`` after the rest and a manifest after all. The files ``known`` of a
-    folder are there from the beginning, if the store has them.
+    goes to the store: the file ``first`` first, ``.json`` after the rest and a manifest after all.
+    The files ``known`` of a folder are there from the beginning, if the store has them.
     """
     text = str(place)
     if not is_remote(text):
@@ -125,7 +125,11 @@ def staged(place: Path | str, known: Sequence[str] = ()) -> Iterator[Path]:
             for path in sorted(Path(home).rglob("*"))
             if path.is_file() and path.name[0] != "." and not _same(path, before)
         ]
-        for path in sorted(made, key=lambda p: (p.suffix == ".json", p.name == "manifest.json")):
+
+        def rank(path: Path) -> tuple[bool, bool, bool]:
+            return path.name != first, path.suffix == ".json", path.name == "manifest.json"
+
+        for path in sorted(made, key=rank):
             upload(path, join(root, path.relative_to(home).as_posix()))
 
 

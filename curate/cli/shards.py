@@ -51,8 +51,9 @@ def index(
 ) -> None:
     """Write index.parquet: which sample lies where in the tars of DIR.
 
-    DIR is a folder, a URL with a range of numbers, or the URL of a folder with a listing. Only
-    headers are read, and only of tars that are new or have changed.
+    DIR is a folder, a URL with a range of numbers, or the URL of a folder with a listing. Only tars
+    that are new or have changed are read, and of those in a folder headers and small members only;
+    over a network nearly everything, since many small requests cost more.
     """
     from ..shards import index_shards
 
@@ -171,10 +172,10 @@ def build(
 ) -> None:  # fmt: skip
     """Copy the samples of SUBSET from SOURCE into shards of their own.
 
-    SOURCE is a folder of WebDataset tars (or several) or a pool with images. What is built for an
-    object store (s3://...) stands in a temporary folder until it is whole. The same input
-    gives the same bytes, whatever the number of workers; after an interruption the same command
-    goes on where it stopped.
+    SOURCE is a folder of WebDataset tars (or several) or a pool with images. The same input gives
+    the same bytes, whatever the number of workers; after an interruption the same command goes on
+    where it stopped. What is built for an object store (s3://...) stands in a temporary folder
+    until it is whole: there the same command begins again.
     """
     from ..shards import build_shards
 

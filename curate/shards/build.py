@@ -30,6 +30,7 @@ from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_j
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
+from ...pools.ranges import is_remote
 from ...pools.stores import staged
 from ...pools.uids import to_hex
 from ...progress import Progress
@@ -46,6 +47,7 @@ from .folder import (
     locked,
     make_room,
     refuse_foreign,
+    refuse_foreign_store,
     stats_path,
     stats_text,
 )
@@ -111,7 +113,8 @@ def build_shards(
     face boxes to blur (see ``blur.read_boxes``). Uids that cannot be had are an error; with
     ``keep_going`` they are listed in ``missing.txt``. A folder that holds another build is refused;
     with ``renew`` one that differs in its folders of tars alone is made anew. After an
-    interruption the same call goes on where it stopped. Raises UsageError, DataError,
+    interruption the same call goes on where it stopped; for an object store, where shards arrive
+    when all are built, it makes all of them again. Raises UsageError, DataError,
     IntegrityError, MissingError, StorageError.
     """
     sources = [source] if isinstance(source, Path | str) else list(source)
@@ -125,7 +128,9 @@ def build_shards(
             chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
             keep_going=keep_going,
         )  # fmt: skip
-        with staged(out, (STATE,)) as folder:
+        if is_remote(str(out)):
+            refuse_foreign_store(str(out))
+        with staged(out, (STATE,), first=STATE) as folder:
             report = _build_locked(folders, wanted, folder, engine, pad, blur, renew)
     report.path = str(out)
     return report

@@ -14,7 +14,8 @@ from typing import Any
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
 from ...durable import sha256_file, storage_errors, write_json
-from ...errors import DataError, StorageError, UsageError
+from ...errors import DataError, MissingError, StorageError, UsageError
+from ...pools.stores import files_below
 from ...progress import say
 
 SHARD_NAME = "{:08d}.tar"
@@ -64,13 +65,22 @@ def _locked(out: Path) -> Iterator[None]:
 
 def refuse_foreign(out: Path) -> None:
     """Refuse a folder that holds something else than a build."""
-    if not (out / STATE).exists():
-        others = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
-        if others:
-            raise UsageError(
-                f"{out}: is not empty ({others[0]}) and was not made by 'datacomp shards build'; "
-                "choose another folder"
-            )
+    _refuse_foreign(str(out), [path.name for path in out.iterdir()])
+
+
+def refuse_foreign_store(place: str) -> None:
+    """Refuse a folder of an object store that holds something else than a build."""
+    with contextlib.suppress(MissingError):
+        _refuse_foreign(place, files_below(place))
+
+
+def _refuse_foreign(out: str, names: list[str]) -> None:
+    others = sorted(name for name in names if not name.startswith("."))
+    if others and STATE not in others:
+        raise UsageError(
+            f"{out}: is not empty ({others[0]}) and was not made by 'datacomp shards build'; "
+            "choose another folder"
+        )
 
 
 def claim(out: Path, identity: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...durable import atomic_directory, digest, write_json, write_text
+from ...durable import atomic_directory, atomic_path, digest, write_json, write_text
 from ...errors import UsageError
 from ...pools.engine import Workers
 from ...pools.ranges import is_remote
@@ -116,25 +117,33 @@ def _write(
         ],
         "files": files,
     }
-    if out.exists():
+    if out.exists():  # the tars may have been moved or indexed anew, or the files damaged
         _refuse_other(out, name, metadata["digest"])
-        write_json(out / METADATA, metadata)  # the tars may have been moved or indexed anew
+        _write_files(out, chosen, metadata)
         return
     with atomic_directory(out) as folder:
-        with (folder / SAMPLES).open("wb") as file:
-            file.write(npy_header(len(chosen)))
-            for first in range(0, len(chosen), CHUNK):
-                chosen.records(first, first + CHUNK).tofile(file)
-        if chosen.missing:
-            lines = "".join(f"{uid} {why}\n" for uid, why in chosen.missing)
-            write_text(folder / "missing.txt", lines)
-        write_json(folder / METADATA, metadata)
+        _write_files(folder, chosen, metadata)
+
+
+def _write_files(folder: Path, chosen: Selection, metadata: dict[str, Any]) -> None:
+    with atomic_path(folder / SAMPLES) as partial, partial.open("wb") as file:
+        file.write(npy_header(len(chosen)))
+        for first in range(0, len(chosen), CHUNK):
+            chosen.records(first, first + CHUNK).tofile(file)
+    if chosen.missing:
+        lines = "".join(f"{uid} {why}\n" for uid, why in chosen.missing)
+        write_text(folder / "missing.txt", lines)
+    write_json(folder / METADATA, metadata)
 
 
 def _refuse_other(out: Path, name: str, digest: str) -> None:
     if not (out / METADATA).is_file():
         raise UsageError(f"{name}: is there and is no view; choose another folder")
-    if View.open(out).digest != digest:
+    try:
+        found = json.loads((out / METADATA).read_bytes())
+    except (ValueError, RecursionError):
+        return  # damaged: there is nothing to lose
+    if isinstance(found, dict) and found.get("digest") != digest:
         raise UsageError(f"{name}: holds another view; choose another folder or remove this one")
 
 

@@ -57,6 +57,22 @@ def test_many_ranges_come_in_their_order(place):
     assert found == [DATA[at : at + 100] for _, at, _ in places]
 
 
+def test_remote_ranges_are_joined_wherever_the_first_file_lies(tmp_path, server):
+    (tmp_path / "b.tar").write_bytes(DATA)
+    server.files["/a.tar"] = (DATA, '"one"')
+    files = []
+    for place in (str(tmp_path / "b.tar"), f"{server.url}/a.tar"):
+        file = open_ranges(place)
+        files.append(Stamp(place, file.size, file.version))
+        file.close()
+    before = len(server.asked)
+    places = [(0, 0, 100), (1, 0, 100), (1, 200, 100), (1, 5000, 100), (0, 512, 9), (1, 6000, 1)]
+    with OpenFiles() as opened:
+        found = [bytes(view) for view in read_places(files, places, opened)]
+    assert found == [DATA[at : at + size] for _, at, size in places]
+    assert len(server.asked) - before == 3  # what it is, three ranges at once, and one more
+
+
 @pytest.mark.parametrize("stale", [Stamp("", 7, ""), Stamp("", len(DATA), "another")])
 def test_a_file_that_is_not_as_stamped(place, stale):
     with OpenFiles() as opened, pytest.raises(DataError) as caught:
@@ -170,4 +186,4 @@ def test_few_files_are_held_open(tmp_path, monkeypatch):
     with OpenFiles() as files:
         for path in paths * 2:
             assert files.read(str(path), 0, 512) == DATA[:512]
-            assert len(files._files) <= 2
+            assert len(files._local._files) <= 2

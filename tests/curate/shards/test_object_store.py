@@ -126,6 +126,19 @@ def test_index_view_and_shards_stand_in_a_bucket(store, shards, select, tmp_path
     found = files("built/")
     assert sorted(found) == sorted(whole)
     assert all(found[name] == whole[name] for name in whole if name.endswith((".tar", ".npy")))
+    # A folder that holds anything else is refused, also that of the source.
+    for place in ("s3://bucket/pool", "s3://bucket/view"):
+        before = files(place.removeprefix("s3://bucket/") + "/")
+        code, _, errors = run("shards", "build", *source, place, "--shard-size", "5")
+        assert (code, errors.count("\n")) == (2, 1)
+        assert f"{place}: is not empty (" in errors
+        assert files(place.removeprefix("s3://bucket/") + "/") == before
+    # A build that was interrupted while it was sent begins again.
+    for name in found:
+        if name != "build.json":
+            client.delete_object(Bucket="bucket", Key=f"built/{name}")
+    code, *_ = run("shards", "build", *source, "s3://bucket/built", "--shard-size", "5")
+    assert (code, files("built/")) == (0, found)
     copy = copied_view("s3://bucket/view", tmp_path / "copy")
     names = find_shards(copy)
     assert (names.samples, len(names.shards)) == (12, 3)

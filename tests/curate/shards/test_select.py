@@ -16,6 +16,7 @@ from datacomp.curate.shards.order import round_weights
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.pools import uids, views
 from datacomp.pools.ranges import coalesce
+from datacomp.pools.tar import tar_bytes
 from datacomp.pools.views import View
 from hypothesis import given
 from hypothesis import strategies as st
@@ -127,6 +128,25 @@ def test_the_same_view_again_changes_nothing_and_another_is_refused(shards, sele
     )
     with pytest.raises(UsageError, match=r"is there and is no view; choose another folder$"):
         select_shards([shards], select(1), shards, workers=1)
+
+
+@pytest.mark.parametrize("name", ["samples.npy", "view.json"])
+def test_a_damaged_view_is_made_again(shards, select, out, make, name):
+    select_shards([shards], select(1, 2), out, workers=1)
+    first = make.files_of(out)
+    for damage in (first[name][:-1], first[name][:-4] + b"junk", b""):
+        (out / name).write_bytes(damage)
+        select_shards([shards], select(1, 2), out, workers=1)
+        assert make.files_of(out) == first
+
+
+def test_a_view_follows_its_tars_when_an_empty_one_comes_before_them(shards, select, out):
+    select_shards([shards], select(*ALL), out, workers=1)
+    before = [bytes(sample["jpg"]) for sample in View.open(out).samples()]
+    (shards / "00000000-.tar").write_bytes(tar_bytes([]))  # the rows of the index stay the same
+    (shards / "00000000-_stats.json").write_text('{"successes": 0}')
+    select_shards([shards], select(*ALL), out, workers=1)
+    assert [bytes(sample["jpg"]) for sample in View.open(out).samples()] == before
 
 
 # -- weights and sources ---------------------------------------------------------------------
@@ -366,7 +386,7 @@ def test_the_command_prints_json(shards, select, out, run):
 def test_coalesced_ranges_are_the_ranges(places, gap, limit):
     found = [
         (file, start + offset, length)
-        for file, start, size, inside in coalesce(places, gap, limit)
+        for file, start, size, inside in coalesce(places, lambda _: (gap, limit))
         for offset, length in inside
         if offset >= 0 and offset + length <= size
     ]
