@@ -207,6 +207,8 @@ def _exit(ctx: click.Context, report: Any, keep_going: bool) -> None:
 def _say_missing(report: Any, out: Path | str) -> None:
     for reason, count in sorted(report.missing.items()):
         click.echo(f"left out: {counted(count, 'uid')} {reason} (listed in {out}/missing.txt)")
+    if report.weighed_out:
+        click.echo(f"not there by its weight: {counted(report.weighed_out, 'uid')}")
     for reason, count in sorted(report.set_aside.items()):
         click.echo(f"left out of the sources: {count:,} {reason}")
 

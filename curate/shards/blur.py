@@ -3,7 +3,9 @@
 Each box is grown by a tenth of its longer side; the blur is one Gaussian whose sigma is a tenth
 of the longest side of all boxes of the image; the edge of the blurred region is softened by the
 same Gaussian. The image is then a WebP of quality 100, and stands as ``.webp`` in place of what
-it was. A sample whose boxes are not known is never passed through.
+it was. A box reaches into its image and at most one image's width or height out of it; it is
+blurred even where DataComp's rule rounds it to nothing. A sample whose boxes are not known, or that
+has several images, is never passed through.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from .columns import uid_records
 QUALITY = 100
 GROW = 0.1
 SIGMA = 0.1
+LEAST = 10
+"""The side in pixels that counts at least for the sigma where a box is rounded to nothing."""
+BEYOND = 1.0
+"""Detectors draw boxes of faces at the edge beyond it; farther out they mean pixels, not shares."""
 LISTED = 3
 
 Box = tuple[float, float, float, float]
@@ -34,11 +40,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Boxes:
-    """The face boxes of sorted uids: those of uid i are ``values[first[i] : first[i + 1]]``."""
+    """The face boxes of sorted uids: those of uid i are ``values[first[i] : first[i + 1]]``.
+
+    Whether they are ``known``, and whether one of them is ``wrong`` and would blur nothing.
+    """
 
     first: NDArray[np.int64]
     values: NDArray[np.float64]
     known: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
 
     def counts(self) -> NDArray[np.int64]:
         """Return how many boxes each uid has, shape (n,)."""
@@ -75,17 +85,28 @@ def read_boxes(source: Path, uids: UidArray) -> Boxes:
     every = np.concatenate(places) if places else np.zeros(0, np.int64)
     order = np.argsort(every, kind="stable")
     joined = np.concatenate(values)[order] if values else np.zeros((0, 4))
-    return Boxes(np.concatenate([[0], np.cumsum(counts)]), joined, known)
+    wrong = np.zeros(len(uids), bool)
+    wrong[every[order][~_sane(joined)]] = True
+    return Boxes(np.concatenate([[0], np.cumsum(counts)]), joined, known, wrong)
 
 
 def require_known(boxes: Boxes, uids: UidArray, source: Path) -> None:
-    """Raise DataError when boxes of some uids are not known."""
+    """Raise DataError when boxes of some uids are not known, or wrong."""
     lacking = uids[~boxes.known]
     if len(lacking):
         shown = ", ".join(to_hex(lacking[:LISTED])) + (", ..." if len(lacking) > LISTED else "")
         raise DataError(
             f"{source}: says nothing about the faces of {len(lacking):,} samples ({shown}); "
             "--keep-going leaves them out"
+        )
+    places = np.flatnonzero(boxes.wrong)
+    if len(places):
+        mine = boxes.values[boxes.first[places[0]] : boxes.first[places[0] + 1]]
+        shown = ", ".join(f"{value:g}" for value in mine[~_sane(mine)][0])
+        raise DataError(
+            f"{source}: {len(places):,} samples with a face box as ({shown}) of "
+            f"{to_hex(uids[places[:1]])[0]}, but a box is left, top, right, bottom, as shares of "
+            "width and height; --keep-going leaves them out"
         )
 
 
@@ -138,16 +159,26 @@ def _batches(
         raise DataError(f"{path}: no readable face boxes: {str(error).splitlines()[0]}") from None
 
 
+def _sane(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which boxes, shape (n, 4), have an extent and lie in their image, at least in part."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    inside = (low < 1) & (high > 0) & (low >= -BEYOND) & (high <= 1 + BEYOND)
+    return np.logical_and.reduce(inside & (low < high), axis=1)
+
+
 def blurred_members(
     members: list[tuple[str, bytes | memoryview]], boxes: list[Box]
 ) -> list[tuple[str, bytes | memoryview]]:
     """Return the members of a sample with its image blurred; they stay in alphabetical order.
 
-    Raises DataError for an image that does not decode.
+    Raises DataError for an image that does not decode, and for more than one image: the boxes say
+    nothing about others.
     """
-    extension = next(name for name in EXTENSIONS if any(name == found for found, _ in members))
-    image = bytes(dict(members)[extension])
-    rest = [member for member in members if member[0] not in (extension, "webp")]
+    images = [name for name, _ in members if name in EXTENSIONS]
+    if len(images) > 1:
+        raise DataError(f"it has several images ({', '.join(images)})")
+    image = bytes(dict(members)[images[0]])
+    rest = [member for member in members if member[0] != images[0]]
     return sorted([*rest, ("webp", blur_image(image, boxes))])
 
 
@@ -177,8 +208,13 @@ def blur_pixels(pixels: NDArray[np.float32], boxes: list[Box]) -> NDArray[np.flo
         longest = max(longest, side)
         left, top = (max(int(v - GROW * side), 0) for v in corners[:2])
         right, bottom = (int(v + GROW * side) for v in corners[2:])
-        mask[top : max(min(bottom, height - 1), 0), left : max(min(right, width - 1), 0)] = 1
-    if longest <= 0:
+        right, bottom = max(min(right, width - 1), 0), max(min(bottom, height - 1), 0)
+        if left >= right or top >= bottom:  # rounded to nothing: the pixels that it touches
+            left, top = min(left, width - 1), min(top, height - 1)
+            right, bottom = max(right, left + 1), max(bottom, top + 1)
+            longest = max(longest, LEAST)
+        mask[top:bottom, left:right] = 1
+    if not boxes:
         return pixels
     size = 2 * int(np.ceil(4 * SIGMA * longest)) + 1
     soft = cv2.GaussianBlur(mask, (size, size), SIGMA * longest)[..., None]

@@ -58,6 +58,7 @@ from .selection import SHARD_SIZE, Wanted, at_hand
 FORMAT = "datacomp-build"
 VERSION = 2
 NO_BOXES = "no_face_boxes"
+WRONG_BOXES = "wrong_face_boxes"
 THREADS = 4
 """More would wait for each other."""
 
@@ -66,7 +67,8 @@ THREADS = 4
 class BuildReport:
     """What was built. ``selected`` and ``samples`` count repetitions, ``missing`` does not.
 
-    ``set_aside`` counts what the indexes of the sources leave out, wanted or not.
+    ``set_aside`` counts what the indexes of the sources leave out, wanted or not; ``weighed_out``
+    the uids that weights left without a repetition, as was asked.
     ``blurred`` is the number of samples with a blurred image, None where none was to be.
     """
 
@@ -78,6 +80,7 @@ class BuildReport:
     bytes: int
     missing: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, int] = field(default_factory=dict)
+    weighed_out: int = 0
     digest: str = ""
     blurred: int | None = None
 
@@ -237,8 +240,10 @@ def _faces(wanted: Wanted, blur: Path) -> tuple[_Faces, Wanted, list[tuple[str, 
     if not wanted.keep_going:
         require_known(boxes, wanted.uids, blur)
     unknown = [(uid, NO_BOXES) for uid in to_hex(wanted.uids[~boxes.known])]
+    unknown += [(uid, WRONG_BOXES) for uid in to_hex(wanted.uids[boxes.wrong])]
     lookup = Lookup(wanted.uids)
-    kept = replace(wanted, uids=wanted.uids[boxes.known], counts=wanted.counts[boxes.known])
+    rows = boxes.known & ~boxes.wrong
+    kept = replace(wanted, uids=wanted.uids[rows], counts=wanted.counts[rows])
     if not len(kept.uids):
         raise DataError(f"{blur}: says nothing about the faces of any sample of {wanted.subset}")
     named = digest([sha256_file(path) for path in box_files(blur)])
@@ -277,6 +282,7 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
         reused=sum(whole),
         bytes=0,
         set_aside=dict(origin.set_aside),
+        weighed_out=origin.weighed_out,
     )
     tasks = _tasks(origin, plan, out, whole, known)
     count = len(parts) - sum(whole) if known else len(parts)

@@ -35,6 +35,7 @@ from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids,
 from ...progress import Progress
 from ..subset import Lookup, multiplicities, tally
 from .columns import integers, uid_records
+from .folder import STATE
 from .index import load_index
 from .storage import PARQUET
 from .tars import holes, numbered, tar_names
@@ -229,6 +230,8 @@ def _uids(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
             yield Problem(path.name, "", "unreadable", str(error))
     uids, here, wanted = tally(ordered, expected)
     lacking, surplus = here < wanted, here > wanted
+    if _is_weighed(directory):  # then the subset says which may be there, not how often
+        lacking, surplus = np.zeros_like(lacking), surplus & (wanted == 0)
     known = _known_missing(directory) if lacking.any() else set()
     for uid, count, want in zip(
         to_hex(uids[lacking]), here[lacking].tolist(), wanted[lacking].tolist(), strict=True
@@ -249,6 +252,12 @@ def _uids(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
             if seen[place] > want_of[place]:
                 kind = "duplicate_uid" if want_of[place] else "unexpected_uid"
                 yield Problem(shard.name, key, kind, f"uid {uid}")
+
+
+def _is_weighed(directory: Path) -> bool:
+    """Tell whether weights said how often the samples of a build are there."""
+    build = _json(directory / STATE)
+    return any(build.get(name) is not None for name in ("weights", "mix"))
 
 
 def _known_missing(directory: Path) -> set[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +70,9 @@ class Origin(ABC):
     set_aside: Mapping[str, int] = MappingProxyType({})
     """How many of its samples and tars were set aside before, by reason."""
 
+    weighed_out = 0
+    """How many uids weights left without a repetition."""
+
     @abstractmethod
     def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
         """Find the samples wanted; called once, before the others.
@@ -119,7 +121,6 @@ class TarOrigin(Origin):
     def __init__(self, sources: Sequence[Path], workers: Workers, keep_going: bool) -> None:
         self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
         self._chosen: Selection | None = None
-        self.set_aside = sum((index.set_aside for index in self._indexes), Counter())
         self.digest = "".join(index.sha256 for index in self._indexes)
         if len(self._indexes) > 1:
             self.digest = hashlib.sha256(self.digest.encode()).hexdigest()
@@ -127,6 +128,7 @@ class TarOrigin(Origin):
     def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
         """Look the uids up in the indexes."""
         self._chosen = choose(self._indexes, wanted)
+        self.set_aside, self.weighed_out = self._chosen.set_aside, self._chosen.weighed_out
         return len(self._chosen), self._chosen.missing
 
     def places(self) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ CHUNK = 1 << 16
 class SelectReport:
     """What is in a view. ``selected`` and ``samples`` count repetitions, ``missing`` does not.
 
-    ``set_aside`` counts what the indexes of the sources leave out, wanted or not.
+    ``set_aside`` counts what the indexes of the sources leave out, wanted or not; ``weighed_out``
+    the uids that weights left without a repetition, as was asked.
     """
 
     path: str
@@ -38,6 +38,7 @@ class SelectReport:
     urls: str
     missing: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, int] = field(default_factory=dict)
+    weighed_out: int = 0
     digest: str = ""
 
     @property
@@ -85,7 +86,7 @@ def select_shards(
         view = View.open(out)
         report = SelectReport(
             str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
-            set_aside=dict(sum((index.set_aside for index in indexes), Counter())),
+            set_aside=chosen.set_aside, weighed_out=chosen.weighed_out,
             digest=view.digest,
         )  # fmt: skip
     for _, reason in chosen.missing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +43,7 @@ LISTED = 3
 NOT_IN_SOURCE = "not_in_source"
 NO_IMAGE = "no_image"
 UNREADABLE = "unreadable"
-NO_WEIGHT = "weight_zero"
+EARLIER_SOURCE = "uid_in_earlier_source"
 
 _REASONS = {
     NOT_IN_SOURCE: "not in {source}",
@@ -165,6 +166,8 @@ class Selection:
 
     ``order`` and ``copy``, shape (n,), say which sample found stands at each place, and which
     repetition of it. Records are made when they are asked for, so that memory holds few of them.
+    ``weighed_out`` counts the uids whose weight gave no repetition, ``repeated`` those that an
+    earlier source has as well.
     """
 
     files: list[Stamp]
@@ -175,6 +178,8 @@ class Selection:
     copy: Order
     selected: int
     missing: list[tuple[str, str]] = field(default_factory=list)
+    weighed_out: int = 0
+    repeated: int = 0
 
     def __len__(self) -> int:
         return len(self.order)
@@ -198,6 +203,13 @@ class Selection:
         """The bytes of the samples as they lie in the tars."""
         return int(self.found.blocks[self.order].sum(dtype=np.int64)) * BLOCK
 
+    @property
+    def set_aside(self) -> dict[str, int]:
+        """How many samples and tars of the sources are left out, by reason."""
+        counts = sum((index.set_aside for index in self.sources), Counter())
+        counts[EARLIER_SOURCE] = self.repeated
+        return dict(+counts)
+
     def identity(self) -> dict[str, Any]:
         """Return what names the samples: their indexes and what is missing of them."""
         return {
@@ -210,7 +222,8 @@ def choose(sources: list[Index], wanted: Wanted) -> Selection:
     """Find the wanted samples in the tars of some indexes.
 
     Uids that are nowhere, or in two sources, are an error; with ``keep_going`` the first are
-    listed as missing, and the first source has the second. Raises DataError, UsageError.
+    listed as missing, and the first source has the second. What weights leave out is as asked,
+    and only counted. Raises DataError, UsageError.
     """
     if wanted.mix and len(wanted.mix) != len(sources):
         raise UsageError(f"{len(wanted.mix)} mixing weights for {len(sources)} sources")
@@ -220,8 +233,9 @@ def choose(sources: list[Index], wanted: Wanted) -> Selection:
     found = Found(len(uids))
     files: list[Stamp] = []
     ends: list[int] = []
+    repeated = 0
     for index in sources:
-        _look_up(index, len(files), uids, found, wanted.keep_going)
+        repeated += _look_up(index, len(files), uids, found, wanted.keep_going)
         files += index.stamps
         ends.append(len(found))
     where = ", ".join(str(index.directory) for index in sources)
@@ -232,10 +246,11 @@ def choose(sources: list[Index], wanted: Wanted) -> Selection:
         raise DataError(f"{wanted.subset}: every sample has the weight 0; there is nothing left")
     if total > MAX_SAMPLES:
         raise DataError(f"{wanted.subset}: {total:,} samples with repetitions; that is too many")
-    if wanted.weights is not None or 0 in wanted.mix:
-        missing += [(uid, NO_WEIGHT) for uid in to_hex(uids[found.place[counts == 0]])]
+    weighed_out = len(counts) - int(np.count_nonzero(counts))
     order, copy = order_samples(uids, counts, wanted.shuffle, found.place)
-    return Selection(files, sources, uids, found, order, copy, wanted.selected, sorted(missing))
+    return Selection(
+        files, sources, uids, found, order, copy, wanted.selected, missing, weighed_out, repeated
+    )
 
 
 def missing_of(
@@ -269,7 +284,8 @@ def _missing_error(wanted: Wanted, reasons: dict[str, NDArray[np.bool_]], where:
 # -- looking up ------------------------------------------------------------------------------
 
 
-def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_going: bool) -> None:
+def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_going: bool) -> int:
+    """Add the samples of an index to those found; return how many an earlier one has as well."""
     where = str(index.directory)
     lookup = Lookup(uids)
     numbers = {shard.name: first_file + n for n, shard in enumerate(index.shards)}
@@ -291,6 +307,7 @@ def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_g
             raise damaged(where)
         return found, file, offset // BLOCK, length // BLOCK
 
+    repeated = 0
     seen = np.zeros(len(uids), bool)
     for places, *columns in index.scan(("uid", "shard", "offset", "length"), match):
         if seen[places].any():
@@ -303,7 +320,9 @@ def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_g
                 f"{where}: has samples that an earlier source has as well ({shown}); "
                 "--keep-going takes the first"
             )
+        repeated += int(twice.sum())
         found.add(*(column[~twice] for column in (places, *columns)))
+    return repeated
 
 
 # -- how often -------------------------------------------------------------------------------

@@ -85,13 +85,34 @@ def test_no_image_passes_whose_faces_are_not_known(shards, select, out, make, tm
 )
 def test_boxes_that_are_none(shards, select, out, make, tmp_path, rows, said):
     path = boxes(tmp_path / "b.parquet", [(make.uid_of(n), found) for n, found in rows])
-    with pytest.raises(DataError, match=f"^{path}: {said}$"):
+    with pytest.raises(DataError) as caught:
         build_shards(shards, select(1), out, workers=1, blur=path)
+    assert str(caught.value) == f"{path}: {said}"
     path.write_bytes(b"PAR1")
     with pytest.raises(DataError, match="no readable face boxes"):
         build_shards(shards, select(1), out, workers=1, blur=path)
     with pytest.raises(MissingError, match="no such file of face boxes"):
         build_shards(shards, select(1), out, workers=1, blur=tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "box", [(0.6, 0.2, 0.3, 0.4), (0.2, 0.4, 0.3, 0.4), (40, 30, 90, 80), (1, 0.2, 1.5, 0.4)]
+)
+def test_a_box_that_would_blur_nothing_leaves_its_sample_out(
+    shards, select, out, make, tmp_path, box
+):
+    rows = [(make.uid_of(1), [FACE[0], box]), (make.uid_of(2), FACE), (make.uid_of(99), [box])]
+    path = boxes(tmp_path / "b.parquet", rows)
+    assert build_shards(shards, select(2), tmp_path / "o", workers=1, blur=path).blurred == 1
+    with pytest.raises(DataError) as caught:
+        build_shards(shards, select(1, 2), out, workers=1, blur=path)
+    shown = ", ".join(f"{value:g}" for value in box)
+    assert str(caught.value) == (
+        f"{path}: 1 samples with a face box as ({shown}) of {make.uid_of(1)}, but a box is left, "
+        "top, right, bottom, as shares of width and height; --keep-going leaves them out"
+    )
+    report = build_shards(shards, select(1, 2), out, workers=1, blur=path, keep_going=True)
+    assert (report.blurred, report.missing) == (1, {"wrong_face_boxes": 1})
 
 
 def test_the_blur_is_local_and_strong():
@@ -106,4 +127,35 @@ def test_the_blur_is_local_and_strong():
     assert (rows[-1], columns[-1]) <= (126 + 25, 186 + 25)
     middle = result[90:110, 140:160]
     assert middle.std() < pixels[90:110, 140:160].std() / 8
-    assert blur_pixels(pixels, [(0.5, 0.5, 0.5, 0.5)]) is pixels
+    assert blur_pixels(pixels, []) is pixels
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0.5, 0.5, 0.501, 0.501),
+        (0.0, 0.0, 0.001, 0.001),
+        (0.2, 0.997, 0.8, 0.999),
+        (-0.9, -0.9, 0.001, 0.001),
+        (0.9, 0.2, 1.9, 0.4),
+    ],
+)
+def test_a_box_of_less_than_a_pixel_or_at_the_edge_is_blurred(box):
+    from datacomp.curate.shards.blur import blur_pixels
+
+    pixels = np.random.default_rng(0).random((200, 300, 3), np.float32)
+    result = blur_pixels(pixels, [box])
+    row = min(max(int(box[1] * 200), 0), 199)
+    column = min(max(int(box[0] * 300), 0), 299)
+    assert np.abs(result - pixels)[row, column].max() > 1e-3
+
+
+def test_only_samples_of_one_image_are_blurred(tmp_path, select, out, make):
+    make.write_shard(tmp_path / "s", 0, make.members(1, png=make.picture(9, "PNG")))
+    path = boxes(tmp_path / "b.parquet", [(make.uid_of(1), FACE)])
+    with pytest.raises(DataError) as caught:
+        build_shards(tmp_path / "s", select(1), out, workers=1, blur=path)
+    assert str(caught.value) == (
+        f"{make.uid_of(1)}-0: its faces cannot be blurred: it has several images (jpg, png); "
+        "leave the sample out of the subset"
+    )

@@ -3,7 +3,8 @@
 Where the two differ on purpose: ours are plain ustar with a fixed time (the original's PAX headers
 add 1 KiB a member, and its times are those of the run), ours has files more, ``subset_file`` names
 the copy that lies in the folder, what is of the run and not of the data (processes, paths, times)
-is not in ``meta.json``, and a uid that no tar has is an error, or listed. The original has this
+is not in ``meta.json``, a uid that no tar has is an error, or listed, and a face of less than a
+pixel is blurred. The original has this
 order and these full shards with one worker only; ours always.
 """
 
@@ -22,6 +23,8 @@ from PIL import Image
 HERE = Path(__file__).parent / "parity"
 VECTORS = json.loads((HERE / "vectors.json").read_text())
 SHARD_SIZE = 5
+TINY = "6128df5783b2cd11a656d60ded7aa701"
+"""Its only box is smaller than a pixel: the original writes it anew without a blur."""
 LEVELS = 4
 """Of 255, by which decoded pixels may differ: decoders and encoders of other versions round
 otherwise. With the versions that the vectors were made with, none differs."""
@@ -110,6 +113,9 @@ def test_the_same_faces_are_blurred_as_much(both, source, out, make):
     for name, data in theirs["images"].items():
         expected = pixels(base64.b64decode(data))
         ours = pixels(found[name])
+        if name.startswith(TINY):
+            assert np.abs(ours - expected)[16, 25].max() > LEVELS
+            expected = ours  # around it the encoder does as it likes
         assert np.abs(ours - expected).max() <= LEVELS, name
         changes.append(np.abs(pixels(before[name[:32]]) - expected).max())
         for copy in (name.replace("-0.", f"-{j}.") for j in (1, 2)):

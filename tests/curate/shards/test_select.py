@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datacomp.curate.shards import build_shards, index_shards, select_shards
+from datacomp.curate.shards import build_shards, check_shards, index_shards, select_shards
 from datacomp.curate.shards.order import round_weights
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from datacomp.pools import uids, views
@@ -156,8 +156,8 @@ def test_weights_repeat_samples(shards, select, tmp_path, out, make):
     pairs = [(make.uid_of(1), 2.0), (make.uid_of(2), 0.0), (make.uid_of(3), 1.0)]
     path = weights_of(tmp_path / "w.parquet", [*pairs, (make.uid_of(99), 7.0)])
     report = select_shards([shards], select(1, 2, 3, 3), out, weights=path, workers=1)
-    assert report.missing == {"weight_zero": 1}
-    assert (out / "missing.txt").read_text() == f"{make.uid_of(2)} weight_zero\n"
+    assert (report.missing, report.weighed_out, report.complete) == ({}, 1, True)
+    assert not (out / "missing.txt").exists()
     assert sorted(keys(View.open(out))) == sorted(
         f"{make.uid_of(n)}-{j}" for n in (1, 3) for j in range(2)
     )
@@ -216,9 +216,27 @@ def test_sources_are_mixed_by_their_weights(tmp_path, select, make, out):
     assert 10 <= report.samples - 80 <= 30
     assert 0 < sum(found[:30]) < 30  # each virtual shard has samples of both
     assert report.complete
+    pairs = [key[:32] for key in keys(View.open(out))]
+    assert report.weighed_out == 80 - len(set(pairs)) > 0
 
 
-def test_a_uid_in_two_sources(tmp_path, select, make, out):
+@pytest.mark.parametrize("option", ["weights", "mix"])
+def test_what_weights_leave_out_is_no_loss_and_sound(shards, select, tmp_path, make, run, option):
+    value = 0.5
+    if option == "weights":
+        pairs = [(make.uid_of(n), 3.0 if n == 1 else 0.1) for n in ALL]
+        value = weights_of(tmp_path / "w.parquet", pairs)
+    built = tmp_path / "built"
+    command = ["shards", "build", shards, select(*ALL), "-o", built, f"--{option}", value]
+    code, stdout, _ = run(*command, "--keep-going", "--json")
+    report = json.loads(stdout)
+    assert (code, report["missing"]) == (0, {})
+    assert report["weighed_out"] == 21 - len({key[:32] for key in make.keys(built)}) > 0
+    assert "not there by its weight: " in run(*command, "--keep-going")[1]
+    assert check_shards(built, 1).sound
+
+
+def test_a_uid_in_two_sources(tmp_path, select, make, out, run):
     for name in "ab":
         make.write_shard(tmp_path / name, 0, make.members(1) + make.members(ord(name)))
     sources = [tmp_path / "a", tmp_path / "b"]
@@ -229,7 +247,12 @@ def test_a_uid_in_two_sources(tmp_path, select, make, out):
         "--keep-going takes the first"
     )
     report = select_shards(sources, select(1, ord("b")), out, workers=1, keep_going=True)
-    assert report.samples == 2
+    assert (report.samples, report.set_aside) == (2, {"uid_in_earlier_source": 1})
+    built = tmp_path / "built"
+    command = ["shards", "build", *sources, select(1, ord("b")), "-o", built, "--keep-going"]
+    code, stdout, _ = run(*command)
+    assert code == 3
+    assert "left out of the sources: 1 uid_in_earlier_source" in stdout
     with pytest.raises(UsageError, match=r"^1 mixing weights for 2 sources$"):
         select_shards(sources, select(1), tmp_path / "v2", mix=[1], workers=1)
     with pytest.raises(UsageError, match=r"^a mixing weight is a number from 0 to "):
@@ -373,6 +396,7 @@ def test_the_command_prints_json(shards, select, out, run):
         {
             "path": str(out), "selected": 2, "samples": 2, "shards": 2,
             "bytes": view.metadata["bytes"], "urls": view.pattern(), "missing": {}, "set_aside": {},
+            "weighed_out": 0,
             "digest": view.digest,
         },
     )  # fmt: skip
