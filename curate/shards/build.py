@@ -40,6 +40,7 @@ from .folder import (
     SHARD_NAME,
     STATE,
     STATS_NAME,
+    begin_without,
     claim,
     entry_of,
     is_whole,
@@ -51,7 +52,7 @@ from .folder import (
     stats_path,
     stats_text,
 )
-from .origin import Members, Origin, Slice, TarOrigin, open_origin
+from .origin import Members, Origin, Slice, TarOrigin, Unusable, open_origin
 from .output import OutputFile
 from .selection import SHARD_SIZE, Wanted, at_hand
 
@@ -59,6 +60,7 @@ FORMAT = "datacomp-build"
 VERSION = 2
 NO_BOXES = "no_face_boxes"
 WRONG_BOXES = "wrong_face_boxes"
+NOT_BLURRED = "not_blurred"
 THREADS = 4
 """More would wait for each other."""
 
@@ -149,9 +151,20 @@ def _build_locked(
         try:
             faces = None if blur is None else Path(blur)
             plan = _plan(origin, wanted, pad, faces, out if renew else None)
-            claim(out, plan.identity)
+            unusable = claim(out, plan.identity)
+            if unusable and not wanted.keep_going:
+                raise DataError(
+                    f"{out}: was begun without {len(unusable):,} samples that cannot be used "
+                    f"({unusable[0][0]} {unusable[0][1]}); go on with --keep-going, or remove it"
+                )
             engine.reach(*origin.places(), out)
-            return _build(origin, plan, wanted.subset, out, engine)
+            while True:
+                try:
+                    now = plan.without(origin, unusable)
+                    return _build(origin, now, wanted.subset, out, engine)
+                except _UnusableError as error:
+                    unusable = sorted({*unusable, *error.samples})
+                    begin_without(out, plan.identity, unusable)
         finally:
             origin.close()
 
@@ -164,10 +177,22 @@ class _Plan:
     """How many samples go into the shards, and what is done to them."""
 
     identity: dict[str, Any]
+    wanted: Wanted
     total: int
-    selected: int
     missing: list[tuple[str, str]]
     faces: _Faces | None
+
+    def without(self, origin: Origin, unusable: list[tuple[str, str]]) -> _Plan:
+        """Return the plan of the samples that are left when some cannot be used."""
+        if not unusable:
+            return self
+        kept = ~np.isin(to_hex(self.wanted.uids), [uid for uid, _ in unusable])
+        wanted = self.wanted
+        wanted = replace(wanted, uids=wanted.uids[kept], counts=wanted.counts[kept])
+        if not len(wanted.uids):
+            raise DataError(f"{wanted.subset}: none of its samples can be used")
+        total, _ = origin.find(wanted)
+        return replace(self, total=total, missing=sorted(self.missing + unusable))
 
     @property
     def parts(self) -> list[tuple[int, int]]:
@@ -217,7 +242,7 @@ def _plan(
         **_identity(origin, wanted, pad, faces),
         "missing": {"count": len(missing), "digest": digest(missing)},
     }
-    return _Plan(identity, total, wanted.selected, missing, faces)
+    return _Plan(identity, wanted, total, missing, faces)
 
 
 def _identity(
@@ -262,6 +287,15 @@ class _Task:
     samples: Slice | None = None
     pad: int | None = None
     boxes: list[list[Box]] | None = None
+    keep_going: bool = False
+
+
+class _UnusableError(Exception):
+    """Samples, as (uid, reason), that turned out to be unusable while they were read."""
+
+    def __init__(self, samples: list[tuple[str, str]]) -> None:
+        super().__init__(samples)
+        self.samples = samples
 
 
 def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine) -> BuildReport:
@@ -276,7 +310,7 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
     entries: list[FileEntry] = []
     report = BuildReport(
         path=str(out),
-        selected=plan.selected,
+        selected=plan.wanted.selected,
         samples=plan.total,
         shards=len(parts),
         reused=sum(whole),
@@ -290,12 +324,18 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
     # it without the time that processes take to start.
     copies = isinstance(origin, TarOrigin) and plan.faces is None
     built = engine.map(_run, tasks, count=count, threads=THREADS if copies else 0)
+    unusable: list[tuple[str, str]] = []
     with Progress("building shards", plan.total) as progress:
         for number, entry in enumerate(built):
-            entries.append(entry)
             first, last = parts[number]
             progress.advance(last - first)
-            report.bytes += entry.size
+            if isinstance(entry, FileEntry):
+                entries.append(entry)
+                report.bytes += entry.size
+            else:
+                unusable += entry
+    if unusable:
+        raise _UnusableError(unusable)
     images = 0
     if plan.faces is not None:
         report.blurred, images = plan.faces.count(origin, parts)
@@ -321,27 +361,45 @@ def _tasks(
         boxes = None
         if plan.faces is not None:
             boxes = plan.faces.of(plan.faces.places(origin, part))
-        yield _Task(path, part[1] - part[0], next(slices), plan.identity["pad"], boxes)
+        yield _Task(
+            path, part[1] - part[0], next(slices), plan.identity["pad"], boxes,
+            plan.wanted.keep_going,
+        )  # fmt: skip
 
 
-def _run(task: _Task | FileEntry) -> FileEntry:
-    """Write one shard, or find out the digest of one that is there. Runs in a worker."""
+def _run(task: _Task | FileEntry) -> FileEntry | list[tuple[str, str]]:
+    """Write one shard, or find out the digest of one that is there. Runs in a worker.
+
+    Returns (uid, reason) of the samples that cannot be used, if there are such.
+    """
     if isinstance(task, FileEntry):
         return task
     if task.samples is None:
         return entry_of(task.path)
-    return _write_shard(task, task.samples)
+    try:
+        return _write_shard(task, task.samples)
+    except _UnusableError as error:
+        return error.samples
 
 
 def _write_shard(task: _Task, samples: Slice) -> FileEntry:
     written = 0
+    unusable: list[tuple[str, str]] = []
     with atomic_path(task.path) as partial, OutputFile(partial) as file:
         writer = tar.TarWriter(file)
         for number, (key, members) in enumerate(samples.samples()):
             boxes = task.boxes[number] if task.boxes is not None else []
-            for extension, data in _blurred(key, members, boxes) if boxes else members:
+            found = _blurred(key, members, boxes)
+            if isinstance(found, Unusable):
+                if not task.keep_going:
+                    raise found.error
+                unusable.append((key.rpartition("-")[0], found.reason))
+                continue
+            for extension, data in found:
                 writer.add(f"{key}.{extension}", data)
             written += 1
+        if unusable:
+            raise _UnusableError(unusable)
         writer.close()
         if task.pad is not None:
             file.write(bytes(-file.size % task.pad))
@@ -352,13 +410,14 @@ def _write_shard(task: _Task, samples: Slice) -> FileEntry:
     return FileEntry(task.path.name, file.size, sha256)
 
 
-def _blurred(key: str, members: Members, boxes: list[Box]) -> Members:
+def _blurred(key: str, members: Members | Unusable, boxes: list[Box]) -> Members | Unusable:
+    if isinstance(members, Unusable) or not boxes:
+        return members
     try:
         return blurred_members(members, boxes)
     except DataError as error:
-        raise DataError(
-            f"{key}: its faces cannot be blurred: {error}; leave the sample out of the subset"
-        ) from None
+        said = f"{key}: its faces cannot be blurred: {error}; leave the sample out of the subset"
+        return Unusable(NOT_BLURRED, DataError(said))
 
 
 def _write_rest(plan: _Plan, blurred: int, subset: Path, out: Path) -> list[FileEntry]:

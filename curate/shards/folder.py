@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ...progress import say
 SHARD_NAME = "{:08d}.tar"
 STATS_NAME = "{:08d}_stats.json"
 STATE = "build.json"
+UNUSABLE = "unusable"
 _SHARD = re.compile(r"[0-9]{8,}(\.tar|_stats\.json)")
 
 
@@ -83,12 +84,15 @@ def _refuse_foreign(out: str, names: list[str]) -> None:
         )
 
 
-def claim(out: Path, identity: dict[str, Any]) -> None:
-    """Write what is being built, or make sure that the same is being built already."""
+def claim(out: Path, identity: dict[str, Any]) -> list[tuple[str, str]]:
+    """Write what is being built, or make sure that the same is being built already.
+
+    Returns (uid, reason) of samples that an earlier attempt found to be unusable.
+    """
     path = out / STATE
     if not path.exists():
         write_json(path, identity)
-        return
+        return []
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -101,6 +105,20 @@ def claim(out: Path, identity: dict[str, Any]) -> None:
                 f"{out}: holds another build ({name}: {_short(found.get(name))} instead of "
                 f"{_short(value)}); choose another folder or remove this one"
             )
+    try:
+        return [(str(uid), str(reason)) for uid, reason in found.get(UNUSABLE, [])]
+    except (TypeError, ValueError):
+        raise DataError(f"{path}: damaged; remove the folder {out} and build again") from None
+
+
+def begin_without(out: Path, identity: dict[str, Any], unusable: Sequence[tuple[str, str]]) -> None:
+    """Delete the shards, so that they are built without samples found to be unusable.
+
+    Killed before that is written down, the same call finds them again.
+    """
+    with storage_errors(out):
+        _delete_shards(out)
+    write_json(out / STATE, {**identity, UNUSABLE: unusable})
 
 
 def make_room(out: Path, identity: dict[str, Any]) -> None:
@@ -121,11 +139,16 @@ def make_room(out: Path, identity: dict[str, Any]) -> None:
         return
     say(f"{out}: its source has changed; its shards are deleted and made anew")
     with storage_errors(out):
-        for file in sorted(out.iterdir()):
-            if _SHARD.fullmatch(file.name):
-                file.unlink()
-        for name in ("missing.txt", manifests.NAME, STATE):
-            (out / name).unlink(missing_ok=True)
+        _delete_shards(out)
+        (out / STATE).unlink()
+
+
+def _delete_shards(out: Path) -> None:
+    for file in sorted(out.iterdir()):
+        if _SHARD.fullmatch(file.name):
+            file.unlink()
+    for name in ("missing.txt", manifests.NAME):
+        (out / name).unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

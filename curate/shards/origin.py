@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from ...pools.pool import Pool
 
+IMAGE_CHANGED = "image_changed"
 PLAN_BATCH = 100_000
 EXTENSIONS = {
     "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif",
@@ -52,11 +53,19 @@ Members = list[tuple[str, bytes | memoryview]]
 """Extension and bytes of the members of one sample, in alphabetical order."""
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """Stands in place of the members of a sample that turns out to be none: why, and the error."""
+
+    reason: str
+    error: DataError
+
+
 class Slice(ABC):
     """The samples of one output shard, in order; travels to a worker."""
 
     @abstractmethod
-    def samples(self) -> Iterator[tuple[str, Members]]:
+    def samples(self) -> Iterator[tuple[str, Members | Unusable]]:
         """Read the samples: key and members of each."""
 
 
@@ -75,7 +84,7 @@ class Origin(ABC):
 
     @abstractmethod
     def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
-        """Find the samples wanted; called once, before the others.
+        """Find the samples wanted; called before the others, and again for other samples.
 
         Returns how many there are, repetitions counted, and (uid, reason) of what is missing.
         """
@@ -106,7 +115,7 @@ class TarSlice(Slice):
     files: list[Stamp]
     raw: bytes
 
-    def samples(self) -> Iterator[tuple[str, Members]]:
+    def samples(self) -> Iterator[tuple[str, Members | Unusable]]:
         """Read each range and take its members apart."""
         for sample in read_samples(self.files, self.raw):
             members = sorted(sample.found.members)
@@ -159,28 +168,38 @@ class PoolSlice(Slice):
 
     rows: pa.Table
 
-    def samples(self) -> Iterator[tuple[str, Members]]:
+    def samples(self) -> Iterator[tuple[str, Members | Unusable]]:
         """Read each image as it lies and write its caption and metadata anew."""
-        from ...pools.reading import locate
-
         with OpenFiles() as opened:
             for row in self.rows.to_pylist():
-                path = str(locate(Path(row["root"]), row["shard"]))
-                image = opened.read(path, row["offset"], row["length"])
-                recorded = row["sha256"]
-                if recorded and hashlib.sha256(image).hexdigest() != recorded:
-                    raise IntegrityError(
-                        f"{path}: the image of sample {row['uid']} is not the one that was added "
-                        "to the pool (SHA-256 differs); restore it or make the pool again"
-                    )
-                members = [
-                    (EXTENSIONS[probe(image).format], image),
-                    ("json", _sample_json(row)),
-                    ("txt", (row["text"] or "").encode()),
-                ]
-                if row["label"] is not None:
-                    members.append(("cls", str(row["label"]).encode()))
-                yield f"{row['uid']}-{row['copy']}", sorted(members)
+                try:
+                    found = _members(row, opened)
+                except IntegrityError as error:
+                    found = Unusable(IMAGE_CHANGED, error)
+                except DataError as error:
+                    found = Unusable(UNREADABLE, error)
+                yield f"{row['uid']}-{row['copy']}", found
+
+
+def _members(row: dict[str, Any], opened: OpenFiles) -> Members:
+    from ...pools.reading import locate
+
+    path = str(locate(Path(row["root"]), row["shard"]))
+    image = opened.read(path, row["offset"], row["length"])
+    recorded = row["sha256"]
+    if recorded and hashlib.sha256(image).hexdigest() != recorded:
+        raise IntegrityError(
+            f"{path}: the image of sample {row['uid']} is not the one that was added "
+            "to the pool (SHA-256 differs); restore it or make the pool again"
+        )
+    members = [
+        (EXTENSIONS[probe(image).format], image),
+        ("json", _sample_json(row)),
+        ("txt", (row["text"] or "").encode()),
+    ]
+    if row["label"] is not None:
+        members.append(("cls", str(row["label"]).encode()))
+    return sorted(members)
 
 
 class PoolOrigin(Origin):

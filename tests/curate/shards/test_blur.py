@@ -159,3 +159,9 @@ def test_only_samples_of_one_image_are_blurred(tmp_path, select, out, make):
         f"{make.uid_of(1)}-0: its faces cannot be blurred: it has several images (jpg, png); "
         "leave the sample out of the subset"
     )
+    make.write_shard(tmp_path / "s", 1, make.members(2) + make.members(3, jpg=b"no image"))
+    path = boxes(tmp_path / "b.parquet", [(make.uid_of(n), FACE) for n in (1, 2, 3)])
+    report = build_shards(
+        tmp_path / "s", select(1, 2, 3), tmp_path / "o", workers=1, blur=path, keep_going=True
+    )
+    assert (report.samples, report.blurred, report.missing) == (1, 1, {"not_blurred": 2})

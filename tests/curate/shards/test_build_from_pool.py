@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from datacomp.curate.shards import index_shards, origin
+from datacomp.curate.shards import check_shards, index_shards, origin
 from datacomp.curate.shards.build import build_shards
 from datacomp.errors import (
     DataError,
@@ -137,6 +137,33 @@ def test_an_image_that_changed_since_it_was_added_is_an_error(pool, select, out,
         "(SHA-256 differs); restore it or make the pool again"
     )
     assert not list(out.glob("*.tar*"))
+
+
+def test_images_that_changed_can_be_left_out(pool, select, out, make, tmp_path, run):
+    for name in ("1.png", "2.jpg"):
+        path = tmp_path / "photos" / name
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+    subset = select(0, 1, 1, 2, 3, 4)
+    command = ["shards", "build", pool, subset, "-o", out, "--shard-size", 2, "--keep-going"]
+    code, stdout, _ = run(*command)
+    assert code == 3
+    assert f"left out: 2 uids image_changed (listed in {out / 'missing.txt'})" in stdout
+    whole = make.files_of(out)
+    kept = sorted(f"{make.uid_of(n)}-0" for n in (0, 3, 4))
+    assert make.keys(out) == kept
+    assert whole["missing.txt"].decode() == "".join(
+        f"{uid} image_changed\n" for uid in sorted(map(make.uid_of, (1, 2)))
+    )
+    assert check_shards(out, 1).sound
+    report = build_shards(pool, subset, out, shard_size=2, workers=2, keep_going=True)
+    assert (report.reused, report.missing) == (2, {"image_changed": 2})
+    (out / "00000001_stats.json").unlink()
+    build_shards(pool, subset, out, shard_size=2, workers=2, keep_going=True)
+    assert make.files_of(out) == whole
+    build_shards(pool, subset, tmp_path / "b", shard_size=2, workers=2, keep_going=True)
+    assert make.files_of(tmp_path / "b") == whole
+    with pytest.raises(DataError, match="was begun without 2 samples that cannot be used"):
+        build_shards(pool, subset, out, shard_size=2, workers=1)
 
 
 def test_images_that_are_gone_and_samples_without_one_count_as_missing(
