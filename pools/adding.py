@@ -87,7 +87,10 @@ def add_source(pool: Pool, source: Source) -> AddReport:
         else:
             raise TypeError(f"{source!r} is of no kind of source that can be added")
         with pool_errors(pool.path), pool.transaction():
-            return _Merge(pool, source).run()
+            report = _Merge(pool, source).run()
+        if isinstance(source, RecordSource):
+            source.settle()
+        return report
     finally:
         with contextlib.suppress(duckdb.Error):  # the connection may be closed by now
             for table in _TABLES:

@@ -3,21 +3,34 @@
 A *place* is a URL of one file on a web server, or of a file or folder in an object store that
 fsspec knows. Its files go to ``POOL.sources/DIGEST``, each whole or not at all; ``place.json``
 there says from where they are and which version, so that adding the place again copies only
-what is new or has changed, and removes what has vanished.
+what is new or has changed.
+
+The pool's samples lie in these files, and stay as they were where adding fails. So what has
+changed is copied to ``DIGEST.incoming``, and takes the old files' places only once the pool is
+open; the old ones wait in ``DIGEST.before`` until the pool has the new samples. A process killed
+meanwhile leaves them there, and the next run puts them back first.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ..durable import atomic_path, read_json, write_json
-from ..errors import DataError, MissingError, UnsafeInputError
+from ..durable import atomic_path, read_json, storage_errors, write_json
+from ..errors import DataError, MissingError, StorageError, UnsafeInputError
 from ..progress import Progress, say
 from .connection import one_line
 from .ranges import Ranges, open_ranges, store
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 MAX_FILES = 1_000_000
 _MAX_LIST = 1 << 30
@@ -25,36 +38,132 @@ _CHUNK = 8 << 20
 _LIST = "place.json"
 
 
-def copied(place: str, pool: Path) -> Path:
-    """Copy what lies at a place, or what has changed of it, beside the pool; return where it is.
+class Copies:
+    """The files of a place, copied beside a pool. ``path`` is where they are read."""
+
+    def __init__(self, place: str, pool: Path) -> None:
+        files, is_file = _listing(place)
+        name = hashlib.sha256(place.encode()).hexdigest()[:16]
+        self._place, self._files = place, files
+        self._folder = pool.with_name(pool.name + ".sources") / name
+        self._incoming = self._folder.with_name(f"{name}.incoming")
+        self._before = self._folder.with_name(f"{name}.before")
+        self._known: dict[str, list[Any]] = {}
+        self._coming: dict[str, list[Any]] = {}
+        self._swapped: list[str] = []
+        self.path = self._folder / next(iter(files)) if is_file else self._folder
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from the copies."""
+        with storage_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StorageError(
+                    f"{self._folder}: another process is copying {self._place} to it; wait for it "
+                    "or stop it"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def fetch(self) -> None:
+        """Copy what is new or has changed; no file that samples may lie in is touched."""
+        self._put_back()
+        self._known, self._coming = _known(self._folder, self._place)
+        fetched = 0
+        with Progress(f"copying {self._place}", len(self._files), "files") as progress:
+            for relative, remote in sorted(self._files.items()):
+                found = open_ranges(remote)
+                stamp = [found.size, found.version]
+                target, beside = self._folder / relative, self._incoming / relative
+                if not _is_copy(target, self._known.get(relative), stamp):
+                    if not _is_copy(beside, self._coming.get(relative), stamp):
+                        new = not os.path.lexists(target)
+                        _copy(found, target if new else beside)
+                        (self._known if new else self._coming)[relative] = stamp
+                        self._write_list()
+                        fetched += 1
+                    if self._coming.get(relative) == stamp and beside.is_file():
+                        self._swapped.append(relative)
+                progress.advance()
+        self._write_list()
+        say(f"{self._place}: {fetched:,} of {len(self._files):,} files copied to {self._folder}")
+
+    @contextlib.contextmanager
+    def taken_over(self, pool: Pool) -> Iterator[None]:
+        """Let the copies be what the place is now, while it is added to the ``pool``, held open.
+
+        Where that fails the files are again what they were. Where it does not, what has changed
+        or vanished is removed, but for vanished files that hold images of the pool's samples.
+        """
+        gone = sorted(set(self._known) - set(self._files))
+        try:
+            for relative in [*gone, *self._swapped]:
+                _move(self._folder / relative, self._before / relative)
+            for relative in self._swapped:
+                _move(self._incoming / relative, self._folder / relative)
+            yield
+        except BaseException:
+            self._put_back()
+            raise
+        held = self._held(pool) if gone else set()
+        for relative in gone:
+            if relative in held:
+                _move(self._before / relative, self._folder / relative)
+            else:
+                del self._known[relative]
+        for relative in self._swapped:
+            self._known[relative] = self._coming[relative]
+        self._coming = {}
+        for left in (self._before, self._incoming):
+            shutil.rmtree(left, ignore_errors=True)
+        self._write_list()
+
+    def _put_back(self) -> None:
+        """Undo what was taken over and not finished; what was copied is kept for the next run."""
+        for folder, _, names in os.walk(self._before):
+            for name in names:
+                before = Path(folder, name)
+                relative = before.relative_to(self._before)
+                _move(self._folder / relative, self._incoming / relative)
+                _move(before, self._folder / relative)
+        shutil.rmtree(self._before, ignore_errors=True)
+
+    def _held(self, pool: Pool) -> set[str]:
+        """Return the files that samples of the pool lie in."""
+        held: set[str] = set()
+        for number, root in pool.source_paths().items():
+            if root.resolve() in (self._folder.resolve(), self.path.resolve()):
+                held |= {
+                    shard
+                    for (shard,) in pool.sql(
+                        "SELECT DISTINCT shard FROM samples "
+                        f"WHERE source = {number} AND shard IS NOT NULL"
+                    ).fetchall()
+                }
+        return held
+
+    def _write_list(self) -> None:
+        listed = {"place": self._place, "files": self._known, "incoming": self._coming}
+        write_json(self._folder / _LIST, listed)
+
+
+@contextlib.contextmanager
+def copies_of(place: str, pool: Path) -> Iterator[Copies]:
+    """Copy what lies at a place, or what has changed of it, beside the pool.
 
     Raises MissingError where nothing lies, DataError for what cannot be read, UnsafeInputError
     for names that lead elsewhere, StorageError for a full disk.
     """
-    files, is_file = _listing(place)
-    name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    folder = pool.with_name(pool.name + ".sources") / name
-    known = _known(folder, place)
-    for gone in set(known) - set(files):
-        (folder / gone).unlink(missing_ok=True)
-        del known[gone]
-    fetched = 0
-    with Progress(f"copying {place}", len(files), "files") as progress:
-        for relative, remote in sorted(files.items()):
-            found = open_ranges(remote)
-            stamp = [found.size, found.version]
-            target = folder / relative
-            there = target.is_file() and target.stat().st_size == found.size
-            # A place that does not tell versions may have changed without it showing.
-            if not there or not found.version or known.get(relative) != stamp:
-                _copy(found, target)
-                known[relative] = stamp
-                write_json(folder / _LIST, {"place": place, "files": known})
-                fetched += 1
-            progress.advance()
-    write_json(folder / _LIST, {"place": place, "files": known})
-    say(f"{place}: {fetched:,} of {len(files):,} files copied to {folder}")
-    return folder / next(iter(files)) if is_file else folder
+    copies = Copies(place, pool)
+    with copies.alone():
+        copies.fetch()
+        yield copies
 
 
 def unpacked_beside(data: Path, pool: Path) -> Path:
@@ -97,15 +206,36 @@ def _plain(name: str, place: str) -> str:
     return name
 
 
-def _known(folder: Path, place: str) -> dict[str, list[Any]]:
+def _known(folder: Path, place: str) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Return the versions of the files that are here, and of those that are to replace some."""
     if not (folder / _LIST).is_file():
-        return {}
+        return {}, {}
     try:
         listed = read_json(folder / _LIST, _MAX_LIST)
     except DataError:
-        return {}  # everything is copied again
-    same = isinstance(listed, dict) and listed.get("place") == place
-    return dict(listed["files"]) if same and isinstance(listed.get("files"), dict) else {}
+        return {}, {}  # everything is copied again
+    if not isinstance(listed, dict) or listed.get("place") != place:
+        return {}, {}
+    files, incoming = (
+        {name: stamp for name, stamp in found.items() if ".." not in name.split("/")}
+        if isinstance(found := listed.get(key), dict)
+        else {}
+        for key in ("files", "incoming")
+    )
+    return files, incoming
+
+
+def _is_copy(path: Path, known: list[Any] | None, stamp: list[Any]) -> bool:
+    # A place that does not tell versions may have changed without it showing.
+    there = path.is_file() and path.stat().st_size == stamp[0]
+    return there and bool(stamp[1]) and known == stamp
+
+
+def _move(path: Path, target: Path) -> None:
+    if os.path.lexists(path):
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
 
 
 def _copy(found: Ranges, target: Path) -> None:

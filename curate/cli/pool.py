@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import sys
 from pathlib import Path
@@ -88,31 +89,34 @@ def add(
     vanished is kept. A sample that cannot be used is set aside under a reason; the exit code is
     then 3. The table set_aside lists these, the duplicates and the vanished.
     """
-    from ...pools.copying import copied, unpacked_beside
+    from ...pools.copying import copies_of, unpacked_beside
     from ...pools.linking import FOLDER_KIND
     from ...pools.pool import Pool
     from ...pools.ranges import is_remote
     from ...pools.sources import open_source
     from ...pools.sources.guessing import guess_kind
 
-    here = copied(path, pool) if is_remote(path) else Path(path)
-    given: dict[str, Any] = {}
-    if kind is None:
-        kind, telling = guess_kind(here)
-        if link and kind == "parquet":  # of tables only metadata can be linked
-            kind, telling = FOLDER_KIND, "--link"
-        say(f"kind {kind}, judging by {telling}")
-        if kind == "huggingface":
-            given, here = {"data": str(here.resolve())}, unpacked_beside(here, pool)
-            say(f"its images are unpacked into {here}")
-    given |= parse_options(options) | ({"link": True} if link else {})
-    source = open_source(kind, here, **given)
-    with Pool.open_or_create(pool, memory_limit=memory) as opened:
-        try:
-            report = opened.add(source)
-        except BaseException:
-            opened.withdraw()
-            raise
+    with contextlib.ExitStack() as stack:
+        copies = stack.enter_context(copies_of(path, pool)) if is_remote(path) else None
+        here = Path(path) if copies is None else copies.path
+        given: dict[str, Any] = {}
+        if kind is None:
+            kind, telling = guess_kind(here)
+            if link and kind == "parquet":  # of tables only metadata can be linked
+                kind, telling = FOLDER_KIND, "--link"
+            say(f"kind {kind}, judging by {telling}")
+            if kind == "huggingface":
+                given, here = {"data": str(here.resolve())}, unpacked_beside(here, pool)
+                say(f"its images are unpacked into {here}")
+        given |= parse_options(options) | ({"link": True} if link else {})
+        source = open_source(kind, here, **given)
+        with Pool.open_or_create(pool, memory_limit=memory) as opened:
+            try:
+                with contextlib.nullcontext() if copies is None else copies.taken_over(opened):
+                    report = opened.add(source)
+            except BaseException:
+                opened.withdraw()
+                raise
     if as_json:
         emit_json(report.to_dict())
     else:

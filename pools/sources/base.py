@@ -123,6 +123,9 @@ class RecordSource(Source):
         """Return how many samples there may be, for progress."""
         return None
 
+    def settle(self) -> None:
+        """Let go of what was read before: the pool has taken over what ``records`` yielded."""
+
 
 class SqlSource(Source):
     """A source that DuckDB reads by itself."""
@@ -309,7 +312,8 @@ def caption_of_values(values: Mapping[str, Any]) -> str | None:
     for key in CAPTION_KEYS:
         if isinstance(values.get(key), str):
             return caption_of(values[key].encode("utf-8", "surrogatepass"))
-    return None
+    # As in a table: a caption that is null is an empty one.
+    return "" if any(key in values and values[key] is None for key in CAPTION_KEYS) else None
 
 
 def json_object(raw: bytes) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _joined(content: _Object) -> Iterator[tuple[_Object, list[str], list[_Object
     for annotation in _objects(content["annotations"], "image_id", int | str):
         number = annotation["image_id"]
         try:
-            caption = caption_of_values(annotation)
+            caption = caption_of_values({k: v for k, v in annotation.items() if v is not None})
         except ValueError as error:
             yield SetAside(f"annotation {str(annotation.get('id'))[:40]}", str(error))
             continue

@@ -2,7 +2,8 @@
 
 A pool reads images from byte ranges of files, which compressed parquet does not have, so the
 images are unpacked once: each parquet file becomes a tar of the same name. A file that has not
-changed since is not unpacked again.
+changed since is not unpacked again. The tar of one that has changed takes the old one's place once
+the pool has its samples: until then, the old one holds the images of those that it has.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ...durable import atomic_path, read_json, write_json
-from ...errors import DataError, UsageError, suggest
+from ...durable import atomic_path, read_json, storage_errors, write_json
+from ...errors import DatacompError, DataError, UsageError, suggest
 from ...progress import Progress
 from ..images import MAX_BYTES, probe
 from ..tar import TarWriter
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _IMAGES = ("image", "img", "jpg", "png", "webp")
 _LABELS = ("label", "labels", "class", "fine_label")
 _ROWS = 64
-_LAYOUT = 1
+_LAYOUT = 2
 """Number of the tars' layout: another one is unpacked anew."""
 
 
@@ -54,13 +55,30 @@ class HuggingFaceSource(WebDatasetSource):
         yield from self._unpack()
         yield from super().records()
 
+    def tar_to_read(self, name: str) -> Path:
+        """Return the tar just unpacked, or the one that was there."""
+        fresh = _fresh(self.path / name)
+        return fresh if fresh.is_file() else self.path / name
+
+    def settle(self) -> None:
+        """Let each tar that was unpacked anew take its place."""
+        for _, name in self._files():
+            tar = self.path / name
+            fresh = _fresh(tar)
+            if fresh.is_file():
+                with storage_errors(tar):
+                    _marker(tar).unlink(missing_ok=True)
+                    fresh.replace(tar)
+                    if _marker(fresh).is_file():
+                        _marker(fresh).replace(_marker(tar))
+
     def signature(self) -> str:
         """Return a digest of the names, sizes and times of the files to unpack."""
         return ParquetSource(Path(self.data)).signature()
 
     def tars(self) -> list[str]:
         """Return the tars of the files that are there now, relative to the path."""
-        return [tar for _, tar in self._files() if (self.path / tar).is_file()]
+        return [tar for _, tar in self._files() if self.tar_to_read(tar).is_file()]
 
     def _files(self) -> list[tuple[Path, str]]:
         """Return every parquet file with the name of its tar."""
@@ -92,8 +110,7 @@ class HuggingFaceSource(WebDatasetSource):
                     self._unpack_file(file, self.path / tar)
                     read += 1
                 except (DataError, UsageError) as error:
-                    (self.path / tar).unlink(missing_ok=True)
-                    first = first or error
+                    first = first or error  # its tar, if there is one, holds images of the pool
                     yield SetAside(str(file.relative_to(base)), "file_broken", str(error)[:300])
                 progress.advance(1)
         if not read and first is not None:
@@ -106,14 +123,15 @@ class HuggingFaceSource(WebDatasetSource):
             "layout": _LAYOUT, "size": stat.st_size, "time": stat.st_mtime_ns,
             "image_column": self.image_column, "text_column": self.text_column,
         }  # fmt: skip
-        marker = tar.with_name(tar.name + ".from.json")
-        if tar.is_file() and marker.is_file():
-            try:
-                if read_json(marker, 1 << 16) == identity:
-                    return
-            except DataError:
-                pass
-        marker.unlink(missing_ok=True)
+        if _is_of(tar, identity):
+            for stale in (_marker(_fresh(tar)), _fresh(tar)):
+                stale.unlink(missing_ok=True)
+            return
+        if tar.is_file() or _fresh(tar).is_file():
+            tar = _fresh(tar)
+            if _is_of(tar, identity):
+                return
+        _marker(tar).unlink(missing_ok=True)
         with atomic_path(tar) as partial, partial.open("wb") as opened:
             writer = TarWriter(opened)
             for number, (image, text, values) in enumerate(self._rows(file)):
@@ -124,7 +142,7 @@ class HuggingFaceSource(WebDatasetSource):
                 if text is not None:
                     writer.add(f"{key}.txt", text)
             writer.close()
-        write_json(marker, identity)
+        write_json(_marker(tar), identity)
 
     def _rows(self, file: Path) -> Iterator[tuple[bytes | None, bytes | None, dict[str, Any]]]:
         """Yield image, caption and the other values of every row; None for what is not there."""
@@ -182,6 +200,23 @@ class HuggingFaceSource(WebDatasetSource):
         return chosen or found[0]
 
 
+def _fresh(tar: Path) -> Path:
+    """Return where a tar is unpacked while another one of its name is in use."""
+    return tar.with_name(f".{tar.name}.new")
+
+
+def _marker(tar: Path) -> Path:
+    """Return the file that says which file a tar was unpacked from."""
+    return tar.with_name(tar.name + ".from.json")
+
+
+def _is_of(tar: Path, identity: dict[str, Any]) -> bool:
+    try:
+        return tar.is_file() and read_json(_marker(tar), 1 << 16) == identity
+    except DatacompError:
+        return False
+
+
 def _plain(kind: Any) -> bool:
     import pyarrow.types as kinds
 
@@ -231,6 +266,8 @@ def _bytes_of(value: Any) -> bytes | None:
 
 
 def _caption_of(value: Any, names: list[str]) -> bytes | None:
+    if value is None:
+        return b""
     if isinstance(value, list) and value:
         value = value[0]  # several captions of one image: the first
     if names and isinstance(value, int) and 0 <= value < len(names):

@@ -56,7 +56,7 @@ class WebDatasetSource(RecordSource):
     def records(self) -> Iterator[Record | SetAside]:
         """Yield every sample, tar by tar; a tar that cannot be trusted is set aside whole."""
         for name in self.tars():
-            path = tar_path(self.path, name)
+            path = self.tar_to_read(name)
             if not inside(self.path, path):
                 yield SetAside(name, "outside_root", "a link that leaves the folder")
                 continue
@@ -67,6 +67,10 @@ class WebDatasetSource(RecordSource):
                 yield from self._tar(name, path)
             except OSError as error:
                 yield SetAside(name, "shard_unreadable", error.strerror or str(error))
+
+    def tar_to_read(self, name: str) -> Path:
+        """Return where the tar of a name lies while the source is read."""
+        return tar_path(self.path, name)
 
     def _tar(self, name: str, path: Path) -> Iterator[Record | SetAside]:
         found: list[tar.TarSample] = []

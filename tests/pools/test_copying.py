@@ -1,9 +1,13 @@
+import io
+
 import fsspec
 import pytest
-from datacomp.errors import DataError, MissingError, UnsafeInputError
+from datacomp.errors import DataError, MissingError, StorageError, UnsafeInputError
 from datacomp.pools import Pool
-from datacomp.pools.copying import copied
+from datacomp.pools.copying import copies_of
+from datacomp.pools.reading import iterate
 from datacomp.pools.sources import open_source
+from datacomp.pools.tar import TarWriter
 
 
 @pytest.fixture
@@ -19,12 +23,27 @@ def pool(tmp_path):
     return tmp_path / "pool.duckdb"
 
 
+@pytest.fixture
+def copied():
+    """Return a way to copy a place and add it to a pool that has no samples of it."""
+
+    def copied(place, path):
+        with (
+            copies_of(place, path) as copies,
+            Pool.open_or_create(path) as pool,
+            copies.taken_over(pool),
+        ):
+            return copies.path
+
+    return copied
+
+
 def files_of(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*")
             if p.is_file() and p.name != "place.json"}  # fmt: skip
 
 
-def test_a_folder_of_a_store_is_copied_once_and_then_what_changed(memory, pool, capsys):
+def test_a_folder_of_a_store_is_copied_once_and_then_what_changed(memory, pool, copied, capsys):
     memory.pipe({"/b/m/x.parquet": b"1", "/b/m/part_0/y.parquet": b"22", "/b/m/.hidden": b"3",
                  "/b/other/z": b"4"})  # fmt: skip
     folder = copied("memory://b/m", pool)
@@ -43,7 +62,7 @@ def test_a_folder_of_a_store_is_copied_once_and_then_what_changed(memory, pool, 
     assert files_of(folder)["x.parquet"] == b"9"
 
 
-def test_one_file_of_a_store_or_of_a_web_server(memory, pool, server):
+def test_one_file_of_a_store_or_of_a_web_server(memory, pool, copied, server):
     memory.pipe({"/b/x.csv": b"url,text\nhttp://a,b\n"})
     file = copied("memory://b/x.csv", pool)
     assert (file.name, file.read_bytes()) == ("x.csv", b"url,text\nhttp://a,b\n")
@@ -54,7 +73,9 @@ def test_one_file_of_a_store_or_of_a_web_server(memory, pool, server):
     assert b"c" in copied(f"{server.url}/y.jsonl?token=1", pool).read_bytes()
 
 
-def test_what_is_not_there_or_leads_elsewhere_is_one_line(memory, pool, server, monkeypatch):
+def test_what_is_not_there_or_leads_elsewhere_is_one_line(
+    memory, pool, copied, server, monkeypatch
+):
     server.files["/whole"] = (b"x", '"1"')
     for place, error, message in (
         ("memory://b/none", MissingError, "memory://b/none: nothing lies there"),
@@ -74,7 +95,9 @@ def test_what_is_not_there_or_leads_elsewhere_is_one_line(memory, pool, server, 
     assert str(caught.value) == "memory://b: '..' is no name of a file"
 
 
-def test_the_command_adds_a_place_and_then_what_is_new(memory, pool, commonpool, tmp_path, command):
+def test_the_command_adds_a_place_and_then_what_is_new(
+    memory, pool, copied, commonpool, tmp_path, command
+):
     folder = commonpool(tmp_path / "m", files=2)
     for path in folder.iterdir():
         memory.pipe({f"/b/m/{path.name}": path.read_bytes()})
@@ -89,3 +112,97 @@ def test_the_command_adds_a_place_and_then_what_is_new(memory, pool, commonpool,
     local = copied("memory://b/m", pool)
     with Pool.create(tmp_path / "linked.duckdb") as linked:
         assert linked.add(open_source("commonpool", local, link=True)).added == 5
+
+
+@pytest.fixture
+def shards(memory, picture):
+    """Return a way to put a tar of pictures to a store."""
+
+    def shards(name, numbers):
+        file = io.BytesIO()
+        writer = TarWriter(file)
+        for number in numbers:
+            writer.add(f"{number:04d}.png", picture(number))
+            writer.add(f"{number:04d}.txt", str(number).encode())
+        writer.close()
+        memory.pipe(f"/b/t/{name}", file.getvalue())
+
+    return shards
+
+
+def images_of(path):
+    with Pool.open(path, read_only=True) as pool:
+        return sorted(
+            (text, image is not None)
+            for batch in iterate(pool, columns=("text",), images=True)
+            for text, image in zip(batch.columns["text"].to_pylist(), batch.images, strict=True)
+        )
+
+
+ADD = ("pool", "add")
+
+
+def test_images_of_samples_that_vanished_stay(memory, pool, shards, command):
+    shards("a.tar", [0])
+    shards("b.tar", [1])
+    memory.pipe("/b/t/notes.txt", b"of no use to a sample")
+    assert command(*ADD, pool, "memory://b/t")[0] == 0
+    memory.rm("/b/t/b.tar")
+    memory.rm("/b/t/notes.txt")
+    for _ in range(2):
+        code, out, _ = command(*ADD, pool, "memory://b/t")
+        assert (code, "0 added, 1 unchanged, 0 changed, 1 vanished" in out) == (0, True)
+        assert images_of(pool) == [("0", True), ("1", True)]
+    (folder,) = pool.with_name("pool.duckdb.sources").iterdir()
+    assert sorted(files_of(folder)) == ["a.tar", "b.tar"]
+
+
+def test_what_fails_leaves_the_files_as_they_were(memory, pool, shards, command, monkeypatch):
+    shards("a.tar", [0])
+    shards("b.tar", [1])
+    assert command(*ADD, pool, "memory://b/t")[0] == 0
+    shards("a.tar", [2, 3, 0])
+    shards("c.tar", [4])
+    memory.rm("/b/t/b.tar")
+
+    def broken(*_, **__):
+        raise StorageError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("datacomp.pools.pool.Pool.open_or_create", broken)  # held by another
+        assert command(*ADD, pool, "memory://b/t")[0] == 1
+        assert images_of(pool) == [("0", True), ("1", True)]
+    with monkeypatch.context() as patch:
+        patch.setattr("datacomp.pools.adding._Merge._count", broken)
+        assert command(*ADD, pool, "memory://b/t")[0] == 1
+        assert images_of(pool) == [("0", True), ("1", True)]
+    code, out, err = command(*ADD, pool, "memory://b/t")
+    assert (code, "3 added, 0 unchanged, 1 changed, 1 vanished" in out) == (0, True)
+    assert "0 of 2 files copied" in err  # they were, by the first run
+    assert images_of(pool) == [(str(n), True) for n in range(5)]
+    names = {
+        path.name.partition(".")[2] for path in pool.with_name("pool.duckdb.sources").iterdir()
+    }
+    assert names == {""}
+
+
+def test_what_a_killed_run_left_is_put_back(memory, pool, shards, command):
+    shards("a.tar", [0])
+    shards("b.tar", [1])
+    assert command(*ADD, pool, "memory://b/t")[0] == 0
+    shards("a.tar", [2, 0])
+    memory.rm("/b/t/b.tar")
+    with copies_of("memory://b/t", pool) as copies, Pool.open(pool) as opened:
+        unfinished = copies.taken_over(opened)
+        unfinished.__enter__()  # and no more
+        assert sorted(files_of(copies.path)) == ["a.tar"]
+        with pytest.raises(StorageError) as caught, copies_of("memory://b/t", pool):
+            pass
+    assert str(caught.value) == (
+        f"{copies.path}: another process is copying memory://b/t to it; wait for it or stop it"
+    )
+    with copies_of("memory://b/t", pool) as copies:
+        assert images_of(pool) == [("0", True), ("1", True)]
+    code, out, _ = command(*ADD, pool, "memory://b/t")
+    assert (code, "1 added, 0 unchanged, 1 changed, 1 vanished" in out) == (0, True)
+    assert images_of(pool) == [(str(n), True) for n in range(3)]

@@ -75,6 +75,8 @@ def test_captions_in_values_are_held_to_the_same():
     assert caption_of_values({"caption": "b\n", "alt": "c"}) == "b"
     assert caption_of_values({"text": 3, "alt": "c"}) == "c"
     assert caption_of_values({"title": "x"}) is None
+    assert caption_of_values({"text": None}) == ""
+    assert caption_of_values({"text": None, "alt": "c"}) == "c"
     with pytest.raises(ValueError, match="caption_not_utf8"):
         caption_of_values({"text": "\ud800"})
 
