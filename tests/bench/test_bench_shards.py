@@ -3,7 +3,8 @@
 The peer is mlfoundations/datacomp's ``resharder.py``. Name the file in DATACOMP_PEER_RESHARDER
 to run against it, and in DATACOMP_PEER_PYTHON an interpreter that has what it imports
 (webdataset 0.2.31, cloudpathlib, pysimdjson, img2dataset). DATACOMP_BENCH_SAMPLES says how many
-samples of 43 kB there are (default 8,000; 100,000 are 4.3 GB).
+samples of 43 kB there are (default 8,000; 100,000 are 4.3 GB), DATACOMP_BENCH_ROUNDS how often the
+peer runs (default 3).
 """
 
 import io
@@ -28,7 +29,9 @@ SAMPLES = int(os.environ.get("DATACOMP_BENCH_SAMPLES", "8000"))
 PER_SHARD = 1000
 PEER = os.environ.get("DATACOMP_PEER_RESHARDER")
 PEER_PYTHON = os.environ.get("DATACOMP_PEER_PYTHON", sys.executable)
+ROUNDS = int(os.environ.get("DATACOMP_BENCH_ROUNDS", "3"))
 INDEXED = int(os.environ.get("DATACOMP_BENCH_INDEXED", "2000000"))
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,7 @@ def test_against_the_resharder(source, fresh, paired, verb):
         return peer(source, fresh())
 
     assert theirs() == ours()
-    paired(f"{verb} 30 % of {SAMPLES:,}", ours, theirs, against="resharder.py", rounds=3)
+    paired(f"{verb} 30 % of {SAMPLES:,}", ours, theirs, against="resharder.py", rounds=ROUNDS)
 
 
 def test_building_cold_against_reading_the_input_once(source, fresh, paired):
