@@ -54,7 +54,7 @@ HOSTS = 10
               help="The pool's column of faces to blur.")  # fmt: skip
 @click.option("--no-blur", is_flag=True, help="Blur no faces.")
 @click.option("--ignore-opt-out", is_flag=True,
-              help="Keep images whose site says noai, noimageai, noindex, noimageindex or "
+              help="Keep images whose site says noai, noimageai, noindex, noimageindex, none or "
                    "TDM-Reservation in its headers.")  # fmt: skip
 @click.option("--user-agent-token", metavar="NAME",
               help="Who we say we are; sites can opt out of it by name.")  # fmt: skip

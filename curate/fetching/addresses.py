@@ -18,15 +18,21 @@ from .reasons import FetchFailed
 MOST_ADDRESSES = 2
 """How many IPv4 and how many IPv6 addresses of a host are tried."""
 
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+_TRANSLATED = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::ffff:0:0:0/96"))
+"""Whose last 32 bits are an IPv4 address: NAT64 and SIIT."""
+_LOCAL = (ipaddress.IPv6Network("fec0::/10"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+"""Site-local addresses, and NAT64 within one network: Python's ``is_global`` lets them pass."""
 
 
 def is_public(address: str) -> bool:
     """Tell whether an IP address is one of the open internet.
 
-    An IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, NAT64) counts as itself.
+    An IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, NAT64, SIIT) counts as
+    itself.
     """
     found = ipaddress.ip_address(address.partition("%")[0])
+    if any(found in network for network in _LOCAL):
+        return False
     return all(one.is_global and not one.is_multicast for one in (found, *_inside(found)))
 
 
@@ -35,7 +41,7 @@ def _inside(address: IPv4Address | IPv6Address) -> list[IPv4Address]:
     if isinstance(address, IPv4Address):
         return []
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if int(address) < 1 << 32 or any(address in network for network in _NAT64):
+    if int(address) < 1 << 32 or any(address in network for network in _TRANSLATED):
         found.append(IPv4Address(int(address) & 0xFFFFFFFF))
     return [one for one in found if one is not None]
 

@@ -62,8 +62,9 @@ def fetch_pool(
     engine it is img2dataset's. The pool is open only while states are read or written, so that it
     can be asked meanwhile.
 
-    Raises UsageError for a folder or a pool that belongs to another fetch, StorageError if
-    something cannot be written or another process fetches, RunError for shards that failed.
+    Raises UsageError for a folder or a pool that belongs to another fetch, or if an interrupted one
+    had other options (``lists.FLAGS``), StorageError if something cannot be written or another
+    process fetches, RunError for shards that failed.
     """
     if is_remote(str(out)):
         raise UsageError(
@@ -105,10 +106,10 @@ class _Fetch:
         with Pool.open(self.pool) as pool:
             bind(pool, self.out, self.options)
         left, asked = self.lists.rows(), self.lists.request()
-        if left:
-            say(f"going on with what an interrupted fetch left: {len(left):,} shards")
-            self._work()
-        if not (left and request.retry and asked == request.to_dict()):
+        if left and asked is not None:
+            self._finish(left, request.other_than(asked))
+        self.lists.clear()  # of a fetch that was killed after its last shard, too
+        if not (request.retry and asked == request.to_dict()):
             with Pool.open(self.pool) as pool:
                 self._tell_about_boxes(pool)
                 planned = self.lists.lay_down(pool, self.options)
@@ -122,6 +123,16 @@ class _Fetch:
         self.report.failed = dict(sorted(self._failed.items(), key=lambda kv: (-kv[1], kv[0])))
         self.report.seconds = time.monotonic() - started
         return self.report
+
+    def _finish(self, left: list[Row], other: str | None) -> None:
+        """Go on with the lists of an interrupted fetch, as it would have."""
+        if other:
+            raise UsageError(
+                f"{self.out}: an interrupted fetch left {len(left):,} shards to be fetched {other}"
+                f"; finish them {other}, then fetch as you like"
+            )
+        say(f"going on with what an interrupted fetch left: {len(left):,} shards")
+        self._work()
 
     def _work(self) -> None:
         """Fetch every list that is there, and write down what became of it."""

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
 from pathlib import Path
 
 from .reasons import FetchFailed
@@ -19,6 +20,8 @@ from .reasons import FetchFailed
 LOOK_SECONDS = 0.25
 LARGEST_PAUSE = 300.0
 """Seconds that a host can ask to be left alone for in one answer."""
+USUAL_PAUSE = 5.0
+"""Seconds that a busy host is left alone that does not say for how long."""
 SMALL_BODY = 1 << 20
 """Bytes that a body may have without waiting for room."""
 
@@ -125,11 +128,22 @@ class Hosts:
             yield
 
     def leave_alone(self, host: str, retry_after: str | None) -> None:
-        """Note that a host is busy; ``retry_after`` is its header, in seconds."""
-        seconds = float(retry_after) if retry_after and retry_after.isdecimal() else 5.0
-        until = time.monotonic() + min(seconds, LARGEST_PAUSE)
+        """Note that a host is busy; ``retry_after`` is its header: seconds, or a date."""
+        until = time.monotonic() + min(_seconds(retry_after), LARGEST_PAUSE)
         with self._lock:
             self._quiet_until[host] = max(until, self._quiet_until.get(host, 0.0))
+
+
+def _seconds(retry_after: str | None) -> float:
+    """Return how long a host wants to be left alone; if it does not say, USUAL_PAUSE."""
+    text = (retry_after or "").strip()
+    if text.isdecimal():
+        return float(text)
+    with contextlib.suppress(ValueError, OverflowError):  # a date that is none
+        date = parsedate_tz(text)
+        if date is not None:
+            return max(mktime_tz(date) - time.time(), 0.0)
+    return USUAL_PAUSE
 
 
 class Room:

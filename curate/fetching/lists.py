@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...durable import atomic_directory, read_json, write_json
-from ...errors import UsageError
+from ...errors import DataError, UsageError
 from ...pools import fetches
 from ...pools.columns import quote
 from ...pools.linking import is_linked
@@ -31,26 +31,41 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REQUEST = "request.json"
+FLAGS = {"verify": "--verify", "per_shard": "--shard-size", "min_size": "--min-size"}
+"""What the lists of one request are fetched with alike: which images there are, and their keys.
+
+``FetchOptions.lasting`` stays for all shards of a folder; the rest is how to get at images.
+"""
 _ROWS = 1 << 14
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: which failures to retry, of which subset, compared with what."""
+    """What was asked for: which failures to retry, of which subset, made with what (FLAGS)."""
 
     retry: tuple[str, ...]
     subset: str | None
-    verify: str | None
+    made_with: dict[str, Any]
 
     @classmethod
     def of(cls, options: FetchOptions) -> Request:
         """Return what some options ask for."""
         subset = None if options.subset is None else digest_of_uids(load_subset(options.subset))
-        return cls(tuple(sorted(options.retry)), subset, options.verify)
+        made_with = {name: getattr(options, name) for name in FLAGS}
+        return cls(tuple(sorted(options.retry)), subset, made_with)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"retry": list(self.retry), "subset": self.subset, "verify": self.verify}
+        return {"retry": list(self.retry), "subset": self.subset, **self.made_with}
+
+    def other_than(self, asked: dict[str, Any]) -> str | None:
+        """Return the options, as flags, with which another request's lists are to be finished."""
+        others = [name for name, mine in self.made_with.items() if asked.get(name, mine) != mine]
+        words = [
+            f"without {FLAGS[name]}" if asked[name] is None else f"with {FLAGS[name]} {asked[name]}"
+            for name in others
+        ]
+        return " and ".join(words) or None
 
 
 class Lists:
@@ -96,9 +111,14 @@ class Lists:
             return 0
 
     def request(self) -> dict[str, Any] | None:
-        """Return what the lists that are there were laid down for."""
+        """Return what the lists were laid down for, None without lists."""
         path = self.folder / REQUEST
-        return read_json(path, 1 << 16) if path.exists() else None
+        if not path.exists() and not self.rows():
+            return None
+        found = read_json(path, 1 << 16)
+        if not isinstance(found, dict):
+            raise DataError(f"{path}: damaged; choose another folder")
+        return found
 
     def remove(self, row: Row) -> None:
         """Forget a list whose outcomes are in the pool."""

@@ -23,6 +23,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from .addresses import dial, resolve
 from .limits import SMALL_BODY, Deadlines, Hosts, Room, Watched
+from .optout import opted_out
 from .reasons import FetchFailed
 
 REDIRECTS = 10
@@ -34,11 +35,15 @@ _LOCAL_TROUBLE = re.compile(r"Too many open files|Cannot allocate memory")
 
 @dataclass(frozen=True)
 class Rules:
-    """What may be opened: the largest body in bytes, private addresses, sites that opted out."""
+    """What may be opened: the largest body in bytes, private addresses, sites that opted out.
+
+    ``user_agent_token`` is the name under which sites can opt out of us alone.
+    """
 
     max_bytes: int
     allow_private: bool = False
     honour_opt_out: bool = True
+    user_agent_token: str | None = None
 
 
 class Opener:
@@ -98,8 +103,10 @@ class Opener:
             self.hosts.leave_alone(parts.hostname, response.getheader("Retry-After"))
         if not 200 <= response.status < 300:
             raise FetchFailed(f"http_{response.status}", response.reason)
-        if self.rules.honour_opt_out and response.getheader("TDM-Reservation", "").strip() == "1":
-            raise FetchFailed("opted_out", "TDM-Reservation: 1")
+        if self.rules.honour_opt_out:
+            header = opted_out(response.headers, self.rules.user_agent_token)
+            if header:
+                raise FetchFailed("opted_out", header)
         return Answer(self, stack, response, watched, first)
 
     def _connect(

@@ -110,7 +110,12 @@ def _fetch(job: Job, number: int, listed: Path, scratch: Path) -> None:
     count_file = pending / f"{NAME.format(number)}.count"
     with Deadlines(pending / STOP) as deadlines, contextlib.redirect_stdout(sys.stderr):
         opener = Opener(
-            Rules(options.max_bytes, options.allow_private, options.honour_opt_out),
+            Rules(
+                options.max_bytes,
+                options.allow_private,
+                options.honour_opt_out,
+                options.user_agent_token,
+            ),
             deadlines,
             Hosts(max(1, options.per_host // job.shared), options.timeout, deadlines.pause),
             room,
@@ -161,9 +166,7 @@ class _ShardDownloader(Downloader):
             encode_format="jpg",
             retries=0,
             user_agent_token=options.user_agent_token,
-            disallowed_header_directives=["noai", "noimageai", "noindex", "noimageindex"]
-            if options.honour_opt_out
-            else None,
+            disallowed_header_directives=None,  # Opener honours them
             blurring_bbox_col=options.boxes if blur else None,
         )
 

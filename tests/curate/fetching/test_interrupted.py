@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from datacomp.errors import RunError, StorageError
+from datacomp.curate.fetching.lists import Lists
+from datacomp.errors import DataError, MissingError, RunError, StorageError, UsageError
 
 
 def test_killed_at_random_points_it_ends_the_same(
@@ -90,15 +91,90 @@ def test_workers_end_with_a_killed_parent(web, urls, urls_pool, fetch, states, m
 def test_an_interrupted_retry_tries_once(web, urls, urls_pool, fetch, states, tmp_path):
     pool = urls_pool(urls(6, bad=range(4)))
     fetch(pool, tmp_path / "out", per_shard=2)
-
-    def breaks(job, rows, processes):
-        yield job(rows[0])
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fetch(pool, tmp_path / "out", per_shard=2, retry=("404",), distributor=breaks)
+        fetch(pool, tmp_path / "out", breaks_after_one, per_shard=2, retry=("404",))
     fetch(pool, tmp_path / "out", per_shard=2, retry=("404",))
     assert sorted(attempts for _, _, attempts in states(pool).values()) == [1, 1, 2, 2, 2, 2]
+
+
+def breaks_after_one(job, rows, processes):
+    """A distributor that is interrupted after the first shard."""
+    yield job(rows[0])
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("begun", "resumed", "told"),
+    [
+        ({}, {"verify": "sha256"}, "without --verify"),
+        ({"verify": "sha256"}, {}, "with --verify sha256"),
+        ({}, {"per_shard": 1}, "with --shard-size 2"),
+        (
+            {"min_size": 8},
+            {"verify": "sha256", "retry": ("404",)},
+            "without --verify and with --min-size 8",
+        ),
+    ],
+)
+def test_other_options_wait_until_an_interrupted_fetch_is_done(
+    web, urls, urls_pool, fetch, states, made, tmp_path, begun, resumed, told
+):
+    digests = ["0" * 64] * 6  # other images stand there now
+    pool, same = (urls_pool(urls(6), name, sha256=digests) for name in ("pool", "same"))
+    begun = {"per_shard": 2} | begun
+    fetch(same, tmp_path / "whole", **begun)
+    with pytest.raises(KeyboardInterrupt):
+        fetch(pool, tmp_path / "out", breaks_after_one, **begun)
+    asked = len(web.asked)
+    message = rf"2 shards to be fetched {told}; finish them {told}, then fetch as you like$"
+    with pytest.raises(UsageError, match=message):
+        fetch(pool, tmp_path / "out", **({"per_shard": 2} | resumed))
+    assert len(web.asked) == asked
+    fetch(pool, tmp_path / "out", **begun, threads=2, timeout=3.0)
+    assert made(tmp_path / "out") == made(tmp_path / "whole")
+    assert states(pool) == states(same)
+    verified = "verify" in begun
+    assert {reason for _, reason, _ in states(pool).values()} == (
+        {"hash_mismatch"} if verified else {None}
+    )
+
+
+def test_killed_before_the_lists_are_cleared(
+    web, urls, urls_pool, fetch, states, tmp_path, monkeypatch
+):
+    def killed(lists):
+        if lists.request() is not None:
+            raise KeyboardInterrupt
+
+    def fetch_killed(**options):
+        with monkeypatch.context() as patched:
+            patched.setattr(Lists, "clear", killed)
+            with pytest.raises(KeyboardInterrupt):
+                fetch(pool, out, **options)
+
+    pool, out = urls_pool(urls(3, bad=(1,))), tmp_path / "out"
+    fetch_killed()
+    assert fetch(pool, out).tried == 0
+    assert not (out / ".pending").exists()
+    fetch_killed(retry=("404",))
+    assert fetch(pool, out, retry=("404",)).tried == 0  # that one was done
+    fetch_killed(retry=("404",))
+    urls_pool([*urls(3, bad=(1,)), f"{web.url}/img/90.jpg"], add=True)
+    report = fetch(pool, out)
+    assert (report.fetched, report.available) == (1, 3)
+    assert states(pool)[f"{web.url}/gone/1.jpg"] == ("failed", "http_404", 3)
+
+
+def test_lists_without_their_request_are_told(web, urls, urls_pool, fetch, tmp_path):
+    pool, out = urls_pool(urls(4)), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        fetch(pool, out, breaks_after_one, per_shard=2)
+    (out / ".pending/request.json").write_text("[]")
+    with pytest.raises(DataError, match=r"request\.json: damaged; choose another folder"):
+        fetch(pool, out, per_shard=2)
+    (out / ".pending/request.json").unlink()
+    with pytest.raises(MissingError, match=r"request\.json: no such file"):
+        fetch(pool, out, per_shard=2)
 
 
 def test_a_full_disk_is_one_line_and_the_fetch_goes_on_later(

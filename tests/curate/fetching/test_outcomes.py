@@ -8,6 +8,7 @@ import ssl
 import struct
 import time
 import zlib
+from email.message import Message
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from datacomp.curate.fetching import REASONS, addresses
 from datacomp.curate.fetching.addresses import is_public
+from datacomp.curate.fetching.limits import Hosts
+from datacomp.curate.fetching.optout import opted_out
 from datacomp.curate.fetching.reasons import reason_of, retry_pattern
 from datacomp.errors import UsageError
 from PIL import Image
@@ -148,6 +151,7 @@ ROUTES = {
     "/resets.jpg": (resets, "connection"),
     "/empty.jpg": (tells(200, b""), "empty"),
     "/noai.jpg": (tells(200, PICTURE, X_Robots_Tag="noai"), "opted_out"),
+    "/none.jpg": (tells(200, PICTURE, X_Robots_Tag="none"), "opted_out"),
     "/tdm.jpg": (tells(200, PICTURE, TDM_Reservation="1"), "opted_out"),
 }
 
@@ -255,6 +259,8 @@ def test_a_name_is_resolved_once(web, serve, urls_pool, fetch, states, tmp_path,
         ("fe80::1%eth0", False), ("fd00::1", False), ("::ffff:10.0.0.1", False),
         ("::ffff:8.8.8.8", True), ("2002:7f00:1::", False), ("64:ff9b::a00:1", False),
         ("64:ff9b::808:808", True), ("::127.0.0.1", False), ("ff02::1", False),
+        ("fec0::1", False), ("feff::1", False), ("::ffff:0:10.0.0.1", False),
+        ("::ffff:0:8.8.8.8", True), ("64:ff9b:1::808:808", False), ("2001:0:a00:1::", False),
     ],
 )  # fmt: skip
 def test_public_addresses(address, public):
@@ -274,6 +280,26 @@ def test_a_busy_host_is_left_alone(web, urls_pool, fetch, states, tmp_path):
     assert len(asked) == 1
     assert report.failed == {"host_busy": 19, "http_429": 1}
     assert states(pool)[f"{web.url}/3.jpg"][0] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("120", 120), ("7200", 300), ("9" * 400, 300), ("0", 0), (None, 5), ("soon", 5),
+        ("-1", 5), ("Tue, 01 Dec 2026 02:02:00 GMT", 120), ("Wed, 02 Dec 2026 02:00:00 GMT", 300),
+        ("Mon, 30 Nov 2026 02:00:00 GMT", 0), ("Tue, 99 Foo 99999999999 02:00:00 GMT", 5),
+        ("Tue, 01 Dec 99999 02:00:00 GMT", 5),
+    ],
+)  # fmt: skip
+def test_how_long_a_host_is_left_alone(monkeypatch, header, seconds):
+    now = datetime.datetime(2026, 12, 1, 2, tzinfo=datetime.UTC).timestamp()
+    monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    waited = []
+    hosts = Hosts(1, 1000.0, waited.append)
+    hosts.leave_alone("x.org", header)
+    with hosts.turn("x.org"):
+        assert waited == ([seconds] if seconds else [])
 
 
 def test_a_short_rest_is_waited_for(web, urls_pool, fetch, tmp_path):
@@ -306,6 +332,27 @@ def test_a_host_gets_only_so_many_connections(web, urls_pool, fetch, tmp_path):
     pool = urls_pool([f"{web.url}/{i}.jpg" for i in range(30)])
     assert fetch(pool, tmp_path / "out", threads=16, per_host=3).fetched == 30
     assert 2 <= web.most_open <= 3
+
+
+@pytest.mark.parametrize(
+    ("values", "header"),
+    [
+        (["none"], "X-Robots-Tag: none"), (["nofollow, NoAI "], "X-Robots-Tag: noai"),
+        (["all", "noimageindex"], "X-Robots-Tag: noimageindex"),
+        (["nofollow"], None), (["max-image-preview: none"], None), ([""], None),
+        (["other: noindex, noai"], None), (["other: nofollow, DataComp: none"],
+                                           "X-Robots-Tag: none"),
+        (["datacomp: nofollow, noai"], "X-Robots-Tag: noai"), (["*: noai"], "X-Robots-Tag: noai"),
+        (["noindex, unavailable_after: 25 Jun 2030 15:00:00 PST"], "X-Robots-Tag: noindex"),
+        (["unavailable_after: Tue, 25 Jun 2030 15:00:00 PST, noai"], "X-Robots-Tag: noai"),
+        (["max-snippet: 50, noai"], "X-Robots-Tag: noai"),
+    ],
+)  # fmt: skip
+def test_what_opts_out(values, header):
+    headers = Message()
+    for value in values:
+        headers["X-Robots-Tag"] = value
+    assert opted_out(headers, "DataComp") == header
 
 
 def test_opt_out_can_be_ignored_and_goes_by_name(web, urls_pool, fetch, states, tmp_path):
