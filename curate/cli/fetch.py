@@ -38,10 +38,10 @@ HOSTS = 10
                    "404, 4xx, 5xx, http, all, ...")  # fmt: skip
 @click.option("--verify", type=click.Choice(["sha256"]),
               help="Set aside an image whose bytes are not those the pool records; fetch only "
-                   "samples with a record.")  # fmt: skip
+                   "samples with a record. What is at hand already is not compared.")  # fmt: skip
 @click.option("--adopt", is_flag=True,
-              help="OUT holds what img2dataset itself has begun, with uids: take over its whole "
-                   "shards, fetch the rest.")  # fmt: skip
+              help="OUT holds what img2dataset itself has begun, with uids, or a pool that is "
+                   "lost: take over the whole shards, fetch the rest.")  # fmt: skip
 @click.option("--size", default=512, show_default=True, type=click.IntRange(1),
               help="Longer side of the images in px; larger ones are made smaller.")  # fmt: skip
 @click.option("--quality", default=95, show_default=True, type=click.IntRange(1, 100),
@@ -114,6 +114,8 @@ def fetch(
         for reason, count in report.failed.items():
             click.echo(f"  failed: {count:,} {reason}")
         click.echo(f"{report.available:,} of {counted(report.samples, 'sample')} at hand")
+        if options.verify and report.before:
+            click.echo(f"  {report.before:,} before; --verify compares only what it fetches")
     if report.failed:
         sys.exit(SET_ASIDE)
 

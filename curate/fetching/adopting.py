@@ -1,15 +1,17 @@
-"""Go on where somebody's own img2dataset stopped: its shards become those of a fetch.
+"""Go on where another stopped: shards of img2dataset, or of a pool that is lost, become a fetch's.
 
 Of each shard that is whole (its stats are written last) the pool learns what became of its URLs,
 by the column ``uid`` of the parquet file beside it. A shard that is not whole is put aside as
-``NAME.unfinished``; its URLs stay pending. Nothing is removed, and nothing can tell how the images
-were made: size, quality and blurring are the user's word.
+``NAME.unfinished``; its URLs stay pending. No image is removed. Of img2dataset's own nothing can
+tell how they were made: size, quality and blurring are the user's word.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from ...pools import fetches
 from ...pools.pool import Pool
 from ...pools.uids import is_uid
 from ...progress import say
+from .job import PENDING
 from .outcomes import outcomes_of
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def is_img2datasets(out: Path) -> bool:
 
 
 def adopt(pool: Pool, out: Path) -> None:
-    """Take over the shards that img2dataset wrote to ``out``, for the samples of ``pool``.
+    """Take over the shards that img2dataset or another pool's fetch wrote to ``out``.
 
     Interrupted and called again, it goes on: the same outcomes count once. Raises UsageError for
     shards that do not say which samples of this pool they hold, before anything is changed.
@@ -46,14 +49,16 @@ def adopt(pool: Pool, out: Path) -> None:
         known += len(_of_pool(pool, out, name)[0])
     if not known:
         raise UsageError(f"{out}: none of its images is of {pool.path}; choose another folder")
-    strangers = 0
+    strangers, before = 0, datetime.min
     for name in whole:
         table, others = _of_pool(pool, out, name)
         strangers += others
-        ended = outcomes_of(out, name)[1]
-        fetches.record(pool, table, ended)
+        # Of what was fetched twice the later shard tells, though copying may have changed times.
+        before = max(outcomes_of(out, name)[1], before + timedelta(microseconds=1))
+        fetches.record(pool, table, before)
+    shutil.rmtree(out / PENDING, ignore_errors=True)  # another pool's lists: laid down anew
     left = list(_put_aside(out, set(whole)))
-    said = f"took over {len(whole):,} shards of img2dataset with {known:,} URLs"
+    said = f"took over {len(whole):,} shards with {known:,} URLs"
     if strangers:
         said += f"; {strangers:,} of other samples stay there, too"
     if left:

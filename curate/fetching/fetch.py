@@ -30,7 +30,10 @@ _POLL_SECONDS = 0.5
 
 @dataclass
 class FetchReport:
-    """What one fetch did: URLs that gave an image, and those that failed by reason."""
+    """What one fetch did: URLs that gave an image, and those that failed by reason.
+
+    ``before`` is how many samples were at hand when it began; ``verify`` did not look at these.
+    """
 
     out: str
     fetched: int = 0
@@ -39,6 +42,7 @@ class FetchReport:
     seconds: float = 0.0
     available: int = 0
     samples: int = 0
+    before: int = 0
 
     @property
     def tried(self) -> int:
@@ -105,6 +109,7 @@ class _Fetch:
         request = Request.of(self.options)
         with Pool.open(self.pool) as pool:
             bind(pool, self.out, self.options)
+            self.report.before = fetches.available_count(pool)
         left, asked = self.lists.rows(), self.lists.request()
         if left and asked is not None:
             self._finish(left, request.other_than(asked))

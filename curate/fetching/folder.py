@@ -53,31 +53,30 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
     before = pool.scalar("SELECT value FROM pool WHERE key = ?", [FOLDER_KEY])
     state = out / STATE
     identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
+    theirs = False
     if not state.exists():
         others = sorted(name for name in os.listdir(out) if not name.startswith("."))
-        adopts = options.adopt and is_img2datasets(out)
-        if others and not adopts:
-            if is_img2datasets(out):
-                raise UsageError(
-                    f"{out}: holds what img2dataset itself fetched; --adopt takes that over, if it "
-                    "was made with the same size, quality and blurring"
-                )
+        theirs = is_img2datasets(out)
+        if others and theirs and not options.adopt:
+            raise UsageError(
+                f"{out}: holds what img2dataset itself fetched; --adopt takes that over, if it "
+                "was made with the same size, quality and blurring"
+            )
+        if others and not theirs:
             raise UsageError(
                 f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
                 "choose another folder"
             )
-        if before is not None and (pool.path.parent / before / STATE).exists():
-            raise UsageError(
-                f"{pool.path}: its images are in {pool.path.parent / before} already; fetch there"
-            )
-        if adopts:
-            adopt(pool, out)
     else:
         found = read_json(state, 1 << 20)
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             raise DataError(f"{state}: damaged; choose another folder")
-        if before is None or found.get("pool") != _name(pool):
-            raise UsageError(f"{out}: holds the images of another pool; choose another folder")
+        theirs = before is None or found.get("pool") != _name(pool)
+        if theirs and not options.adopt:
+            raise UsageError(
+                f"{out}: holds the images of another pool; choose another folder, or, if that pool "
+                "is lost, take them over with --adopt"
+            )
         for name, value in options.lasting().items():
             kept = (found.get("settings") or {}).get(name)
             if kept != value:
@@ -85,6 +84,12 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
                     f"{out}: was fetched with {name} {kept}, not {value}; keep it, or choose "
                     "another folder and another pool"
                 )
+    if theirs or not state.exists():
+        at = pool.path.parent / before if before is not None else out
+        if (at / STATE).exists() and at.resolve() != out.resolve():
+            raise UsageError(f"{pool.path}: its images are in {at} already; fetch there")
+    if theirs:
+        adopt(pool, out)
     place = os.path.relpath(out.resolve(), pool.path.parent.resolve())
     if before != place:
         with pool.transaction():
@@ -95,7 +100,7 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
                 )
             pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
             pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
-    if not state.exists():
+    if theirs or not state.exists():
         write_json(state, {**identity, "pool": _name(pool)})
 
 

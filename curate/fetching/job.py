@@ -30,7 +30,8 @@ class FetchOptions:
     ``boxes`` is the pool's column of faces to blur, shares of width and height, None for no
     blurring; ``verify`` is the digest to compare with the pool's, ``sha256`` or None; ``retry``
     names failures to try again instead of fetching what is pending; ``subset`` is a ``.npy`` of
-    what to fetch; ``adopt`` takes over what img2dataset itself has begun in the folder.
+    what to fetch; ``adopt`` takes over what img2dataset itself, or a pool that is lost,
+    has begun in the folder.
     ``timeout`` is in seconds between two pieces of an answer; all of it may take
     six times as long. ``per_host`` is how many connections one host gets from all processes
     together.

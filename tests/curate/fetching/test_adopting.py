@@ -1,5 +1,7 @@
 """What img2dataset itself has begun is taken over, or told why it cannot be."""
 
+import os
+
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.shards.index import load_index
@@ -28,12 +30,52 @@ def test_what_img2dataset_has_begun_is_taken_over(web, begun, fetch, states, tmp
     assert sorted(web.asked) == sorted(f"/img/{i}.jpg" for i in range(20, 25))
     assert {state for state, *_ in states(begun).values()} == {"ok", "failed"}
     assert states(begun)[f"{web.url}/gone/3.jpg"] == ("failed", "http_404", 1)
-    assert "took over 2 shards of img2dataset with 20 URLs" in capsys.readouterr().err
+    assert "took over 2 shards with 20 URLs" in capsys.readouterr().err
     assert (out / "00000002.tar.unfinished").stat().st_size == 3_000
     assert {name: (out / name).read_bytes() for name in before} == before
     assert load_index(out).samples == 23
     again = fetch(begun, out, adopt=True)
     assert (again.tried, again.available) == (0, 23)
+
+
+def test_shards_of_a_lost_pool_are_taken_over(web, urls, urls_pool, fetch, states, jpeg, tmp_path):
+    out, many = tmp_path / "out", urls(10, bad=(3, 4))
+    pool = urls_pool(many)
+    fetch(pool, out, per_shard=2)
+    web.routes["/gone/3.jpg"] = lambda h: h.answer(200, jpeg(3), "image/jpeg")
+    fetch(pool, out, per_shard=2, retry=("404",))
+    known = states(pool)
+    urls_pool([*many, *(f"{web.url}/img/{i}.jpg" for i in (90, 91, 92, 93))], add=True)
+
+    def breaks(job, rows, processes):
+        yield job(rows[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # one shard is whole, one is a list of the lost pool
+        fetch(pool, out, breaks, per_shard=2)
+    for stats in out.glob("*_stats.json"):  # a backup need not keep times
+        os.utime(stats, (1e9 - int(stats.name[:8]), 1e9 - int(stats.name[:8])))
+    pool.unlink()
+    rebuilt = urls_pool([*many, *(f"{web.url}/img/{i}.jpg" for i in (90, 91, 92, 93))])
+    message = (
+        "holds the images of another pool; choose another folder, or, if that pool is lost, take"
+    )
+    with pytest.raises(UsageError, match=message):
+        fetch(rebuilt, out)
+    with pytest.raises(UsageError, match="was fetched with size 512, not 256"):
+        fetch(rebuilt, out, adopt=True, size=256)
+    web.asked.clear()
+    report = fetch(rebuilt, out, adopt=True, per_shard=3)
+    assert (report.fetched, report.available, len(web.asked)) == (2, 13, 2)
+    assert {url: states(rebuilt)[url] for url in known} == known
+    assert load_index(out).samples == 13
+    assert fetch(rebuilt, out).tried == 0
+    other = urls_pool(["http://x/1"], "other", uid=["f" * 32])
+    with pytest.raises(UsageError, match="none of its images is of"):
+        fetch(other, out, adopt=True)
+    fetch(other, tmp_path / "theirs")
+    with pytest.raises(UsageError, match=r"its images are in .*/theirs already; fetch there"):
+        fetch(other, out, adopt=True)
 
 
 def test_what_cannot_be_taken_over_is_told_and_left(begun, urls_pool, fetch, states, tmp_path):

@@ -1,7 +1,9 @@
 """``datacomp pool fetch`` and what ``pool info`` says afterwards."""
 
+import hashlib
 import json
 
+import duckdb
 import numpy as np
 import pytest
 from datacomp.curate.fetching import spread
@@ -31,6 +33,7 @@ def test_fetch_and_info(command, web, urls_pool, tmp_path):
     code, printed, _ = command("pool", "fetch", pool, out, "--json")
     told = json.loads(printed)
     assert (code, told["fetched"], told["shards"], told["available"]) == (0, 0, 0, 2)
+    assert told["before"] == 2
 
     effective = tmp_path / "effective.npy"
     with Pool.open(pool) as opened:
@@ -49,6 +52,28 @@ def test_fetch_and_info(command, web, urls_pool, tmp_path):
     assert (told["digest"], told["samples"], told["available"]) == (digest, 3, 2)
     assert told["reasons"] == {"http_404": 1}
     assert told["subsets"][str(tmp_path / "one.npy")]["samples"] == 1
+
+
+@pytest.mark.usefixtures("_in_this_process")
+def test_what_verify_did_not_compare_is_told(command, web, urls, urls_pool, jpeg, tmp_path):
+    digest = hashlib.sha256(jpeg(2)).hexdigest()
+    pool, out = urls_pool(urls(3), sha256=["0" * 64, None, digest]), tmp_path / "out"
+    with Pool.open(pool) as opened:
+        np.save(tmp_path / "one.npy", opened.uids(f"url = '{web.url}/img/0.jpg'"))
+    fetch = ("pool", "fetch", pool, out, "--allow-private", "--threads", 2)
+    assert command(*fetch, "--subset", tmp_path / "one.npy")[0] == 0
+    code, printed, _ = command(*fetch, "--verify", "sha256")
+    assert (code, printed.splitlines()[1:]) == (
+        0, ["2 of 3 samples at hand", "  1 before; --verify compares only what it fetches"]
+    )  # fmt: skip
+    # As the documentation says, the digests of what came are there to be compared.
+    with duckdb.connect(str(pool), read_only=True) as opened:
+        others = opened.execute(
+            f"SELECT samples.url FROM samples JOIN read_parquet('{out}/[0-9]*.parquet') AS came "
+            "ON samples.uid = ('0x' || came.uid)::UHUGEINT "
+            "WHERE status = 'success' AND came.sha256 <> lower(samples.sha256)"
+        ).fetchall()
+    assert others == [(f"{web.url}/img/0.jpg",)]
 
 
 def test_hosts_that_are_not_printed_are_counted(command, urls_pool, tmp_path):

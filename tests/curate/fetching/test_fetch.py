@@ -18,7 +18,7 @@ from datacomp.curate.shards.index import load_index
 from datacomp.curate.subset import write_subset
 from datacomp.errors import MissingError, StorageError, UsageError
 from datacomp.pools import Pool
-from datacomp.pools.fetches import available_uids
+from datacomp.pools.fetches import available_uids, effective_pool
 from datacomp.pools.sources import open_source
 from datacomp.pools.uids import to_hex
 from PIL import Image
@@ -291,6 +291,10 @@ def test_a_linked_pool_with_a_uid_twice(web, urls, urls_pool, fetch, tmp_path):
     report = fetch(tmp_path / "linked.duckdb", tmp_path / "out")
     assert report.fetched == 3
     assert load_index(tmp_path / "out").samples == 3
+    with Pool.open(tmp_path / "linked.duckdb") as pool:
+        chosen = np.unique(pool.uids())[:2]
+        found = effective_pool(pool, {"two": chosen, "twice": np.repeat(chosen, 2)}).subsets
+    assert [(one.samples, one.available) for one in found.values()] == [(2, 2), (4, 4)]
 
 
 def test_a_second_fetch_is_told_who_is_there(web, urls, urls_pool, fetch, tmp_path):
