@@ -126,6 +126,20 @@ def _key(home: Path, source: Source) -> list[str]:
     return [source.kind, stored, json.dumps(source.options(), sort_keys=True)]
 
 
+def forget_results(connection: duckdb.DuckDBPyConnection, uids: str) -> None:
+    """Drop the scores and features of some samples, a SELECT of uids."""
+    tables = "SELECT values_table FROM scores UNION SELECT rows_table FROM features"
+    for (table,) in connection.execute(tables).fetchall():
+        connection.execute(f"DELETE FROM {quote(table)} WHERE uid IN ({uids})")
+
+
+def expect_again(connection: duckdb.DuckDBPyConnection, uids: str) -> None:
+    """Let those of some samples, a SELECT of uids, that could not be fetched be fetched again."""
+    connection.execute(
+        f"UPDATE fetches SET state = 'pending' WHERE state = 'failed' AND uid IN ({uids})"
+    )
+
+
 class _NotAllNewError(Exception):
     """Rows that a plain copy would bring in twice."""
 
@@ -268,18 +282,14 @@ class _Merge:
     def _forget_scores(self) -> None:
         """Drop scores and features of samples whose caption or image is another one now."""
         if self.pool.scalar("SELECT count(*) FROM incoming_changed WHERE _other"):
-            tables = "SELECT values_table FROM scores UNION SELECT rows_table FROM features"
-            for (table,) in self.pool.sql(tables).fetchall():
-                self.pool.sql(
-                    f"DELETE FROM {quote(table)} WHERE uid IN "
-                    "(SELECT uid FROM incoming_changed WHERE _other)"
-                )
+            forget_results(self.pool.connection, "SELECT uid FROM incoming_changed WHERE _other")
 
     def _expect_moved(self) -> None:
         """Let what could not be fetched, and has another URL now, be fetched again."""
-        self.pool.sql(
-            "UPDATE fetches SET state = 'pending' WHERE state = 'failed' AND uid IN (SELECT uid "
-            "FROM incoming_changed c JOIN samples s USING (uid) WHERE c.url IS DISTINCT FROM s.url)"
+        expect_again(
+            self.pool.connection,
+            "SELECT uid FROM incoming_changed c JOIN samples s USING (uid) "
+            "WHERE c.url IS DISTINCT FROM s.url",
         )
 
     def _write(self) -> None:

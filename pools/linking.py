@@ -7,6 +7,7 @@ it were a pool: it is linked in memory, and what filters compute is forgotten wi
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,11 @@ import duckdb
 
 from ..errors import UsageError
 from . import schema
-from .adding import AddReport, number_of, register
+from .adding import AddReport, expect_again, forget_results, number_of, register
 from .columns import columns_of, quote
 from .connection import connect, open_file, pool_errors
 from .sources import LinkableSource, SetAside, source_class
-from .sources.base import UID_TEXT
+from .sources.base import UID_TEXT, Scan
 from .staging import put_aside_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 WRITTEN = "samples_written"
 """A view of linked samples that has their uids as text besides (``UID_TEXT``)."""
+
+_FILES_KEY = "linked_files_{}"
+"""Key, in the table ``pool``, of a source's files: name, size and time when they were linked."""
 
 FOLDER_KIND = "commonpool"
 """Kind of source that a folder given as a pool is."""
@@ -90,8 +94,9 @@ def link_source(pool: Pool, source: LinkableSource) -> AddReport:
     """Let the pool show a source's samples without copying them.
 
     Linking again takes over files that have come, gone or changed; the report counts rows, but
-    does not compare them: those that were linked before may be gone. Raises UsageError for a
-    pool that holds samples.
+    does not compare them: those that were linked before may be gone. So the samples of files that
+    have come or changed lose scores and features, and what of them could not be fetched is to be
+    fetched again. Raises UsageError for a pool that holds samples.
     """
     files, aside = source.files()
     with pool_errors(pool.path), pool.transaction():
@@ -110,9 +115,22 @@ def _link(
     files: list[Path],
     aside: list[SetAside],
 ) -> AddReport:
+    stamps = _stamps(source.path, files)
     scan = source.scan(connection, files)
     known = number_of(connection, home, source) is not None
     number = register(connection, home, source)
+    if known:
+        linked = _linked_before(connection, number)
+        others = [
+            file for file, (name, stamp) in zip(files, stamps.items(), strict=True)
+            if stamp != linked.get(name)
+        ]  # fmt: skip
+        if others:
+            with pool_errors(home):
+                _forget(connection, source.scan(connection, others))
+    connection.execute(
+        "INSERT OR REPLACE INTO pool VALUES (?, ?)", [_FILES_KEY.format(number), json.dumps(stamps)]
+    )
     connection.execute(f"CREATE OR REPLACE VIEW linked_{number} AS {scan.every()}")
     rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
     before = dict(rows)[number]
@@ -140,6 +158,32 @@ def _link(
     for item in aside:
         report.set_aside[item.reason] = report.set_aside.get(item.reason, 0) + 1
     return report
+
+
+def _stamps(root: Path, files: list[Path]) -> dict[str, list[int]]:
+    """Return what changes when a file below ``root`` does: its size and its time, in ns."""
+    stamps: dict[str, list[int]] = {}
+    for file in files:
+        stat = file.stat()
+        stamps[os.path.relpath(file, root.absolute())] = [stat.st_size, stat.st_mtime_ns]
+    return stamps
+
+
+def _linked_before(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str, list[int]]:
+    """Return the files of a source as they were linked last; none if that was not written down."""
+    rows = connection.execute(
+        "SELECT value FROM pool WHERE key = ?", [_FILES_KEY.format(number)]
+    ).fetchall()
+    return json.loads(rows[0][0]) if rows else {}
+
+
+def _forget(connection: duckdb.DuckDBPyConnection, scan: Scan) -> None:
+    """Forget what is known of samples whose captions, images or URLs may be others now."""
+    known = "SELECT 1 FROM scores UNION ALL SELECT 1 FROM features UNION ALL SELECT 1 FROM fetches"
+    if connection.execute(f"{known} LIMIT 1").fetchall():
+        uids = f"SELECT {scan.uid} AS uid FROM {scan.relation}"
+        forget_results(connection, uids)
+        expect_again(connection, uids)
 
 
 def samples_of(

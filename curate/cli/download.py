@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import UsageError
-from ...progress import duration
+from ...progress import duration, warn
 from .common import SET_ASIDE, counted, emit_json, emit_table, examples, json_option
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ def pool_download(
     from ...pools.sources import open_source
 
     found = plan_pool(scale, folder, features, parts)
+    if features:
+        metadata = [file.path for file in found.wanted if file.path.endswith(".parquet")]
+        without = 2 * len(metadata) - len(found.wanted)
+        if without:
+            warn(f"{found.repository.name}: the Hub has no features (.npz) of {without:,} of "
+                 f"{counted(len(metadata), 'file')} of metadata")  # fmt: skip
     _confirm([found], yes, as_json)
     carry_out(found)
     samples = None
@@ -157,9 +163,9 @@ def _confirm(plans: Sequence[Plan], yes: bool, quiet: bool) -> None:
         for speed in SPEEDS
     )
     about = f"{counted(files, 'file')}, {_size(whole)}; {_size(left)} to get: {times}"
-    if not quiet:
-        names = sorted({f"{one.repository.name} at {one.repository.commit[:8]}" for one in plans})
-        click.echo(f"{names[0] if len(names) == 1 else f'{len(names)} repositories'}: {about}")
+    names = sorted({f"{one.repository.name} at {one.repository.commit[:8]}" for one in plans})
+    whence = names[0] if len(names) == 1 else f"{len(names)} repositories"
+    click.echo(f"{whence}: {about}", err=quiet)
     if yes:
         return
     if not sys.stdin.isatty():

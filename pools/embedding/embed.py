@@ -23,7 +23,7 @@ from ..reading import PlacedBatch, PlaceReader
 from .drift import SAMPLE, Drift, measure_drift
 from .embedded import Embedded, joined
 from .embedder import Embedder, PartWork, embed_part
-from .journal import Journal
+from .journal import Journal, digest_of_batch
 from .origin import Origin, ShardImages, images_of
 from .recipe import Recipe, check_name
 from .store import FeatureStore
@@ -228,17 +228,17 @@ class _Work:
         if per_part is None:
             yield from self._embedder.embedded(batches)
             return
-        known: set[int] = set()
+        new: dict[int, str] = {}
 
         def remembered() -> Iterator[PlacedBatch | Embedded]:
             for number, batch in enumerate(batches):
-                found = self._journal.find(number % per_part, batch.uids)
-                if found is not None:
-                    known.add(number)
+                made_of = digest_of_batch(self._identity, batch)
+                found = self._journal.find(number % per_part, made_of)
+                if found is None:
+                    new[number] = made_of
                 yield found or batch
 
         for number, batch in enumerate(self._embedder.embedded(remembered())):
-            if number not in known:
-                self._journal.keep(number % per_part, batch)
-            known.discard(number)
+            if number in new:
+                self._journal.keep(number % per_part, batch, new.pop(number))
             yield batch

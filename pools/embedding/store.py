@@ -9,6 +9,8 @@ then, in one transaction, the pool's: a crash in between leaves files that the n
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +25,11 @@ from ..features import Features
 from ..pool import Pool
 from ..uids import to_hex
 from .embedded import Embedded
+from .journal import FOLDER as UNFINISHED
 from .recipe import SCORE, SCORE_TYPE, check_name, score_digest
 
 IMAGE, TEXT = "img", "txt"
+_PART = re.compile(r"\d{8}\.(npz|parquet)")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,7 @@ class FeatureStore:
         )
         if self.rows:
             return
+        self._sweep()
         with self.pool.transaction():
             number = self.pool.scalar("SELECT count(DISTINCT rows_table) + 1 FROM features")
             self.rows = f"feature_rows_{number}"
@@ -104,6 +109,13 @@ class FeatureStore:
                      str(self.folder.relative_to(self.pool.path.parent)), identity["precision"],
                      json.dumps(identity, sort_keys=True), self.rows],
                 )  # fmt: skip
+
+    def _sweep(self) -> None:
+        """Remove what a pool of this name that is no more has left in the folder."""
+        shutil.rmtree(self.folder / UNFINISHED, ignore_errors=True)
+        for left in self.folder.glob("*"):
+            if _PART.fullmatch(left.name):
+                left.unlink(missing_ok=True)
 
     def next_part(self) -> int:
         """Return the number of the first part that is not there."""

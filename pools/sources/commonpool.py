@@ -137,7 +137,11 @@ class CommonPoolSource(LinkableSource):
             (rows,) = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0]
         url = next((key for key in URL_KEYS if key in columns), "")
         text = next((key for key in CAPTION_KEYS if key in columns), "")
-        given = "CASE WHEN strlen(uid) = 32 THEN TRY_CAST('0x' || uid AS UHUGEINT) END"
+        # Of what is no hex digit, the cast takes underscores only; a regular expression costs more.
+        given = (
+            "CASE WHEN strlen(uid) = 32 AND NOT contains(uid, '_') "
+            "THEN TRY_CAST('0x' || uid AS UHUGEINT) END"
+        )
         core = {
             "url": f"{quote(url)}::VARCHAR" if url else "NULL::VARCHAR",
             "text": f"coalesce({quote(text)}::VARCHAR, '')" if text else "''",

@@ -2,6 +2,7 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -407,6 +408,43 @@ def test_killed_at_any_point_a_rerun_ends_the_same(tmp_path, request, kind, file
     assert state(killed) == state(whole)
     left = {path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"}
     assert left == set()
+
+
+def test_killed_while_it_merges_a_rerun_ends_the_same(tmp_path, commonpool, started):
+    place = commonpool(tmp_path / "metadata", files=2, rows=10_000, features=())
+    start, whole, killed = (tmp_path / f"{name}.duckdb" for name in ("start", "whole", "killed"))
+    assert started(start, place, "commonpool") == 0
+    # The first file has other captions, the second has gone, a third has come.
+    commonpool(place, files=1, rows=10_000, features=(), text=["new"] * 10_000)
+    (place / "01ab.parquet").unlink()
+    commonpool(tmp_path / "more", files=1, rows=10_000, first=20_000, features=())
+    (tmp_path / "more" / "00ab.parquet").rename(place / "02ab.parquet")
+
+    def again():
+        killed.with_name("killed.duckdb.wal").unlink(missing_ok=True)
+        shutil.copy(start, killed)
+
+    shutil.copy(start, whole)
+    began = time.monotonic()
+    assert started(whole, place, "commonpool") == 0
+    took = time.monotonic() - began
+    chance, died = random.Random(0), 0
+    again()
+    for _ in range(6):
+        code = started(killed, place, "commonpool", wait=chance.uniform(0.2, 0.95) * took)
+        assert code in (0, -signal.SIGKILL)
+        died += code != 0
+        with Pool.open(killed, read_only=True) as opened:
+            found = opened.row("SELECT count(*), count(*) FILTER (text = 'new') FROM samples")
+        assert found in ((20_000, 0), (30_000, 10_000))  # it opens, with all or nothing
+        if found[1]:
+            again()
+    assert died >= 3
+    assert started(killed, place, "commonpool") == 0
+    assert state(killed) == state(whole)
+    with Pool.open(killed) as one, Pool.open(whole, read_only=True) as other:
+        rows = "SELECT * EXCLUDE (uid) FROM samples ORDER BY uid"
+        assert one.table(rows).equals(other.table(rows))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,67 @@ def test_rows_that_were_exchanged_are_not_called_unchanged(tmp_path, commonpool,
     })  # fmt: skip
 
 
+def test_of_files_that_changed_scores_and_failed_fetches_are_forgotten(tmp_path, empty, commonpool):
+    folder = commonpool(tmp_path / "m", files=3, rows=2)
+    uids = from_hex([f"{n:032x}" for n in range(6)])
+    empty.add(link(folder))
+    scores = empty.score_table("s", "d", {"type": "FLOAT"})
+    empty.write_scores(scores, uids, [0.5] * 6)
+    empty.sql("CREATE TABLE feature_rows_1 (uid UHUGEINT, part INTEGER, row INTEGER, reason TEXT)")
+    empty.sql("INSERT INTO feature_rows_1 SELECT uid, 0, uid, NULL FROM samples")
+    empty.sql("INSERT INTO features (name, rows_table) VALUES ('b_img', 'feature_rows_1')")
+    empty.sql("INSERT INTO fetches SELECT uid, 'failed', 'dns', 1, NULL FROM samples WHERE uid > 0")
+    empty.sql("INSERT INTO fetches VALUES (0, 'ok', NULL, 1, NULL)")
+
+    def left():
+        (failed,) = empty.sql(
+            "SELECT list(uid ORDER BY uid)::INTEGER[] FROM fetches WHERE state = 'failed'"
+        ).fetchone()
+        return failed, *(
+            [uid for (uid,) in empty.sql(f"SELECT uid FROM {table} ORDER BY uid").fetchall()]
+            for table in (scores, "feature_rows_1")
+        )
+
+    def written(number, **columns):
+        commonpool(tmp_path / "new", files=1, rows=2, first=2 * number, features=(), **columns)
+        (tmp_path / "new" / "00ab.parquet").replace(folder / f"{number:02d}ab.parquet")
+
+    every = list(range(6))
+    empty.add(link(folder))
+    assert left() == (every[1:], every, every)
+    written(0, text=["another", "caption"])
+    written(2, url=["http://y/4", "http://y/5"])
+    empty.add(link(folder))
+    assert left() == ([2, 3], [2, 3], [2, 3])
+    assert empty.sql("SELECT uid::INTEGER, state FROM fetches ORDER BY uid LIMIT 2").fetchall() == [
+        (0, "ok"), (1, "pending"),
+    ]  # fmt: skip
+    # One that was away, and came with other captions.
+    (folder / "01ab.parquet").rename(tmp_path / "away")
+    empty.add(link(folder))
+    assert left() == ([2, 3], [2, 3], [2, 3])
+    (tmp_path / "away").rename(folder / "01ab.parquet")
+    empty.add(link(folder))
+    assert left() == (None, [], [])
+    # A pool of before these things were written down.
+    empty.write_scores(scores, uids, [0.5] * 6)
+    empty.sql("DELETE FROM pool WHERE key LIKE 'linked_files_%'")
+    empty.add(link(folder))
+    assert left() == (None, [], [])
+
+
+def test_linked_files_that_moved_with_their_pool_are_the_same(tmp_path, commonpool):
+    folder = commonpool(tmp_path / "home" / "m", files=1, rows=1)
+    with Pool.create(tmp_path / "home" / "pool.duckdb") as pool:
+        pool.add(link(folder))
+        table = pool.score_table("s", "d", {"type": "FLOAT"})
+        pool.write_scores(table, from_hex(["0" * 32]), [0.5])
+    (tmp_path / "home").rename(tmp_path / "away")
+    with Pool.open(tmp_path / "away" / "pool.duckdb") as pool:
+        pool.add(link(tmp_path / "away" / "m"))
+        assert pool.count() == pool.scalar(f"SELECT count(*) FROM {table}") == 1
+
+
 def test_a_pool_links_to_several_folders(tmp_path, empty, commonpool, rows):
     empty.add(link(commonpool(tmp_path / "a", files=1, rows=2)))
     empty.add(link(commonpool(tmp_path / "b", files=1, rows=2, first=9, sha256=[])))

@@ -37,6 +37,19 @@ def test_a_pool_is_downloaded_and_linked(small, command, tmp_path):
     assert (found["files"], found["samples"], found["repository"]) == (2, 6, SMALL)
 
 
+def test_size_time_and_what_is_missing_are_told_beside_json(small, command, tmp_path):
+    del small.repositories[SMALL]["main"]["01ab.npz"]
+    words = ["pool", "download", "small", tmp_path / "small", "--yes", "--features", "--json"]
+    code, out, err = command(*words, "--metadata-only")
+    assert (code, json.loads(out)["files"]) == (0, 3)
+    warning, told = err.splitlines()
+    assert warning == (
+        f"warning: {SMALL}: the Hub has no features (.npz) of 1 of 2 files of metadata"
+    )
+    assert told.startswith(f"{SMALL} at ")
+    assert told.endswith(" at 1,000 Mbit/s")
+
+
 def test_metadata_only(small, command, tmp_path):
     folder = tmp_path / "small"
     words = ["pool", "download", "small", folder, "--yes", "--metadata-only", "--features"]

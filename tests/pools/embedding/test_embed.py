@@ -329,23 +329,25 @@ def test_images_that_were_fetched_are_found(pictures, recipe, commonpool, tmp_pa
     assert counts(embed_pool(pool, recipe, device="cpu")) == (0, 6, {}, 3)
 
 
-def test_what_the_journal_lost_is_computed_again(pictures, recipe, contents, monkeypatch):
-    whole = pictures(12, name="whole")
-    embed_pool(whole, recipe, device="cpu", batch_size=3)
-    pool = pictures(12)
-    commit = embedding.FeatureStore.commit
+@pytest.fixture
+def stopped(monkeypatch):
+    """Return a way to embed a pool and be stopped when a part is whole, but not the pool's."""
 
-    def fail(*_):
-        raise KeyboardInterrupt
+    def stopped(pool, recipe, **options):
+        def fail(*_):
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(embedding.FeatureStore, "commit", fail)
-    with pytest.raises(KeyboardInterrupt):
-        embed_pool(pool, recipe, device="cpu", batch_size=3)
-    monkeypatch.setattr(embedding.FeatureStore, "commit", commit)
-    kept = sorted(pool.path.with_name("pool.duckdb.features").glob("tiny/.unfinished/*.npz"))
-    assert len(kept) == 4
-    kept[1].write_bytes(kept[1].read_bytes()[:-40])
-    kept[2].write_bytes(kept[3].read_bytes())
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding.FeatureStore, "commit", fail)
+            with pytest.raises(KeyboardInterrupt):
+                embed_pool(pool, recipe, device="cpu", batch_size=3, **options)
+
+    return stopped
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Return the sizes of the batches that a model embeds."""
     computed = []
     original = embedding.Embedder._embed
 
@@ -354,8 +356,63 @@ def test_what_the_journal_lost_is_computed_again(pictures, recipe, contents, mon
         return original(self, batch, prepared)
 
     monkeypatch.setattr(embedding.Embedder, "_embed", counting)
+    return computed
+
+
+@pytest.mark.parametrize("changed", ["captions", "images"])
+def test_a_batch_of_other_captions_or_images_is_computed_again(
+    pictures, recipe, contents, write_tar, stopped, counted, tmp_path, changed
+):
+    pool = pictures(12, per_tar=6)
+    stopped(pool, recipe)
+    other = {"captions": "another of {}"} if changed == "captions" else {"broken": {1, 4}}
+    write_tar(tmp_path / "pool_tars" / "00000.tar", range(6), **other)
+    pool.add(open_source("webdataset", tmp_path / "pool_tars", verify=False))
+    counted.clear()
     embed_pool(pool, recipe, device="cpu", batch_size=3)
-    assert computed == [3, 3]
+    # Whole or cut, an image's digest is the pool's: batches whose images moved are not done again.
+    assert counted == [3, 3]
+    whole = Pool.create(tmp_path / "whole.duckdb")
+    with whole:
+        whole.add(open_source("webdataset", tmp_path / "pool_tars", verify=False))
+        embed_pool(whole, recipe, device="cpu", batch_size=3)
+        assert contents(pool) == contents(whole)
+
+
+def test_what_a_pool_of_the_same_name_left_is_not_taken_over(
+    pictures, recipe, tiny, contents, stopped, counted, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(embedding, "PART", 6)
+    pool = pictures(20)
+    embed_pool(pool, recipe, "b", device="cpu", batch_size=3)
+    pool.close()
+    pool.path.unlink()
+    shutil.rmtree(tmp_path / "pool_tars")
+    pool = pictures(12)
+    stopped(pool, recipe, name="b")
+    pool.close()
+    pool.path.unlink()
+    pool = pictures(12)
+    counted.clear()
+    embed_pool(pool, Recipe(tiny(1)), "b", device="cpu", batch_size=3)
+    assert counted == [3, 3, 3, 3]
+    whole = pictures(12, name="whole")
+    embed_pool(whole, Recipe(tiny(1)), "b", device="cpu", batch_size=3)
+    assert contents(pool, "b") == contents(whole, "b")
+
+
+def test_what_the_journal_lost_is_computed_again(pictures, recipe, contents, stopped, counted):
+    whole = pictures(12, name="whole")
+    embed_pool(whole, recipe, device="cpu", batch_size=3)
+    pool = pictures(12)
+    stopped(pool, recipe)
+    kept = sorted(pool.path.with_name("pool.duckdb.features").glob("tiny/.unfinished/*.npz"))
+    assert len(kept) == 4
+    kept[1].write_bytes(kept[1].read_bytes()[:-40])
+    kept[2].write_bytes(kept[3].read_bytes())
+    counted.clear()
+    embed_pool(pool, recipe, device="cpu", batch_size=3)
+    assert counted == [3, 3]
     assert contents(pool) == contents(whole)
 
 

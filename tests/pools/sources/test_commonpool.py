@@ -151,20 +151,20 @@ def test_nothing_to_read_is_one_line(tmp_path):
 
 
 def test_rows_that_cannot_be_used_are_set_aside(tmp_path, empty, commonpool, aside, rows):
-    bad = ["z" * 32, "0" * 31, "0x" + "0" * 30, None, f"{4:032X}"]
-    folder = commonpool(tmp_path / "m", files=1, uid=bad)
+    bad = ["z" * 32, "0" * 31, "0x" + "0" * 30, None, "0" * 29 + "_01", f"{4:032X}"]
+    folder = commonpool(tmp_path / "m", files=1, rows=6, uid=bad)
     commonpool(folder / "part_1", files=1, first=50, text=["x" * (1 << 20), "x" * (1 << 20) + "y"]
                + ["é" * 10] * 3)  # fmt: skip
     report = empty.add(source(folder))
-    assert (report.added, report.set_aside) == (5, {"caption_too_long": 1, "uid_broken": 4})
+    assert (report.added, report.set_aside) == (5, {"caption_too_long": 1, "uid_broken": 5})
     assert aside(empty, "item, reason") == [
-        *((f"00ab.parquet: row {n}", "uid_broken") for n in range(1, 5)),
+        *((f"00ab.parquet: row {n}", "uid_broken") for n in range(1, 6)),
         ("part_1/00ab.parquet: row 2", "caption_too_long"),
     ]
     assert [uid for (uid,) in rows(empty, "uid")] == [4, 50, 52, 53, 54]
     assert empty.add(source(folder)).to_dict() == {
         "source": f"commonpool {folder}", "added": 0, "unchanged": 5, "changed": 0, "vanished": 0,
-        "duplicates": 0, "set_aside": {"caption_too_long": 1, "uid_broken": 4},
+        "duplicates": 0, "set_aside": {"caption_too_long": 1, "uid_broken": 5},
     }  # fmt: skip
 
 
