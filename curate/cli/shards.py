@@ -14,13 +14,16 @@ from .engines import engine_options
 
 if TYPE_CHECKING:
     from ...pools.engine import Engine
+    from ..shards.check import Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PATH = click.Path(path_type=Path)
 _workers_option = engine_options("Processes to use [default: all processors].")
 LISTED = 50
-"""How many problems are printed; --json lists all."""
+"""How many lines of problems are printed; --json lists all."""
+NAMED = 3
+"""How many examples a line names."""
 
 
 @click.group()
@@ -239,6 +242,14 @@ def check(
         problems, document = repaired.remaining, repaired.to_dict()
         verdict = f"{repaired.path}: {counted(len(repaired.shards), 'shard')} rewritten"
         said = [f"set aside: {n:,} {kind}" for kind, n in sorted(repaired.set_aside.items())]
+        if repaired.counted:
+            said.append(f"counted: {counted(len(repaired.counted), 'shard')} without stats")
+        if problems:
+            tars = sorted({p.shard for p in problems if p.shard.endswith(".tar")})
+            which = f": {', '.join(tars[:NAMED])}{', ...' if len(tars) > NAMED else ''}"
+            said.append(
+                "what remains cannot be repaired; fetch or build it again" + (which if tars else "")
+            )
         bad = SET_ASIDE if repaired.set_aside or repaired.shards else 0
     else:
         report = check_shards(directory, workers, page)
@@ -247,12 +258,27 @@ def check(
     if as_json:
         emit_json(document)
     else:
-        for problem in problems[:LISTED]:
-            click.echo(str(problem))
-        if len(problems) > LISTED:
-            click.echo(f"... and {len(problems) - LISTED:,} more (--json lists all)")
+        lines = _problem_lines(problems)
+        for line in lines[:LISTED]:
+            click.echo(line)
+        if len(lines) > LISTED:
+            click.echo(f"... and {len(lines) - LISTED:,} more (--json lists all)")
         for line in said:
             click.echo(line)
         click.echo(f"{verdict}, {counted(len(problems), 'problem') if problems else 'sound'}")
     if problems or bad:
         ctx.exit(1 if problems else bad)
+
+
+def _problem_lines(problems: list[Problem]) -> list[str]:
+    """Write a line for each problem; uids that a subset names and no tar has share one."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        if problem.kind == "missing_uid":
+            missing.setdefault((problem.shard, problem.detail), []).append(problem.key)
+    lines = [str(problem) for problem in problems if problem.kind != "missing_uid"]
+    for (shard, detail), uids in missing.items():
+        more = ", ..." if len(uids) > NAMED else ""
+        named = ", ".join(uids[:NAMED])
+        lines.append(f"missing_uid: {shard}: {counted(len(uids), 'uid')} {detail} ({named}{more})")
+    return lines

@@ -160,7 +160,12 @@ def index_shards(
     tars = find_tars(source)
     gaps, lacking = _gaps(tars)
     if gaps and not keep_going:
-        raise DataError(f"{tars.root}: {lacking[0]}; --keep-going goes on without")
+        made = (
+            ", 'datacomp shards check --repair' makes it"
+            if gaps.keys() == {"stats_missing"}
+            else ""
+        )
+        raise DataError(f"{tars.root}: {lacking[0]}; --keep-going goes on without{made}")
     directory = Path(tars.root if out is None else out)
     previous = StoredIndex.load(directory)
     if previous is not None and previous.root != tars.root:

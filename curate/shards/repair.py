@@ -3,8 +3,9 @@
 What a check finds wrong with a sample (an image that does not decode, a uid that stands there
 twice or should not be there at all) goes to ``set_aside/NAME.bad``, a tar of those samples; what
 an earlier repair put there stays (``NAME.2.bad``, ...). The rest of the shard stays as it was, byte
-for byte. Counts, digests and index are brought up to date; uids of the subset that are gone are
-listed in ``missing.txt``. A tar cut short keeps its whole samples, and what follows them goes to
+for byte. Counts, digests and index are brought up to date, and stats that are missing of a tar that
+is otherwise sound are made from it; uids of the subset that are gone are listed in ``missing.txt``.
+A tar cut short keeps its whole samples, and what follows them goes to
 ``set_aside/NAME.rest`` as it is. Any other tar that cannot be read to its end is left alone: what
 stands behind the damage may be sound. ``repair.json`` says what is being repaired, so that a killed
 repair goes on.
@@ -44,10 +45,14 @@ LOST = ("broken", "missing_shard")
 
 @dataclass
 class RepairReport:
-    """Which shards were rewritten, what was set aside by kind, and what is still wrong."""
+    """Which shards were rewritten, what was set aside by kind, and what is still wrong.
+
+    ``counted`` are shards that were counted for their stats alone.
+    """
 
     path: str
     shards: list[str] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
     set_aside: dict[str, int] = field(default_factory=dict)
     remaining: list[Problem] = field(default_factory=list)
 
@@ -70,6 +75,9 @@ def repair_shards(
         before = check_shards(directory, workers)
         concerned = _begin(directory, before)
         for name, bad in sorted(concerned.items()):
+            if not bad:
+                report.counted.append(name)
+                continue
             _rewrite(directory / name, set(bad), _padding(directory))
             report.shards.append(name)
             for kind in bad.values():
@@ -78,22 +86,30 @@ def repair_shards(
             update_counts(directory, sorted(concerned))
             _list_missing(directory, check_shards(directory, workers))
             update_manifest(directory, sorted(concerned))
-            if (directory / PARQUET).is_file():
-                index_shards(directory, workers, keep_going=True)
-            (directory / STATE).unlink()
+        stale = concerned or any(problem.kind == "index" for problem in before.problems)
+        if stale and (directory / PARQUET).is_file():
+            index_shards(directory, workers, keep_going=True)
+        (directory / STATE).unlink(missing_ok=True)
         after = check_shards(directory, workers, page)
     report.remaining = after.problems
     return report
 
 
 def _begin(directory: Path, found: CheckReport) -> dict[str, dict[str, str]]:
-    """Return for each shard concerned its bad keys and why; what an earlier attempt began too."""
+    """Return for each shard concerned its bad keys and why; what an earlier attempt began too.
+
+    One without bad keys lacks its stats alone. If anything else is wrong with a tar as a whole, it
+    may not hold what it held, so it is not made the measure.
+    """
+    unsure = {p.shard for p in found.problems if not p.key and p.kind != "stats_missing"}
     concerned: dict[str, dict[str, str]] = {}
     with contextlib.suppress(FileNotFoundError):
         concerned = _state(directory / STATE)
     for problem in found.problems:
         if problem.shard.endswith(".tar") and (problem.key or problem.kind in WHOLE_TAR):
             concerned.setdefault(problem.shard, {})[problem.key] = problem.kind
+        elif problem.kind == "stats_missing" and problem.shard not in unsure:
+            concerned.setdefault(problem.shard, {})
     for problem in found.problems:
         if problem.kind == "broken":
             concerned.pop(problem.shard, None)

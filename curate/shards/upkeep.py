@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 from ...distribution import manifest as manifests
 from ...durable import write_json, write_text
+from ...errors import DataError
 from ...pools import tar
 from .folder import entry_of, stats_text
 
+STATS = "_stats.json"
+
 
 def update_counts(directory: Path, names: list[str]) -> None:
-    """Bring stats and ``meta.json`` up to date; other fields stay as they are."""
+    """Bring stats of some tars and ``meta.json`` up to date; other fields stay as they are.
+
+    A tar without stats counts with the samples that can be read of it, and stats without their tar
+    with what they promise.
+    """
     for name in names:
         path = directory / f"{name.removesuffix('.tar')}_stats.json"
-        count = sum(1 for _ in tar.samples(directory / name))
+        count = _samples(directory / name)
         found = _json(path)
         if found is None:
             write_text(path, stats_text(count))
@@ -24,9 +32,24 @@ def update_counts(directory: Path, names: list[str]) -> None:
             write_text(path, json.dumps({**found, "successes": count}))
     meta = _json(directory / "meta.json")
     if meta is not None:
-        counts = [_json(path) or {} for path in sorted(directory.glob("*_stats.json"))]
-        meta["output_count"] = sum(int(found.get("successes", 0)) for found in counts)
+        tars = {path.stem: path for path in directory.glob("*.tar") if path.name[0] != "."}
+        promised = {
+            path.name.removesuffix(STATS): (_json(path) or {}).get("successes")
+            for path in directory.glob(f"*{STATS}")
+        }
+        counts = [count for count in promised.values() if isinstance(count, int)]
+        counts += [_samples(tars[s]) for s in tars if not isinstance(promised.get(s), int)]
+        meta["output_count"] = sum(counts)
         write_json(directory / "meta.json", meta)
+
+
+def _samples(path: Path) -> int:
+    """Count the samples of a tar, up to where it is damaged."""
+    count = 0
+    with contextlib.suppress(DataError):
+        for _ in tar.samples(path):
+            count += 1
+    return count
 
 
 def update_manifest(directory: Path, names: list[str]) -> None:

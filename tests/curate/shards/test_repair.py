@@ -42,7 +42,7 @@ def test_sound_shards_are_left_alone(built, make, run):
     before = make.files_of(built)
     report = repair_shards(built, 1)
     assert report.to_dict() == {
-        "path": str(built), "shards": [], "set_aside": {}, "remaining": [],
+        "path": str(built), "shards": [], "counted": [], "set_aside": {}, "remaining": [],
     }  # fmt: skip
     assert make.files_of(built) == before
     code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
@@ -215,3 +215,67 @@ def test_the_page_shows_problems_and_samples(built, make, tmp_path, run):
     first = page.read_bytes()
     check_shards(built, 2, page)
     assert page.read_bytes() == first
+
+
+def test_missing_stats_are_made_of_whole_tars(built, make, run):
+    stats = (built / "00000000_stats.json").read_bytes()
+    (built / "00000000_stats.json").unlink()
+    damage(built, make)
+    path = built / "00000002.tar"
+    path.write_bytes(path.read_bytes()[:-3000])
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert code == 3
+    assert out.splitlines() == [
+        "set aside: 2 image_broken",
+        "set aside: 1 truncated",
+        "counted: 1 shard without stats",
+        f"{built}: 2 shards rewritten, sound",
+    ]
+    assert (built / "00000000_stats.json").read_bytes() == stats
+    assert json.loads((built / "meta.json").read_text())["output_count"] == 18
+    assert load_index(built).samples == 18
+
+
+def test_stats_are_not_made_of_a_tar_that_is_not_the_promised_one(built, make):
+    (built / "00000000_stats.json").unlink()
+    path = built / "00000000.tar"
+    path.write_bytes(tar_bytes(make.contents(path)[:-3]))
+    damage(built, make)
+    report = repair_shards(built, 1)
+    assert (report.shards, report.counted) == (["00000001.tar"], [])
+    assert not (built / "00000000_stats.json").exists()
+    assert json.loads((built / "meta.json").read_text())["output_count"] == 18  # what there is
+    assert {problem.kind for problem in report.remaining} == {
+        "file_missing", "size", "stats_missing",
+    }  # fmt: skip
+
+
+def test_an_index_of_copied_tars_is_made_anew(built, run):
+    for path in built.glob("*.tar"):
+        os.utime(path, (1, 1))
+    (built / "00000000_stats.json").unlink()
+    code, _, err = run("shards", "index", built)
+    assert (code, err) == (
+        1,
+        f"error: {built}: 00000000_stats.json is missing; --keep-going goes on without, "
+        "'datacomp shards check --repair' makes it\n",
+    )
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert (code, out.splitlines()) == (
+        0, ["counted: 1 shard without stats", f"{built}: 0 shards rewritten, sound"],
+    )  # fmt: skip
+    for path in built.glob("*.tar"):
+        os.utime(path, (2, 2))
+    assert repair_shards(built, 1).remaining == []
+    assert load_index(built).samples == 21
+
+
+def test_uids_that_are_missing_share_a_line(built, run):
+    (built / "00000001.tar").unlink()
+    code, out, _ = run("shards", "check", built, "--repair", "--workers", 1)
+    assert code == 1
+    lines = out.splitlines()
+    [missing] = [line for line in lines if line.startswith("missing_uid")]
+    assert missing.startswith("missing_uid: sample_ids.npy: 8 uids 0 times instead of 1 (")
+    assert missing.count(",") == 3
+    assert lines[-2] == "what remains cannot be repaired; fetch or build it again: 00000001.tar"
