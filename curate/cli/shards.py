@@ -198,6 +198,26 @@ def build(
     _exit(ctx, report, options["keep_going"])
 
 
+@shards.command(epilog=examples("datacomp shards append clip30/ added/"))
+@click.argument("directory", type=_PATH, metavar="DIR")
+@click.argument("increment", type=_PATH, metavar="ADDED")
+@json_option
+def append(directory: Path, increment: Path, as_json: bool) -> None:
+    """Append the shards of ADDED, a build of new samples, to those in DIR.
+
+    They get the next numbers; the shards of DIR stay as they are, so that a release reads, and
+    others fetch, the new ones only. After an interruption the same command goes on.
+    """
+    from ..shards import append_shards
+
+    report = append_shards(directory, increment)
+    if as_json:
+        emit_json(report.to_dict())
+        return
+    click.echo(f"{report.path}: {_in_shards(report)}, {len(report.added):,} of them new")
+    click.echo(f"digest {report.digest}")
+
+
 def _in_shards(report: Any, noun: str = "shard") -> str:
     return f"{counted(report.samples, 'sample')} in {counted(report.shards, noun)}"
 

@@ -22,6 +22,8 @@ SHARD_NAME = "{:08d}.tar"
 STATS_NAME = "{:08d}_stats.json"
 STATE = "build.json"
 UNUSABLE = "unusable"
+GROWN = "grown"
+"""In ``build.json``: shards were appended, so that the build alone is no longer what is there."""
 _SHARD = re.compile(r"[0-9]{8,}(\.tar|_stats\.json)")
 
 
@@ -99,6 +101,11 @@ def claim(out: Path, identity: dict[str, Any]) -> list[tuple[str, str]]:
         found = None
     if not isinstance(found, dict):
         raise DataError(f"{path}: damaged; remove the folder {out} and build again")
+    if found.get(GROWN):
+        raise UsageError(
+            f"{out}: has grown since it was built ('datacomp shards append'); build into another "
+            "folder, and append that"
+        )
     for name, value in identity.items():
         if found.get(name) != value:
             raise UsageError(

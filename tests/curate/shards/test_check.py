@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from datacomp.curate.shards import build_shards, check_shards, index_shards
@@ -286,3 +287,27 @@ def test_the_manifest_is_the_one_of_the_files(built):
     listed = manifest.load(built / "manifest.json")
     assert manifest.verify(built, listed, 2) == []
     assert len(uids.load_subset(built / "sample_ids.npy")) == 22
+
+
+def test_an_index_that_was_published_fits_by_its_rows(shards, tmp_path):
+    index_shards(shards)
+    (shards / "index.json").unlink()  # which a release does not have
+    assert check_shards(shards).problems == []
+    (shards / "00000001.tar").rename(tmp_path / "other.tar")
+    (shards / "00000001_stats.json").rename(tmp_path / "other.json")
+    shutil.copyfile(shards / "00000002.tar", shards / "00000001.tar")
+    shutil.copyfile(shards / "00000002_stats.json", shards / "00000001_stats.json")
+    assert "index" in check_shards(shards).kinds()
+    (tmp_path / "other.tar").rename(shards / "00000001.tar")
+    data = bytearray((shards / "index.parquet").read_bytes())
+    data[4:60] = bytes(56)
+    (shards / "index.parquet").write_bytes(data)
+    assert check_shards(shards).kinds() == {"index": 1}
+
+
+def test_a_published_index_has_the_first_place_of_each_uid(shards, make):
+    make.write_shard(shards, 1, make.members(3) + make.members(40))
+    index_shards(shards, keep_going=True)
+    before = check_shards(shards).problems
+    (shards / "index.json").unlink()
+    assert check_shards(shards).problems == before
