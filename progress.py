@@ -19,6 +19,9 @@ T = TypeVar("T")
 _REDRAW_SECONDS = 0.1
 _PLAIN_LINE_SECONDS = 10.0
 _QUIET_BEFORE_SECONDS = 1.0
+_MEASURED_SECONDS = 3.0
+_MEASURED_STEPS = 3
+"""A rate measured over less says more of the start than of the work."""
 _TELL_SECONDS = 0.5
 _BOARD_SECONDS = 0.5
 _PLAIN_BOARD_SECONDS = 15.0
@@ -85,7 +88,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "samples") -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._before = 0
+        self.done = self._before = self._steps = 0
         self._start = self._last = time.monotonic()
         self._drawn = False
         self._tty = sys.stderr.isatty()
@@ -108,6 +111,7 @@ class Progress:
     def advance(self, amount: int = 1) -> None:
         """Record that ``amount`` more units are done."""
         self.done += amount
+        self._steps += 1
         now = time.monotonic()
         if _teller() is not None:
             if now - self._last >= _TELL_SECONDS:
@@ -129,11 +133,12 @@ class Progress:
             return
         self._drawn = True
         elapsed = max(time.monotonic() - self._start, 1e-9)
-        rate = (self.done - self._before) / elapsed
+        measured = elapsed >= _MEASURED_SECONDS and self._steps >= _MEASURED_STEPS
+        rate = (self.done - self._before) / elapsed if measured or final else None
         text = how_far(Update(self.label, self.done, self.total, self.unit), rate)
         if final:
             text += f", {duration(elapsed)}"
-        elif self.total and rate > 0:
+        elif self.total and rate:
             text += f", {duration(max(self.total - self.done, 0) / rate)} left"
         if self._tty:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

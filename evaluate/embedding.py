@@ -99,9 +99,9 @@ class Embedder:
         rows: list[np.ndarray] = []
         for items, flaws, embedded in self._embedded(found):
             rows.extend(embedded)
+            if self.progress is not None:  # at once: the first of a group says nothing of the pace
+                self.progress.advance(len(items))
             for item, flaw in zip(items, flaws, strict=True):
-                if self.progress is not None:
-                    self.progress.advance()
                 if not isinstance(item, Flawed) and flaw is None:
                     samples.append(item)
                     continue

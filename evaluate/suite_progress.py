@@ -40,10 +40,10 @@ class SuiteProgress:
         self._progress.label = f"evaluating {task.key}{place}"
         self._end = self._progress.done + task.size
 
-    def advance(self) -> None:
-        """Count an image; a task whose samples have several never counts more than its size."""
+    def advance(self, amount: int = 1) -> None:
+        """Count images; a task whose samples have several never counts more than its size."""
         if self._progress is not None and self._progress.done < self._end:
-            self._progress.advance()
+            self._progress.advance(min(amount, self._end - self._progress.done))
 
     def end(self) -> None:
         """Leave the task: what was not counted of it, is."""

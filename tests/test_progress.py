@@ -45,9 +45,9 @@ def test_what_is_quick_says_nothing(clock, capsys):
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(clock, capsys):
     with Progress("work", 4000, "shards") as bar:
-        for _ in range(4):
-            clock[0] += 5
-            bar.advance(1000)
+        for _ in range(8):
+            clock[0] += 2.5
+            bar.advance(500)
     assert capsys.readouterr().err.splitlines() == [
         "work: 2,000 of 4,000 shards, 200/s, 10 s left",
         "work: 4,000 of 4,000 shards, 200/s, 0.0 s left",
@@ -57,9 +57,39 @@ def test_plain_lines_come_every_ten_seconds_and_at_the_end(clock, capsys):
 
 def test_more_than_was_thought_is_no_negative_time(clock, capsys):
     with Progress("work", 10) as bar:
-        clock[0] += 10
-        bar.advance(20)
+        for _ in range(3):
+            clock[0] += 10
+            bar.advance(7)
     assert "0.0 s left" in capsys.readouterr().err
+
+
+def test_nothing_is_foreseen_from_the_start_of_the_work(clock, capsys):
+    with Progress("work", 500, "images") as bar:
+        clock[0] += 93
+        bar.advance()
+        clock[0] += 10
+        bar.advance()
+        clock[0] += 10
+        bar.advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 1 of 500 images",
+        "work: 2 of 500 images",
+        "work: 3 of 500 images, 0.0/s, 5 h 12 min left",
+        "work: 3 of 500 images, 0.0/s, 1 min 53 s",
+    ]
+
+
+def test_nothing_is_foreseen_within_seconds(clock, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    with Progress("work", 90) as bar:
+        for _ in range(3):
+            clock[0] += 0.9
+            bar.advance()
+        assert terminal.getvalue() == "\r\033[Kwork: 2 of 90 samples\r\033[Kwork: 3 of 90 samples"
+        clock[0] += 0.3
+        bar.advance()
+    assert "work: 4 of 90 samples, 1.3/s, 1 min 05 s left" in terminal.getvalue()
 
 
 def test_a_terminal_is_redrawn_in_place(clock, monkeypatch):
@@ -86,7 +116,7 @@ def test_a_failure_is_not_drawn_as_an_end(clock, capsys):
 
     with pytest.raises(RuntimeError):
         fail()
-    assert capsys.readouterr().err == "work: 1 samples, 0.1/s\n"
+    assert capsys.readouterr().err == "work: 1 samples\n"
 
 
 def test_verbosity_rules_all_but_warnings(clock, capsys):

@@ -47,6 +47,7 @@ def test_a_task_never_counts_more_or_less_than_its_size(sets):
     with SuiteProgress(tasks) as found:
         for task in tasks:
             found.begin(task)
-            found.advance()
+            found.advance(4)
+            assert found._progress.done == (3 if task is tasks[0] else 7)
             found.end()
         assert found._progress.done == 8
