@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--update", is_flag=True, help="Make the version that is there the newest one.")
 @click.option("--key", metavar="HEX", help="The keeper's public key; else the first one is kept.")
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL",
-              help="Another server of these releases; may be repeated.")  # fmt: skip
+              help="Another server of these releases or files; may be repeated.")  # fmt: skip
 @click.option("--gateway", "gateways", multiple=True, metavar="URL",
               help="An IPFS gateway; may be repeated.")  # fmt: skip
 @click.option("--peer", "peers", multiple=True, metavar="HOST:PORT",

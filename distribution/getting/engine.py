@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .blocks import Layers
     from .folder import Folder
     from .order import Wanted
+    from .pieces import Pieces
+    from .spans import Spans
 
 CONNECTIONS = 3
 
@@ -40,10 +42,12 @@ class Engine:
         folder: Folder,
         wanted: list[Wanted],
         layers: Callable[[], Layers | None],
+        pieces: Callable[[], Pieces | None],
         advance: Callable[[int], None],
         patience: float = PATIENCE,
     ) -> None:
-        self._folder, self._layers, self.advance = folder, layers, advance
+        self._folder, self._layers, self._pieces = folder, layers, pieces
+        self.advance = advance
         self._patience = patience
         self._jobs = [Job(item, folder.partial_of(item)) for item in wanted]
         self.queue = Queue(self._jobs)
@@ -137,14 +141,13 @@ class Engine:
         while (job := self.queue.take(source, mirror.abort)) is not None:
             try:
                 job.fetch(mirror, source, tell)
+                self.check(job, source, mirror)
             except Yielded:
                 mirror.close()
                 self.queue.give_back(job)
             except SourceTrouble as trouble:
                 self.trouble(source, job, trouble)
                 self.queue.give_back(job, last=True)
-            else:
-                self.check(job, source)
         mirror.close()
 
     # -- what sources do wrong --------------------------------------------------------------
@@ -175,37 +178,68 @@ class Engine:
 
     # -- is it right? -----------------------------------------------------------------------
 
-    def check(self, job: Job, source: Source) -> None:
-        """Put a fetched file in its place if it is right; else fetch its wrong blocks again."""
+    def check(self, job: Job, source: Source, mirror: Mirror | None = None) -> None:
+        """Put a fetched file in its place if it is right; else fetch its wrong blocks again.
+
+        ``mirror`` is where the source can be asked for more. Raises SourceTrouble if it fails.
+        """
         digest = job.digest()
-        if self._is_right(job, source, digest):
+        right, bad = self._judge(job, source, mirror, digest)
+        if right:
             self._folder.put(job.wanted, job.prepared, digest)
             source.files += 1
             self.queue.done(job)
             return
-        layers = self._layers()
-        found = job.find_faults(layers)
         with self.queue.lock:
-            if found is None:
+            if bad == []:
                 job.start_over()
                 self.queue.done(job, "its digests in the manifest contradict each other")
                 return
-            guilty, blocks = found
-            for one in guilty:
-                self._convict(one, job, blocks if layers else 0)
+            for one in job.reject(bad):
+                self._convict(one, job, len(bad or ()))
             self.advance(-job.left)
             self.queue.give_back(job)
 
-    def _is_right(self, job: Job, source: Source, digest: str) -> bool:
+    def _judge(
+        self, job: Job, source: Source, mirror: Mirror | None, digest: str
+    ) -> tuple[bool, Spans | None]:
+        """Tell whether a file is right, and if not, which blocks are wrong, as far as known."""
         wanted = job.wanted
         if wanted.sha256 is not None:
-            return digest == wanted.sha256
+            right = digest == wanted.sha256
+            return right, None if right else job.bad_blocks(self._layers())
         # Nobody has told the SHA-256: what a torrent tells has to do. libtorrent has compared
         # each of its own pieces with that.
         if wanted.cid is not None:
-            return is_cid_of(job.prepared, wanted.cid) or job.is_all_from("ipfs")
-        found = job.bad_blocks(self._layers())
-        return job.is_all_from("bittorrent") if found is None else not found
+            return is_cid_of(job.prepared, wanted.cid) or job.is_all_from("ipfs"), None
+        bad = job.bad_blocks(self._layers())
+        if bad is None and job.is_all_from("bittorrent"):
+            return True, None
+        if bad is None and mirror is not None and (pieces := self._pieces()) is not None:
+            bad = self._compare_pieces(job, source, mirror, pieces)
+        return bad == [], bad
+
+    def _compare_pieces(
+        self, job: Job, source: Source, mirror: Mirror, pieces: Pieces
+    ) -> Spans | None:
+        def read(path: str, size: int, start: int, end: int) -> bytes:
+            data = b""
+            try:
+                data = b"".join(mirror.read(path, size, start, end))
+            except SourceTrouble as trouble:
+                if trouble.consequence is not Consequence.SKIP:
+                    raise
+            source.gave(len(data))
+            if len(data) < end - start:
+                raise SourceTrouble(f"does not give {path}, which shares a piece with it",
+                                    Consequence.SKIP)  # fmt: skip
+            return data
+
+        bad, lied = job.bad_pieces(pieces, read)
+        if lied and {giver for _, _, giver in job.given} - {source}:
+            # What others gave of this file may be right for all that this source can show.
+            raise SourceTrouble("gives wrong bytes of a piece of it", Consequence.SKIP)
+        return bad
 
     def _convict(self, source: Source, job: Job, blocks: int) -> None:
         what = f"{blocks:,} wrong block{'' if blocks == 1 else 's'}" if blocks else "wrong bytes"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 
 from ...errors import DatacompError, MissingError, UsageError
 from ...progress import Progress, say
@@ -15,6 +16,7 @@ from .find import fetch_small
 from .folder import Folder
 from .options import Options
 from .order import Order, Wanted
+from .pieces import Pieces
 from .report import GetReport
 from .there import link_same
 from .torrent_file import info_hashes
@@ -40,7 +42,8 @@ def fetch(
             with lock:
                 progress.advance(amount)
 
-        engine = Engine(folder, once, _Layers(order, options).load, advance, options.patience)
+        layers, pieces = _Layers(order, options).load, _pieces_of(order)
+        engine = Engine(folder, once, layers, pieces, advance, options.patience)
         mirrors = dict.fromkeys(order.mirrors) if options.http else ()
         for base in mirrors:
             engine.add_mirror(base, options.connections)
@@ -104,6 +107,16 @@ def _torrent_of(order: Order, patience: float) -> bytes:
         except DatacompError as error:
             trouble = str(error)
     raise MissingError(f"{named['file']}: {trouble}")
+
+
+def _pieces_of(order: Order) -> Callable[[], Pieces | None]:
+    """Return what gives the v1 pieces of an order, looked for once, where they are needed."""
+
+    @cache
+    def load() -> Pieces | None:
+        return Pieces.of_torrent(order.torrent, order.name) if order.torrent else None
+
+    return load
 
 
 class _Layers:

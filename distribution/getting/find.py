@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from ...errors import (
+    DatacompError,
     DataError,
     IntegrityError,
     MissingError,
     StorageError,
     UsageError,
 )
+from ...progress import warn
 from ...urls import join_url, split_url
 from ..release.manifest import MAX_BYTES as MAX_MANIFEST
 from ..release.manifest import Manifest, verify_manifest
@@ -37,6 +40,10 @@ PATIENCES = 6
 """How many times the patience with a server a swarm gets, to be found at all."""
 MAX_FIELDS = 1000
 """Of a magnet link."""
+MAX_VERSIONS = 1000
+"""Of a mirror, looked through for the one that a torrent is of."""
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_FILES = (".torrent", ".meta4", ".metalink")
 _HTTP = ("http://", "https://")
 _VERSIONED = re.compile(r"(.*/)versions/[^/]+/")
 _INFOHASH = re.compile(r"urn:btih:([0-9a-fA-F]{40})|urn:btmh:1220([0-9a-fA-F]{64})")
@@ -59,7 +66,8 @@ class Trust:
 class Finder:
     """Makes orders of sources.
 
-    ``gateways`` are base URLs of IPFS gateways; ``net`` and ``peers`` are for magnet links.
+    ``mirrors`` are URLs where releases, a version or its files may lie; ``gateways`` are base URLs
+    of IPFS gateways; ``net`` and ``peers`` are for magnet links.
     """
 
     trust: Trust
@@ -67,6 +75,7 @@ class Finder:
     gateways: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     patience: float = PATIENCE
+    mirrors: tuple[str, ...] = ()
 
     def find(self, source: str) -> Order:
         """Return what a source offers.
@@ -84,7 +93,9 @@ class Finder:
         if scheme in ("http", "https"):
             return self._url(source)
         path = Path(source)
-        if path.suffix in (".torrent", ".meta4", ".metalink") and path.is_file():
+        if path.suffix in _FILES:
+            if not path.is_file():
+                raise MissingError(f"{source}: no such file")
             with path.open("rb") as file:
                 data = file.read(MAX_TORRENT_BYTES + 1)
             return self._file(data, source, path.suffix)
@@ -98,12 +109,14 @@ class Finder:
     def _url(self, url: str) -> Order:
         path = split_url(url).path
         suffix = Path(path).suffix
-        if suffix in (".torrent", ".meta4", ".metalink"):
+        if suffix in _FILES:
             limit = MAX_TORRENT_BYTES if suffix == ".torrent" else MAX_METALINK
             return self._file(self.small(url, "", limit), url, suffix)
         if path.endswith("/" + MANIFEST):
             return self._manifest(url)
         root = url.removesuffix(POINTER) if path.endswith("/" + POINTER) else url.rstrip("/") + "/"
+        if _VERSIONED.fullmatch(root):
+            return self._manifest(root + MANIFEST)
         return self.latest(root)
 
     def latest(self, root: str) -> Order:
@@ -165,9 +178,11 @@ class Finder:
         if suffix != ".torrent":
             order = read_metalink(data, where)
             signed = self._signed([*beside, *self._above(order.mirrors)])
-            return order if signed is None else self._same(signed, order, where)
+            if signed is None:
+                return self._mirrored(lambda other: _facts(other) == _facts(order)) or order
+            return self._same(signed, order, where)
         order, seeds = read_torrent(data, where)
-        signed = self._signed([*beside, *seeds], info_hashes(data))
+        signed = self._signed_of(info_hashes(data), [*beside, *seeds])
         if signed is None:
             return order
         signed.torrent = data
@@ -186,7 +201,7 @@ class Finder:
         }
         if not hashes:
             raise UsageError(f"{magnet[:100]}: names no torrent (xt=urn:btih: or urn:btmh:)")
-        signed = self._signed(query.get("ws", ()), hashes)
+        signed = self._signed_of(hashes, query.get("ws", ()))
         if signed is not None:
             signed.magnet = magnet
             return signed
@@ -199,12 +214,22 @@ class Finder:
         order.seeds = [url for url in query.get("ws", ()) if url.lower().startswith(_HTTP)]
         return order
 
-    def _signed(self, places: list[str] | tuple[str, ...], hashes: set[str] | None = None
-                ) -> Order | None:  # fmt: skip
-        """Return the signed order of the version whose files lie below one of the places.
+    def _signed_of(self, hashes: set[str], places: Sequence[str]) -> Order | None:
+        """Return the signed order of the version that has a torrent, from one of the places.
 
         A manifest that does not name the torrent asked for is none of it.
         """
+
+        def fits(order: Order) -> bool:
+            torrents = order.manifest.torrents.values() if order.manifest else ()
+            return bool(hashes & {text for one in torrents for text in one.values()})
+
+        return self._signed(places, fits) or self._mirrored(fits)
+
+    def _signed(
+        self, places: Sequence[str], fits: Callable[[Order], bool] = lambda _: True
+    ) -> Order | None:
+        """Return the signed order of the version whose files lie below one of the places."""
         for place in places:
             if not place.lower().startswith(_HTTP) or not place.endswith("/"):
                 continue
@@ -214,11 +239,43 @@ class Finder:
                 if isinstance(error, IntegrityError):
                     raise
                 continue
-            assert order.manifest is not None
-            named = {text for one in order.manifest.torrents.values() for text in one.values()}
-            if hashes is None or hashes & named:
+            if fits(order):
                 return order
         return None
+
+    def _mirrored(self, fits: Callable[[Order], bool]) -> Order | None:
+        """Return the signed order of the version that fits, from the first mirror that has it."""
+        for mirror in self.mirrors:
+            root = join_url(mirror, ".") if mirror.endswith(".json") else mirror.rstrip("/") + "/"
+            try:
+                # The folder of a version, that of its files, or that of all versions.
+                for place in dict.fromkeys((root, join_url(root, ".."))):
+                    with contextlib.suppress(MissingError):
+                        order = self._manifest(place + MANIFEST)
+                        if fits(order):
+                            return order
+                for order in self._all_below(root):
+                    if fits(order):
+                        return order
+            except MissingError:
+                continue
+            except DatacompError as error:
+                warn(f"{error}; going on without it")
+        return None
+
+    def _all_below(self, root: str) -> Iterator[Order]:
+        """Yield the versions that a served folder of releases has, the newest first."""
+        where = join_url(root, POINTER)
+        data = self.small(root, POINTER, MAX_POINTER)
+        # What is looked for is known by its digest: the pointer may have expired.
+        version: str = read_pointer(data, where, self.trust.key, _BEGINNING).version
+        for _ in range(MAX_VERSIONS):
+            order = self._manifest(join_url(root, f"versions/{version}/{MANIFEST}"))
+            yield order
+            parent = order.manifest.parent if order.manifest else None
+            if parent is None:
+                return
+            version = parent.version
 
     @staticmethod
     def _above(mirrors: list[str]) -> list[str]:
@@ -227,7 +284,7 @@ class Finder:
     @staticmethod
     def _same(signed: Order, order: Order, where: str) -> Order:
         """Return the signed order if a Metalink names the same files; none may differ."""
-        known = {file.path: (file.size, file.sha256) for file in signed.files}
+        known = _facts(signed)
         for file in order.files:
             if known.get(file.path, (file.size, file.sha256)) != (file.size, file.sha256):
                 raise IntegrityError(
@@ -240,6 +297,10 @@ class Finder:
     def small(self, base: str, path: str, limit: int) -> bytes:
         """Fetch a small file, trying a few times. Raises as ``Mirror.small``, or StorageError."""
         return fetch_small(base, path, limit, self.patience)
+
+
+def _facts(order: Order) -> dict[str, tuple[int, str | None]]:
+    return {file.path: (file.size, file.sha256) for file in order.files}
 
 
 def fetch_small(base: str, path: str, limit: int, patience: float = PATIENCE) -> bytes:

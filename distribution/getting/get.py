@@ -8,9 +8,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from ...errors import DataError, IntegrityError, MissingError, StorageError, UsageError
-from ...progress import warn
+from ...progress import say, warn
 from ...urls import join_url
 from ..release import Manifest, Pointer, read_pointer
 from .fetch import fetch
@@ -21,7 +22,10 @@ from .order import Order, data_base
 from .report import GetReport
 from .there import check_space, remove_old, sort_out, withdraw
 
-_RELEASES = re.compile(r"(https?://.*?)(versions/[^/]+/manifest\.json|latest\.json|)")
+_RELEASES = re.compile(
+    r"(https?://.*?)(versions/[^/]+/?|versions/[^/]+/manifest\.json|latest\.json|)"
+)
+_VERSION = re.compile(r".*/versions/[^/]+/")
 """The address of a server of releases, and what is named below it."""
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
@@ -91,12 +95,16 @@ def _find(folder: Folder, source: str, options: Options) -> Order:
     held = folder.held()
     trust = Trust(options.key or _key_of(folder, held), _seen(folder), folder.followed())
     finder = Finder(
-        trust, options.net, tuple(options.gateways), tuple(options.peers), options.patience
-    )
+        trust, options.net, tuple(options.gateways), tuple(options.peers), options.patience,
+        tuple(options.mirrors),
+    )  # fmt: skip
     others = [*options.mirrors, *(held.mirrors if held else ())]
     order = _first(finder, source, others)
     for mirror in options.mirrors:
-        order.mirrors.append(_mirror_base(mirror, order))
+        base = _mirror_base(mirror, order)
+        order.mirrors.append(base)
+        if order.manifest is None:
+            say(f"{mirror}: no signed manifest of this found; its files are asked for at {base}…")
     return order
 
 
@@ -174,7 +182,9 @@ def _bind(folder: Folder, order: Order, update: bool) -> None:
 
 def _mirror_base(mirror: str, order: Order) -> str:
     """Return where a version's files lie on a mirror named by its root."""
-    root = join_url(mirror, ".") if mirror.endswith(".json") else mirror
-    if "/versions/" in root or order.version is None:
-        return root.rstrip("/") + "/"
+    root = join_url(mirror, ".") if mirror.endswith(".json") else mirror.rstrip("/") + "/"
+    if _VERSION.fullmatch(root):
+        return join_url(root, f"{quote(order.name)}/")
+    if "/versions/" in root or order.version is None or root in order.mirrors:
+        return root
     return data_base(root, order.name, order.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from .spans import both, joined, size_of, without
 from .trouble import Consequence, SourceTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from .blocks import Layers
     from .mirror import Mirror
     from .order import Wanted
+    from .pieces import Pieces, Read
     from .source import Source
     from .spans import Spans
 
@@ -163,40 +165,40 @@ class Job:
         if not os.path.exists(self.prepared):
             with storage_errors(self.prepared):
                 self.prepared.touch()
-        descriptor = os.open(self.prepared, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+        with self._opened() as descriptor:
             self._catch_up(descriptor)
-        finally:
-            os.close(descriptor)
         return self._sha256.hexdigest()
 
-    def bad_blocks(self, layers: Layers | None) -> list[tuple[int, int]] | None:
+    def bad_blocks(self, layers: Layers | None) -> Spans | None:
         """Return the (start, end) of the wrong blocks, None where that cannot be told."""
         root = self.wanted.pieces_root
         if layers is None or root is None:
             return None
+        with self._opened() as descriptor:
+            return layers.bad_blocks(descriptor, self.wanted.size, root)
+
+    def bad_pieces(self, pieces: Pieces, read: Read) -> tuple[Spans | None, bool]:
+        """Return what ``Pieces.bad_spans`` does."""
+        with self._opened() as descriptor:
+            return pieces.bad_spans(descriptor, self.wanted.path, self.wanted.size, read)
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[int]:
         descriptor = os.open(self.prepared, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return layers.bad_blocks(descriptor, self.wanted.size, root)
+            yield descriptor
         finally:
             os.close(descriptor)
 
-    def find_faults(self, layers: Layers | None) -> tuple[set[Source], int] | None:
-        """Find the wrong blocks; they are missing again. Return who gave them and their number.
-
-        Returns None if every block is as the manifest says although the whole is not. Where no
-        digests of blocks are known, the whole file is one.
-        """
+    def reject(self, bad: Spans | None) -> set[Source]:
+        """Have wrong blocks fetched again, all of the file if None; return who gave them."""
         size = self.wanted.size
-        bad = self.bad_blocks(layers)
-        if bad == []:
-            return None
         self._begin_hash()
         if bad is None:
             givers = {source for _, _, source in self.given}
             alone = len(givers) == 1 and size_of(joined(g[:2] for g in self.given)) == size
             self.start_over()
-            return (givers if alone else set()), 1
+            return givers if alone else set()
         guilty = {
             source
             for start, end, source in self.given
@@ -204,7 +206,7 @@ class Job:
         }
         self.given = []
         self.missing = bad
-        return guilty, len(bad)
+        return guilty
 
     def taken_whole(self, source: Source) -> None:
         """Note that another kind of source has put the whole file where it is prepared."""

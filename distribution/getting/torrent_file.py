@@ -35,10 +35,9 @@ def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
         raise DataError(f"{where}: the name {name[:80]!r} is a path")
     if isinstance(info.get(b"file tree"), dict):
         found = list(_tree(info[b"file tree"], "", where))
-    elif isinstance(info.get(b"files"), list):
-        found = [one for item in info[b"files"] if (one := _listed(item, where))]
     else:
-        found = [(name, _size(info.get(b"length"), where), None)]
+        listed = v1_files(info, where)
+        found = [(path, size, None) for path, size in listed if path is not None]
     if not found or len(found) > MAX_FILES:
         raise DataError(f"{where}: {len(found):,} files; not a torrent for us")
     check_paths([path for path, _, _ in found], where)
@@ -114,16 +113,26 @@ def _tree(tree: dict[Any, Any], folder: str, where: str, depth: int = 0) -> Any:
             yield from _tree(inside, f"{folder}{name}/", where, depth + 1)
 
 
-def _listed(item: Any, where: str) -> tuple[str, int, None] | None:
+def v1_files(info: dict[bytes, Any], where: str) -> list[tuple[str | None, int]]:
+    """Return path and size of each file that an info dictionary lists; a pad file has no path.
+
+    Raises DataError.
+    """
+    if not isinstance(info.get(b"files"), list):
+        return [(_text(info.get(b"name"), where), _size(info.get(b"length"), where))]
+    return [_listed(item, where) for item in info[b"files"]]
+
+
+def _listed(item: Any, where: str) -> tuple[str | None, int]:
     if not isinstance(item, dict) or not isinstance(item.get(b"path"), list):
         raise DataError(f"{where}: its list of files is broken")
-    attributes = item.get(b"attr")
+    attributes, size = item.get(b"attr"), _size(item.get(b"length"), where)
     if isinstance(attributes, bytes) and b"p" in attributes:  # a pad file (BEP 47)
-        return None
+        return None, size
     parts = [_text(part, where) for part in item[b"path"]]
     if any("/" in part for part in parts):
         raise DataError(f"{where}: a file name holds a slash")
-    return "/".join(parts), _size(item.get(b"length"), where), None
+    return "/".join(parts), size
 
 
 def _size(value: Any, where: str) -> int:

@@ -468,7 +468,7 @@ def test_an_older_answer_of_the_dht_ends_no_asking(publish, files, shard, tmp_pa
     publish(files)
     manifest = Releases(publish(files | {"00004.tar": shard(4, 1)}, "2")).latest.manifest
     with Folder(tmp_path / "got") as folder:
-        engine = Engine(folder, [], lambda: None, lambda amount: None)
+        engine = Engine(folder, [], lambda: None, lambda: None, lambda amount: None)
         source = engine.add_source("peers", "bittorrent")
         net = Net("127.0.0.1:0", bootstrap="")
         channel = Channel(engine, source, folder, lambda: b"", net, (), 1.0, manifest)
