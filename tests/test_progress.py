@@ -201,4 +201,4 @@ def test_what_was_done_before_does_not_count_for_the_rate(capsys, monkeypatch):
     with Progress("training", 1000) as work:
         work.resume(900)
         work.advance(50)
-    assert "training: 950 of 1,000 samples, 5.0/s, 10 s left" in capsys.readouterr().err
+    assert "training: 950 of 1,000 samples, 5.0/s, 10 s\n" in capsys.readouterr().err
