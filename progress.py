@@ -22,6 +22,8 @@ _QUIET_BEFORE_SECONDS = 1.0
 _MEASURED_SECONDS = 3.0
 _MEASURED_STEPS = 3
 """A rate measured over less says more of the start than of the work."""
+_STANDS_STILL_SECONDS = 5.0
+"""After so long without progress, no rate says when the work ends."""
 _TELL_SECONDS = 0.5
 _BOARD_SECONDS = 0.5
 _PLAIN_BOARD_SECONDS = 15.0
@@ -89,7 +91,7 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, unit: str = "samples") -> None:
         self.label, self.total, self.unit = label, total, unit
         self.done = self._before = self._steps = 0
-        self._start = self._last = time.monotonic()
+        self._start = self._last = self._moved = time.monotonic()
         self._drawn = False
         self._tty = sys.stderr.isatty()
 
@@ -113,6 +115,8 @@ class Progress:
         self.done += amount
         self._steps += 1
         now = time.monotonic()
+        if amount:
+            self._moved = now
         if _teller() is not None:
             if now - self._last >= _TELL_SECONDS:
                 self._last = now
@@ -138,7 +142,7 @@ class Progress:
         text = how_far(Update(self.label, self.done, self.total, self.unit), rate)
         if final:
             text += f", {duration(elapsed)}"
-        elif self.total and rate:
+        elif self.total and rate and time.monotonic() - self._moved < _STANDS_STILL_SECONDS:
             text += f", {duration(max(self.total - self.done, 0) / rate)} left"
         if self._tty:
             print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -202,3 +202,18 @@ def test_what_was_done_before_does_not_count_for_the_rate(capsys, monkeypatch):
         work.resume(900)
         work.advance(50)
     assert "training: 950 of 1,000 samples, 5.0/s, 10 s\n" in capsys.readouterr().err
+
+
+def test_work_that_stands_still_promises_no_end(clock, capsys):
+    with Progress("work", 100) as bar:
+        for _ in range(4):
+            clock[0] += 4.0
+            bar.advance(10)
+        for _ in range(3):
+            clock[0] += 4.0
+            bar.advance(0)
+    assert capsys.readouterr().err.splitlines() == [
+        "work: 30 of 100 samples, 2.5/s, 28 s left",
+        "work: 40 of 100 samples, 1.7/s",
+        "work: 40 of 100 samples, 1.4/s, 28 s",
+    ]

@@ -32,7 +32,7 @@ CONNECTIONS = 3
 
 
 class Engine:
-    """Fetches files from all sources at once. One use: ``add`` sources, then ``run``.
+    """Fetches files from all sources at once. One use: ``add`` sources, ``resume``, ``run``.
 
     ``queue`` knows afterwards what could not be had, and what each source gave.
     """
@@ -102,13 +102,15 @@ class Engine:
 
         self._threads.append(threading.Thread(target=guarded, daemon=True))
 
+    def resume(self) -> int:
+        """Go on with what an earlier run has left; return how many bytes that is."""
+        return sum(job.resume() for job in self._jobs)
+
     def run(self) -> None:
         """Fetch everything that can be.
 
         Raises StorageError where the disk is full, KeyboardInterrupt.
         """
-        for job in self._jobs:
-            self.advance(job.resume())
         self.queue.settle()
         for thread in self._threads:
             thread.start()

@@ -53,6 +53,7 @@ def fetch(
             _add_peers(engine, folder, order, options)
         if not engine.queue.sources:
             raise UsageError(f"{order.title}: no source to get it from; name a --mirror")
+        progress.resume(engine.resume())
         engine.run()
     for wanted in link_same(folder, twins):
         engine.queue.failed[wanted.path] = (

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from .mirror import GONE
 from .source import Source, Standing
 
 if TYPE_CHECKING:
@@ -138,6 +139,12 @@ class Queue:
                 for job in (*self._pending, *owners)
                 for other in self.sources
             )
+
+    def is_gone(self) -> bool:
+        """Tell whether a server has said of everything left that its keeper has taken it back."""
+        with self.lock:
+            left = (*self._pending, *self._active)
+            return bool(left) and all(GONE in job.banned.values() for job in left)
 
     def done(self, job: Job, failed: str | None = None) -> None:
         """Take a job off the list: it is finished, or nobody can do it."""

@@ -36,6 +36,8 @@ SAVE_SECONDS = 15.0
 ASK_SECONDS = 1.0
 LONELY = 3.0
 """How many times the patience with a server peers are waited for when there is no one else."""
+GONE_SECONDS = 5.0
+"""How long they are waited for when a server says that all that is left was taken back."""
 BEGUN_SECONDS = 2.0
 """How long a mirror that takes over a file waits for the pieces that peers have begun."""
 
@@ -83,7 +85,7 @@ class Channel:
                 self._alert,
             )  # fmt: skip
         except DatacompError as error:
-            self._engine.drop(self._source, str(error))
+            self._engine.drop(self._source, f"cannot take part: {error}")
             return
         try:
             self._loop()
@@ -109,8 +111,11 @@ class Channel:
             self._advance(status.pieces)
             self._return_asked(now)
             self._claim(status)
-            if now - heard > LONELY * self._patience:
-                self._engine.drop(self._source, f"no peer gave anything for {now - heard:.0f} s")
+            enough = LONELY * self._patience
+            if not status.num_peers and self._queue.is_gone():
+                enough = min(enough, GONE_SECONDS)
+            if now - heard > enough:
+                self._engine.drop(self._source, f"gave nothing for {now - heard:.0f} s")
                 return
             self._ask_for_pointer(now)
             if now - saved > SAVE_SECONDS:

@@ -215,7 +215,14 @@ def test_a_file_that_nobody_has_is_an_end(publish, serving, files, tmp_path):
     report = get(server.url, tmp_path / "got", options(9, http=True, patience=0.3))
     assert list(report.failed) == ["00002.tar"]
     assert "answers 404" in report.failed["00002.tar"]
-    assert "no peer gave anything for" in report.failed["00002.tar"]
+    assert "gave nothing for" in report.failed["00002.tar"]
+
+
+def test_what_was_taken_back_is_not_waited_for(publish, serving, files, tmp_path):
+    server = serving(publish(files), lambda path, headers: (410, []) if "2.tar" in path else None)
+    report = get(server.url, tmp_path / "got", options(9, http=True, patience=20.0))
+    assert report.gone == list(report.failed) == ["00002.tar"]
+    assert 5 <= report.seconds < 15
 
 
 def test_a_mirror_that_once_lied_goes_on_where_there_is_no_peer(
@@ -231,7 +238,7 @@ def test_no_peer_at_all_is_an_end(publish, serving, files, tmp_path):
     server = serving(publish(files))
     report = get(server.url, tmp_path / "got", options(9, patience=0.2))
     assert set(report.failed) == set(files)
-    assert "no peer gave anything for" in report.failed["00001.tar"]
+    assert "gave nothing for" in report.failed["00001.tar"]
 
 
 def test_a_peer_with_wrong_bytes_spoils_nothing(publish, serving, files, tmp_path):
