@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class TakenBackError(MissingError):
+    """A block of a file that its keeper took back."""
+
+
 @dataclass
 class StoredFile:
     """A file on disk and its tree; ``paths`` are all places where the same bytes lie."""
@@ -34,14 +38,17 @@ class StoredFile:
 class BlockMap:
     """Finds and reads the blocks of files and folders; safe to use from several threads.
 
-    Files of the same bytes are one file at several places.
+    Files of the same bytes are one file at several places. ``withdrawn`` are the CIDs of files
+    that were taken back.
     """
 
     def __init__(
         self,
         files: Iterable[tuple[Path, FileTree]] = (),
         directories: Iterable[Directory] = (),
+        withdrawn: Iterable[str] = (),
     ) -> None:
+        self._withdrawn = {CID.parse(text).digest for text in withdrawn}
         by_root: dict[str, StoredFile] = {}
         for path, tree in files:
             stored = by_root.setdefault(tree.node.cid, StoredFile(tree))
@@ -65,13 +72,27 @@ class BlockMap:
             return True
         return self._leaf(cid.digest) is not None
 
+    def is_folder(self, cid: CID) -> bool:
+        """Tell whether a block is one of a folder's."""
+        return isinstance(self._inner.get(cid.digest), bytes)
+
+    def require(self, cid: CID) -> None:
+        """Raise MissingError, or TakenBackError, unless a block is here."""
+        if cid not in self:
+            raise self._missing(cid)
+
+    def _missing(self, cid: CID) -> MissingError:
+        if cid.digest in self._withdrawn:
+            return TakenBackError(f"{cid}: was taken back by its keeper")
+        return MissingError(f"{cid}: no such block here")
+
     def length(self, cid: CID) -> int:
         """Return the bytes of a block without reading it; raises MissingError."""
         if cid.function == cids.IDENTITY or cid.digest in self._inner:
             return len(self.get(cid))
         found = self._leaf(cid.digest)
         if found is None:
-            raise MissingError(f"{cid}: no such block here")
+            raise self._missing(cid)
         stored, index = found
         return stored.tree.leaf_length(index)
 
@@ -91,7 +112,7 @@ class BlockMap:
             return stored.tree.block(level, index)
         found = self._leaf(cid.digest)
         if found is None:
-            raise MissingError(f"{cid}: no such block here")
+            raise self._missing(cid)
         return _read(*found, cid)
 
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.intp]]:

@@ -50,7 +50,14 @@ class Gateway:
         files = [file for released in found for file in released.files.values()]
         self._trees = {tree.node.cid: tree for _, tree in files}
         self.blocks = BlockMap(
-            files, [released.folder for released in found if released.folder is not None]
+            files,
+            [released.folder for released in found if released.folder is not None],
+            {
+                file.cid
+                for release in self.releases.versions
+                for file in release.manifest.files
+                if file.sha256 in release.withdrawn
+            },
         )
 
     def answer(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Answer:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import IntegrityError, MissingError
 from .directory import Directory, directory
-from .unixfs import FileTree, Node
+from .profiles import get_profile
+from .unixfs import DIGEST, FileTree, Node
 
 if TYPE_CHECKING:
     from ..release import Release
@@ -32,8 +33,13 @@ def collect(release: Release, trees: dict[str, FileTree]) -> Released:
     ``trees`` has the trees that are known already, by CID, and gets those that are made.
     """
     found = Released()
+    profile = release.manifest.cid_profile
     entries: list[tuple[str, Node]] = []
     for file in release.manifest.files:
+        if file.sha256 in release.withdrawn:
+            # Its folder names it all the same, and how large it was; that needs no digests.
+            entries.append((file.path, replace(_shape(file.size, profile), cid=file.cid)))
+            continue
         tree = trees.get(file.cid)
         if tree is None:
             record = release.record(file.path)
@@ -46,6 +52,12 @@ def collect(release: Release, trees: dict[str, FileTree]) -> Released:
         except (MissingError, IntegrityError):
             continue
     if len(entries) == len(release.manifest.files):
-        folder = directory(entries, release.manifest.cid_profile)
+        folder = directory(entries, profile)
         found.folder = folder if folder.cid == release.manifest.root_cid else None
     return found
+
+
+def _shape(size: int, profile: str) -> Node:
+    """Return a file of that size as it is cut, with all digests zero."""
+    leaves = max(-(-size // get_profile(profile).chunk), 1)
+    return FileTree(size, bytes(DIGEST * leaves), profile).node

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import quote
 
-from ...errors import DataError, MissingError, UsageError
+from ...errors import DataError, IntegrityError, MissingError, UsageError
+from ...progress import warn
 from . import car, dag, dagpb
-from .blocks import BlockMap
+from .blocks import BlockMap, TakenBackError
 from .cid import CID, IDENTITY
 
 RAW_TYPE = "application/vnd.ipld.raw"
@@ -77,6 +78,10 @@ def answer(
         if kind == CAR_TYPE:
             return _car(blocks, root, segments, parameters, headers)
         raise UsageError("what is named by its content needs no IPNS record")
+    except TakenBackError as error:
+        return refusal(410, str(error))
+    except IntegrityError as error:
+        return damaged(error)
     except (UsageError, DataError) as error:
         return refusal(400, str(error))
     except MissingError as error:
@@ -126,6 +131,12 @@ def refusal(status: int, text: str) -> Answer:
     return Answer(status, headers, (body,))
 
 
+def damaged(error: Exception) -> Answer:
+    """Return the answer where a file here is not what was released; where, its keeper is told."""
+    warn(str(error))
+    return refusal(500, "this copy is damaged; use another mirror")
+
+
 def _raw(blocks: BlockMap, cid: CID, segments: list[str], headers: Mapping[str, str]) -> Answer:
     if segments:
         raise UsageError("a raw block is asked for by its CID alone; ask for paths as ?format=car")
@@ -151,8 +162,7 @@ def _car(
 ) -> Answer:
     request = _car_request(parameters)
     end, passed = dag.resolve(blocks.get, root, segments)
-    if end not in blocks:
-        raise MissingError(f"{end}: no such block here")
+    _require(blocks, end, request.scope)
     dups = "y" if request.dups else "n"
     kind = f"{CAR_TYPE}; version=1; order=dfs; dups={dups}"
     shape = f"{'/'.join(map(str, passed))} {end} {request}"
@@ -162,6 +172,22 @@ def _car(
     if _known(headers, sent["etag"]):
         return Answer(304, sent)
     return Answer(200, sent, car.write([end], _blocks_of(blocks, end, passed, request)))
+
+
+def _require(blocks: BlockMap, end: CID, scope: dag.Scope) -> None:
+    """Raise MissingError where blocks are not here: half a CAR is of no use to anyone."""
+    blocks.require(end)
+    folders = [end] if scope == "all" and blocks.is_folder(end) else []
+    while folders:
+        folder = folders.pop()
+        for item in dag.list_folder(blocks.get, folder):
+            try:
+                blocks.require(item.cid)
+            except MissingError as error:
+                where = f"{folder}/{item.name}: {error}; ask for the other files one by one"
+                raise type(error)(where) from None
+            if blocks.is_folder(item.cid):
+                folders.append(item.cid)
 
 
 def _blocks_of(

@@ -269,7 +269,9 @@ def _shape(plan: Plan, parent: Release | None) -> Shape:
     trackers = plan.trackers or (() if before is None else before.trackers)
     length = plan.piece_length or (PIECE_LENGTH if before is None else before.piece_length)
     profile = plan.profile or (DEFAULT_PROFILE if before is None else before.cid_profile)
-    mirrors = tuple(url if url.endswith("/") else f"{url}/" for url in mirrors)
+    mirrors = tuple(
+        f"{url}/" if url.startswith("http") and not url.endswith("/") else url for url in mirrors
+    )
     return Shape(length, get_profile(profile).name, mirrors, trackers).check()
 
 

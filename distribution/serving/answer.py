@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...pools.proved import KIND, PROOF, WANT
+from ...progress import warn
 from .ranges import Unsatisfiable, lists_tag, parse_ranges, wanted_range
 
 if TYPE_CHECKING:
@@ -146,7 +147,12 @@ async def _short(send: Send, status: int, headers: Headers) -> None:
 
 async def _stream(path: Path, start: Any, parts: list[Part], receive: Receive, send: Send) -> None:
     """Send the parts; stop reading when the client is gone."""
-    descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:  # deleted since it was found, as when it is taken back
+        warn(f"{path}: cannot be served: {error.strerror}")
+        await _short(send, 404, [])
+        return
     gone = asyncio.ensure_future(until_gone(receive))
     try:
         await send(start)
@@ -156,10 +162,16 @@ async def _stream(path: Path, start: Any, parts: list[Part], receive: Receive, s
                 continue
             position, end = part
             while position < end and not gone.done():
-                data = await _read(descriptor, min(CHUNK, end - position), position)
+                try:
+                    data = await _read(descriptor, min(CHUNK, end - position), position)
+                except OSError as error:
+                    data, reason = b"", error.strerror
+                else:
+                    reason = "shorter than its manifest says"
                 if not data:
                     # The length is promised already: only a broken connection tells the client.
-                    raise OSError(f"{path}: shorter than its manifest says")
+                    warn(f"{path}: an answer was broken off: {reason}")
+                    return
                 position += len(data)
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         if not gone.done():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ...errors import DatacompError, MissingError
+from ...progress import warn
 from .answer import BRIEF, FileAnswer, headers_of, until_gone
 from .catalog import Catalog, Withdrawn
 from .landing import index_page, version_page
@@ -35,7 +38,7 @@ def make_app(folder: Path | str, base: str | None = None) -> Starlette:
     """
     try:
         from starlette.applications import Starlette
-        from starlette.responses import HTMLResponse, PlainTextResponse
+        from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
         from starlette.routing import Route
     except ImportError:
         raise MissingError("serving needs starlette: pip install -e '.[serve]'") from None
@@ -67,6 +70,9 @@ def make_app(folder: Path | str, base: str | None = None) -> Starlette:
                 return HTMLResponse(page, headers=_PAGE_HEADERS)
         return PlainTextResponse(f"no version {name[:64]}\n", 404)
 
+    async def version_without_slash(request: Request) -> Response:
+        return RedirectResponse(f"{quote(request.path_params['version'])}/", 308)
+
     async def file(request: Request) -> Any:
         await look_for_news()
         try:
@@ -91,6 +97,7 @@ def make_app(folder: Path | str, base: str | None = None) -> Starlette:
     routes += [Route(f"/{path}/{{rest:path}}", ipfs, methods=METHODS) for path in IPFS_PATHS]
     routes += [
         Route("/versions/{version}/", version, methods=METHODS),
+        Route("/versions/{version}", version_without_slash, methods=METHODS),
         Route("/{path:path}", file, methods=METHODS),
     ]
     return Starlette(routes=routes)
@@ -103,7 +110,15 @@ class _Streamed:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self._answer
+        answer, pieces = self._answer, list[bytes]()
+        body = iter(answer.body)
+        if scope["method"] == "GET":
+            # A CAR's head promises nothing: the first block decides on the status.
+            try:
+                pieces = await asyncio.to_thread(lambda: list(itertools.islice(body, 2)))
+            except (DatacompError, OSError) as error:
+                answer = _failed(error)
+                pieces, body = list(answer.body), iter(())
         start = {
             "type": "http.response.start",
             "status": answer.status,
@@ -111,13 +126,24 @@ class _Streamed:
         }
         await send(start)
         if scope["method"] == "GET":
-            body = iter(answer.body)
             gone = asyncio.ensure_future(until_gone(receive))
             try:
-                while (piece := await asyncio.to_thread(next, body, None)) is not None:
-                    if gone.done():
-                        return
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                while pieces:
+                    for piece in pieces:
+                        if gone.done():
+                            return
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    pieces = await asyncio.to_thread(lambda: list(itertools.islice(body, 1)))
+            except (DatacompError, OSError) as error:
+                # Left without an end, the connection is closed: that is what tells the client.
+                warn(f"{scope['path']}: an answer was broken off: {error}")
+                return
             finally:
                 gone.cancel()
         await send({"type": "http.response.body"})
+
+
+def _failed(error: Exception) -> Any:
+    from ..ipfs.trustless import damaged, refusal
+
+    return refusal(404, str(error)) if isinstance(error, MissingError) else damaged(error)

@@ -89,10 +89,12 @@ def _ways(release: Release, base: str, source: str) -> str:
     title = f"{manifest.name}-{manifest.version}"
     get = f"datacomp get {source} {manifest.name}"
     ways = [("From everywhere at once, checked, resumed", get)]
-    if manifest.mirrors:
+    gone = any(release.is_withdrawn(path) for path in manifest.by_path)
+    if manifest.mirrors and not gone:  # aria2 would fail for the Metalink names all files
         ways.append(("With aria2", f"aria2c --seed-time=0 {here}{title}.meta4"))
     if len(manifest.files) <= SHOWN_FILES:
-        fetch = f"wget -r -nH --cut-dirs=2 -np {here} && sha256sum -c --quiet {SUMS}"
+        there = " --ignore-missing" if gone else ""
+        fetch = f"wget -r -nH --cut-dirs=2 -np {here} && sha256sum -c --quiet{there} {SUMS}"
         ways.append(("With wget", fetch))
     blocks = [f"<p class=way>{escape(what)}<pre>{escape(text)}</pre>" for what, text in ways]
     path = f"{base}versions/{quote(manifest.version)}/"

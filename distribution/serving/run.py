@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from ...errors import MissingError
+from ...errors import MissingError, UsageError
 from .app import make_app
 from .listening import address_of, listen
 
@@ -36,6 +38,8 @@ def serve(
     except ImportError:
         raise MissingError("serving needs uvicorn: pip install -e '.[serve]'") from None
 
+    if base is not None:
+        _check_base(base)
     app = make_app(folder, base)
     listening = listen(host, port, BACKLOG)
     config = uvicorn.Config(
@@ -49,11 +53,30 @@ def serve(
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=BACKLOG,
     )
+    # An answer that is broken off is told where the reason is known.
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     server = uvicorn.Server(config)
     with listening, stopping():
         if ready is not None:
             ready(base or address_of(listening, host))
         server.run(sockets=[listening])
+
+
+def _check_base(base: str) -> None:
+    """Raise UsageError for what is no address that pages could name."""
+    try:
+        parts = urlsplit(base)
+    except ValueError:
+        parts = urlsplit("")
+    good = parts.scheme in ("http", "https") and parts.hostname and base.isprintable()
+    if not good or parts.query or parts.fragment or " " in base:
+        raise UsageError(
+            f"--base {base[:80]!r}: expected an address as in https://data.example.org/"
+        )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "without completing response" not in record.getMessage()
 
 
 @contextlib.contextmanager
@@ -74,7 +97,7 @@ def stopping() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _to_standard_error(logging: dict[str, Any]) -> dict[str, Any]:
+def _to_standard_error(default: dict[str, Any]) -> dict[str, Any]:
     """Return uvicorn's logging with its lines about requests where they belong."""
-    access = {**logging["handlers"]["access"], "stream": "ext://sys.stderr"}
-    return {**logging, "handlers": {**logging["handlers"], "access": access}}
+    access = {**default["handlers"]["access"], "stream": "ext://sys.stderr"}
+    return {**default, "handlers": {**default["handlers"], "access": access}}

@@ -128,7 +128,8 @@ def render(status: dict[str, Any]) -> str:
 def _row(one: dict[str, Any]) -> str:
     state = str(one["state"])
     if one["missing_files"]:
-        state += f", {one['missing_files']:,} files not there"
+        count = one["missing_files"]
+        state += f", {count:,} file{'' if count == 1 else 's'} not there"
     state = escape(state)
     if one["errors"]:
         state += f"<ul>{''.join(f'<li>{escape(error)}</li>' for error in one['errors'])}</ul>"

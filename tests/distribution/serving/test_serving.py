@@ -1,5 +1,6 @@
 """What the server answers, asked over real sockets."""
 
+import contextlib
 import hashlib
 import http.client
 import io
@@ -11,11 +12,14 @@ import tarfile
 from urllib.parse import quote, urlsplit
 
 import pytest
+from datacomp.distribution.ipfs import dag
+from datacomp.distribution.ipfs.cid import CID
+from datacomp.distribution.ipfs.gateway import Gateway
 from datacomp.distribution.release import Releases, Removal
 from datacomp.distribution.serving import brace_urls, catalog, serve
 from datacomp.distribution.serving.braces import brace_lines
 from datacomp.distribution.serving.ranges import MAX_PARTS, Unsatisfiable, parse_ranges
-from datacomp.errors import MissingError, StorageError
+from datacomp.errors import MissingError, StorageError, UsageError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,10 +29,10 @@ def ask(url, path="", method="GET", **headers):
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, "/" + path, headers=names)
-    response = connection.getresponse()
-    body = response.read()
-    connection.close()
+    with contextlib.closing(connection):
+        connection.request(method, "/" + path, headers=names)
+        with connection.getresponse() as response:
+            body = response.read()
     return response.status, {name.lower(): value for name, value in response.getheaders()}, body
 
 
@@ -237,7 +241,85 @@ def test_what_was_taken_back_is_gone(server, publish, files, tmp_path, shard):
     assert ask(server.url, TAR)[0] == 410
     assert ask(server.url, "versions/2/birds/00001.tar")[2] == shard(77, 1)
     block = ask(server.url, f"ipfs/{old.cid}?format=raw")
-    assert block[0] == 404
+    assert block[::2] == (410, f"{old.cid}: was taken back by its keeper\n".encode())
+
+
+def test_what_is_left_of_an_old_root_is_served_whatever_was_asked_before(
+    server, publish, serving, files, tmp_path, shard, capfd
+):
+    first = Releases(tmp_path / "releases").latest.manifest
+    root, old = first.root_cid, first.by_path["00001.tar"]
+    assert ask(server.url, f"ipfs/{root}?format=raw")[0] == 200
+    removal = Removal("2", 2, "asked for", ("0" * 32,), ((old.path, old.size, old.sha256),))
+    publish(files | {"00001.tar": shard(77, 1)}, "2", removal=removal)
+    fresh = serving(tmp_path / "releases")
+
+    def both(path):
+        found = [ask(one.url, path) for one in (server, fresh)]
+        assert found[0][::2] == found[1][::2]
+        return found[0]
+
+    status, _, body = both(f"ipfs/{root}?format=car")
+    assert status == 410
+    assert body.decode() == (
+        f"{root}/00001.tar: {old.cid}: was taken back by its keeper; ask for the other files one "
+        "by one\n"
+    )
+    assert both(f"ipfs/{root}/00001.tar?format=car")[0] == 410
+    assert both(f"ipfs/{root}/00002.tar?format=car")[0] == 200
+    assert both(f"ipfs/{root}?format=raw")[0] == 200
+    assert both(f"ipfs/{root}?format=car&dag-scope=entity")[0] == 200
+    for cid, count in ((root, 1), (old.cid, 0), (first.by_path["00002.tar"].cid, 1)):
+        found = [ask(one.url, f"routing/v1/providers/{cid}")[2] for one in (server, fresh)]
+        assert [len(json.loads(body)["Providers"]) for body in found] == [count, count]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_block_is_an_error_and_one_line(server, tmp_path, capfd):
+    manifest = Releases(tmp_path / "releases").latest.manifest
+    place = tmp_path / "releases" / TAR
+    data = bytearray(place.read_bytes())
+    for at in (10, 2 << 20):
+        data[at] ^= 1
+    place.write_bytes(data)
+    file_cid = CID.parse(manifest.by_path["00001.tar"].cid)
+    leaf = next(dag.leaves(Gateway(Releases(tmp_path / "releases")).blocks.get, file_cid)).cid
+    answer = ask(server.url, f"ipfs/{leaf}?format=raw")
+    assert answer[::2] == (500, b"this copy is damaged; use another mirror\n")
+    assert answer[1]["cache-control"] == "no-store"
+    assert capfd.readouterr().err == (
+        f"warning: {place}: bytes 0 to 1,048,576 are not what was released\n"
+    )
+    with pytest.raises(http.client.IncompleteRead):  # the first block is sound
+        ask(server.url, f"ipfs/{file_cid}?format=car")
+    assert capfd.readouterr().err == (
+        f"warning: /ipfs/{file_cid}: an answer was broken off: {place}: bytes 0 to 1,048,576 are "
+        "not what was released\n"
+    )
+
+
+def test_an_address_is_one(publish, files):
+    folder = publish(files)
+    for base in ("nonsense", "ftp://host/", "http://", "https://ho st/", "http://[::1/"):
+        with pytest.raises(
+            UsageError, match=r"expected an address as in https://data\.example\.org/"
+        ):
+            serve(folder, port=0, base=base)
+
+
+def test_the_page_of_a_version_offers_what_works(server, publish, files, tmp_path, shard):
+    status, headers, _ = ask(server.url, "versions/1")
+    assert (status, headers["location"]) == (308, "1/")
+    publish(files | {"more.txt": b"more"}, "2", mirrors=("https://example.org/",))
+    page = ask(server.url, "versions/2/")[2].decode()
+    assert "aria2c" in page
+    assert "sha256sum -c --quiet SHA256SUMS" in page
+    gone = Releases(tmp_path / "releases").latest.manifest.by_path["00001.tar"]
+    removal = Removal("3", 3, "asked for", ("0" * 32,), ((gone.path, gone.size, gone.sha256),))
+    publish(files | {"00001.tar": shard(77, 1)}, "3", removal=removal)
+    page = ask(server.url, "versions/2/")[2].decode()
+    assert "aria2c" not in page
+    assert "sha256sum -c --quiet --ignore-missing SHA256SUMS" in page
 
 
 def test_blocks_for_ipfs(server, tmp_path):
