@@ -76,10 +76,13 @@ def _get_subset(source: str, subset: Path, directory: Path, options: Options, as
     if as_json:
         emit_json(report.to_dict())
     else:
+        fetched = f"fetched {counted(built.bytes, 'byte')} of samples and"
+        if built.reused:
+            fetched = f"{built.reused:,} of them there before; fetched what was missing and"
         click.echo(
             f"{built.path}: {counted(built.samples, 'sample')} of {report.name} {report.version} "
-            f"in {counted(built.shards, 'shard')}; fetched {counted(built.bytes, 'byte')} of "
-            f"samples and {report.index_bytes:,} to find them"
+            f"in {counted(built.shards, 'shard')}; {fetched} "
+            f"{counted(report.index_bytes, 'byte')} to find them"
         )
         for reason, number in built.missing.items():
             click.echo(f"{counted(number, 'sample')} {reason.replace('_', ' ')}: see missing.txt")

@@ -151,6 +151,8 @@ def _say_created(report: CreateReport) -> None:
         + (f", {counted(report.copied, 'file')} copied" if report.copied else "")
         + (" (was there already)" if report.there else "")
     )
+    if report.same_as is not None:
+        click.echo(f"nothing new: its files are those of version {report.same_as}")
     click.echo(f"manifest {report.sha256}")
     click.echo(f"ipfs     {report.root_cid}")
     click.echo(f"torrent  {report.magnet}")

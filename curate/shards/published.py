@@ -16,16 +16,17 @@ from ...distribution.getting import Options, get_some
 from ...distribution.getting.folder import Folder
 from ...distribution.getting.order import Order
 from ...durable import partial_path
-from ...errors import DataError, IntegrityError, MissingError, StorageError, UsageError
+from ...errors import DataError, IntegrityError, MissingError, StorageError
 from ...pools.proved import SCHEME
 from ...progress import warn
 from .build import BuildReport, build_shards
+from .selection import NothingThereError
 from .storage import METADATA, PARQUET, ShardRecord, open_parquet, save_metadata
 
 
 @dataclass
 class PublishedReport:
-    """What was taken out of a release: ``bytes`` of samples, ``index_bytes`` to find them."""
+    """What was taken out of a release; ``index_bytes`` were fetched to find the samples."""
 
     name: str
     version: str
@@ -51,9 +52,7 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
     out = Path(out)
     folder = partial_path(out).with_suffix(".index")
     order, report = get_some(source, folder, (PARQUET, METADATA), options, out)
-    if order.manifest is None or not order.mirrors:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UsageError(f"{source}: names no signed release on an HTTP server; --subset needs one")
+    assert order.manifest is not None
     if report.failed:
         path, reason = next(iter(report.failed.items()))
         raise MissingError(f"{path}: {reason}; run the same command again")
@@ -64,11 +63,15 @@ def get_subset(source: str, subset: Path | str, out: Path | str, options: Option
             "keeper to run 'datacomp shards index' before the next release, or get all of it"
         )
     records = _records(order, folder)
-    mirror, built = _build(folder, records, subset, out, order.mirrors, options.update)
+    try:
+        mirror, built = _build(folder, records, subset, out, order.mirrors, options.update)
+    except NothingThereError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DataError(f"{order.title}: has none of the samples of {subset}") from None
     Folder(out).keep(order)
     shutil.rmtree(folder, ignore_errors=True)
     manifest = order.manifest
-    return PublishedReport(manifest.name, manifest.version, mirror, report.bytes, built)
+    return PublishedReport(manifest.name, manifest.version, mirror, report.fetched, built)
 
 
 def _build(
@@ -85,6 +88,8 @@ def _build(
         try:
             return mirror, build_shards(folder, subset, out, keep_going=True, renew=renew)
         except (DataError, MissingError, StorageError) as error:
+            if isinstance(error, NothingThereError):
+                raise
             if number == len(mirrors):
                 raise
             warn(f"{error}; going on with {mirrors[number]}")

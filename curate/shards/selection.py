@@ -52,6 +52,10 @@ _REASONS = {
 }
 
 
+class NothingThereError(DataError):
+    """A source has none of the samples wanted."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """A subset and the options that say how often and in which order its samples are wanted."""
@@ -259,7 +263,7 @@ def missing_of(
     """Return (uid, reason) of what cannot be had; an error unless the caller wants to go on."""
     missing = np.logical_or.reduce(list(reasons.values()))
     if missing.all():
-        raise DataError(
+        raise NothingThereError(
             f"{where}: none of the {len(wanted.uids):,} uids of {wanted.subset} can be had from it"
         )
     if missing.any() and not wanted.keep_going:

@@ -69,13 +69,19 @@ def get_some(
 ) -> tuple[Order, GetReport]:
     """Fetch those of the files named that a source has; return its whole order, too.
 
-    The folder is not marked as holding the version. What is to be believed depends on what was
-    once kept (``Folder.keep``) in the folder ``home``, for which the files are. Raises as ``get``.
+    The source must lead to a signed version on a mirror; UsageError for any other. The folder is
+    not marked as holding the version. What is to be believed depends on what was once kept
+    (``Folder.keep``) in the folder ``home``, for which the files are. Raises as ``get``.
     """
     started = time.monotonic()
     with Folder(directory) as folder:
         known = Folder(home) if (Path(home) / STATE).is_dir() else folder
         order = _find(known, source, options)
+        if order.manifest is None or not order.mirrors:
+            raise UsageError(
+                f"{source}: leads to no signed release on an HTTP server, but samples are read "
+                "from one; give its address, or name it with --mirror"
+            )
         _check_version(known, known.held(), order, update=True)
         if order.pointer is not None:
             known.see(order.pointer.raw)

@@ -43,17 +43,19 @@ class Options:
     bootstrap: str | None = None
 
     def __post_init__(self) -> None:
-        from ..torrents.session import split_peer
+        from ..torrents.session import check_listen, split_peer
 
         try:
             if self.key is not None:
-                object.__setattr__(self, "key", check_public(self.key.lower(), "the key expected"))
+                object.__setattr__(self, "key", check_public(self.key.lower(), "--key"))
             for place in (*self.mirrors, *self.gateways):
                 split_url(place)
         except DataError as error:
             raise UsageError(str(error)) from None
         for peer in self.peers:
             split_peer(peer)
+        if self.listen is not None:
+            check_listen(self.listen)
 
     def net(self) -> Net:
         """Return how peers are talked to."""

@@ -12,7 +12,7 @@ import json
 import secrets
 from collections.abc import Iterable, Iterator
 
-from ...errors import DataError, RunError
+from ...errors import DataError, MissingError, RunError
 from .cid import CID
 from .service import Service, ServiceError
 
@@ -28,7 +28,15 @@ class Kubo:
 
     def version(self) -> str:
         """Return the node's version; raises MissingError where there is none."""
-        return str(self._call("version").get("Version"))
+        try:
+            return str(self._call("version").get("Version"))
+        except ServiceError as error:
+            if error.status not in (404, 405):
+                raise
+            raise MissingError(
+                f"{self.service.name}: is no RPC of an IPFS node (answers {error.status}); that "
+                "of Kubo is at port 5001, as a rule"
+            ) from None
 
     def has(self, cid: str) -> bool:
         """Tell whether a block is on the node's disk."""

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import DataError
+from ...errors import DataError, UsageError
 from .service import Service
 
 _STATES = ("queued", "pinning", "pinned", "failed")
 _REQUEST = re.compile(r"[A-Za-z0-9_~:=+-][A-Za-z0-9._~:=+-]{0,255}")
 """What may stand in a URL that we ask."""
+_MULTIADDR = re.compile(r"(/[a-z][a-z0-9-]*(/[^/\s]+)?)+")
 _AT_ONCE = 10
 """CIDs that a service must accept in one question."""
 
@@ -75,6 +76,16 @@ class PinningService:
         delegates = said.get("delegates")
         known = delegates if isinstance(delegates, list) else []
         return Pin(said["requestid"], pin["cid"], said["status"], tuple(map(str, known)))
+
+
+def check_origins(origins: Sequence[str]) -> None:
+    """Raise UsageError for what is no multiaddr."""
+    for origin in origins:
+        if len(origin) > 1000 or not _MULTIADDR.fullmatch(origin):
+            raise UsageError(
+                f"--origin {origin[:80]!r}: expected a multiaddr, as "
+                "/ip4/203.0.113.5/tcp/4001/p2p/12D3..."
+            )
 
 
 def _wish(cid: str, name: str, origins: Sequence[str]) -> dict[str, Any]:

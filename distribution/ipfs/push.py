@@ -17,7 +17,7 @@ from . import car, dag, ipns
 from .blocks import BlockMap
 from .cid import CID
 from .kubo import Kubo, check_root
-from .pinning import Pin, PinningService
+from .pinning import Pin, PinningService, check_origins
 from .released import Released, collect
 from .service import ServiceError
 from .unixfs import FileTree
@@ -186,6 +186,7 @@ def push_to_service(
     Where it is pinned, or asked for, already, this tells how far it is. Pins of versions of which
     something was taken back are removed.
     """
+    check_origins(origins)
     release = releases.latest if version is None else releases.version(version)
     root = check_root(release.manifest.root_cid)
     older = {one.manifest.root_cid: one for one in _older(releases, release)}

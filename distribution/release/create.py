@@ -59,6 +59,7 @@ class CreateReport:
     """What was published. ``read`` and ``copied`` count files, ``bytes_read`` what was hashed.
 
     That includes what was read again of unchanged files, for pieces they share with changed ones.
+    ``same_as`` is the version before where that has just these files.
     """
 
     path: str
@@ -77,6 +78,7 @@ class CreateReport:
     magnet: str
     hybrid_magnet: str
     there: bool
+    same_as: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -145,7 +147,8 @@ def create_version(
             withdraw(releases)
         state.rewrite(found.seen for found in reading.found)
         state.clear()
-    return _report(folder, manifest, torrents, reading, there is not None)
+    same = parent.manifest if parent and parent.manifest.files == manifest.files else None
+    return _report(folder, manifest, torrents, reading, there is not None, same)
 
 
 def withdraw(releases: Releases) -> int:
@@ -281,6 +284,7 @@ def _report(
     torrents: tuple[Torrent, Torrent],
     reading: Reading,
     there: bool,
+    same: Manifest | None,
 ) -> CreateReport:
     v1, hybrid = torrents
     seeds = [f"{mirror}versions/{manifest.version}/" for mirror in manifest.mirrors]
@@ -301,4 +305,5 @@ def _report(
         magnet=v1.magnet(manifest.name, seeds, manifest.trackers),
         hybrid_magnet=hybrid.magnet(manifest.name, seeds, manifest.trackers),
         there=there,
+        same_as=None if same is None else same.version,
     )

@@ -97,14 +97,14 @@ def load_key(path: Path | str) -> SigningKey:
         ) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise UnsafeInputError(f"{path}: others may read this key; run 'chmod 600 {path}' first")
     try:
         key = load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise DataError(f"{path}: not an Ed25519 private key in PEM without a password")
+    if stat.S_IMODE(mode) & 0o077:
+        raise UnsafeInputError(f"{path}: others may read this key; run 'chmod 600 {path}' first")
     return SigningKey(key)
 
 

@@ -12,7 +12,7 @@ from ...durable import write_bytes
 from ...errors import DatacompError
 from ..getting.folder import RESUME
 from ..getting.spans import Spans, joined
-from .session import Net, load_torrent, open_session, wait_for
+from .session import Net, listening, load_torrent, open_session, wait_for
 
 FLUSH_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -65,6 +65,8 @@ class Download:
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         folder.mkdir(parents=True, exist_ok=True)
         self.session = open_session(net)
+        if not net.anywhere:
+            listening(self.session, net)
         self._handle = self.session.add_torrent(params)
         self._handle.prioritize_pieces([UNWANTED] * self._pieces)
         for peer in peers:

@@ -6,6 +6,7 @@ import tempfile
 import time
 
 from ...errors import DataError, StorageError
+from ...progress import Board, duration, say
 from .session import Net, load_libtorrent, open_session, parse_peers
 
 
@@ -31,12 +32,19 @@ def fetch_metadata(magnet: str, net: Net, peers: tuple[str, ...], seconds: float
             raise DataError(f"{magnet[:100]}: not a magnet link: {error}") from None
         for peer in addresses:
             handle.connect_peer(peer)
+        say(f"looking for peers that tell what the magnet link is of, for up to {seconds:g} s")
+        board = Board()
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if handle.status().has_metadata:
+        while (left := until - time.monotonic()) > 0:
+            status = handle.status()
+            if status.has_metadata:
+                board.clear()
                 info = handle.torrent_file().info_section()
                 return b"d4:info" + bytes(info) + b"e"
+            if board.due():
+                board.draw([f"looking for peers: {status.num_peers:,} met, {duration(left)} left"])
             time.sleep(0.05)
+        board.clear()
         session.remove_torrent(handle)
     raise StorageError(
         f"{magnet[:100]}: no peer has answered within {seconds:g} s; name a --peer, or use the "

@@ -46,6 +46,11 @@ class Net:
     bootstrap: str | None = None
     open_ports: bool = True
 
+    @property
+    def anywhere(self) -> bool:
+        """Whether nobody cares for where it listens."""
+        return all(one.endswith(":0") for one in self.listen.split(","))
+
 
 def load_libtorrent() -> Any:
     """Return the libtorrent module, or raise MissingError saying how to get it."""
@@ -71,6 +76,7 @@ def load_torrent(data: bytes, where: str) -> Any:
 
 def open_session(net: Net) -> Any:
     """Return a session. Raises UsageError for an address to listen on that is none."""
+    check_listen(net.listen)
     lt = load_libtorrent()
     kinds = lt.alert.category_t
     settings = {
@@ -169,6 +175,14 @@ def split_peer(peer: str) -> tuple[str, int]:
     if not host or not _PORT.fullmatch(port) or not 0 < int(port) < 65536:
         raise UsageError(f"peer {peer!r}: expected HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def check_listen(listen: str) -> None:
+    """Raise UsageError for what is not ``HOST:PORT``, or several of them with commas."""
+    for one in listen.split(","):
+        host, _, port = one.strip().rpartition(":")
+        if not host or not _PORT.fullmatch(port) or int(port) > 65535:
+            raise UsageError(f"--listen {listen!r}: expected HOST:PORT, or several with commas")
 
 
 def _address(host: str) -> str:

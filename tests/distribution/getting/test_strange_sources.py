@@ -17,6 +17,12 @@ def info(**more):
             "piece length": 1 << 18, "pieces": bytes(20)}  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["birds.torrent", "birds.meta4"])
+def test_a_file_that_is_not_there_is_told(tmp_path, command, name):
+    place = tmp_path / name
+    assert command("get", place, tmp_path / "got") == (1, "", f"error: {place}: no such file\n")
+
+
 @pytest.mark.parametrize("source", NO_ADDRESSES)
 def test_what_is_no_address_is_told_in_one_line(tmp_path, command, source):
     code, _, err = command("get", source, tmp_path / "got")
@@ -115,9 +121,11 @@ def test_what_is_no_torrent_has_no_name(data):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--key", "zz"], "the key expected: a public key has 64 hex digits, not 'zz'"),
+        (["--key", "zz"], "--key: a public key has 64 hex digits, not 'zz'"),
         (["--mirror", "ftp://x/"], "'ftp://x/': not an HTTP address; refused"),
         (["--gateway", "x"], "'x': not an HTTP address; refused"),
+        (["--listen", "foo"], "--listen 'foo': expected HOST:PORT, or several with commas"),
+        (["--listen", "h:65536"], "--listen 'h:65536': expected HOST:PORT, or several with commas"),
         (["--peer", "foo"], "peer 'foo': expected HOST:PORT"),
         (["--peer", "h:" + "9" * 5000], f"peer 'h:{'9' * 5000}': expected HOST:PORT"),
         (["--no-http", "--no-bittorrent"], "birds 1: no source to get it from; name a --mirror"),

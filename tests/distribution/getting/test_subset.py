@@ -108,9 +108,10 @@ def test_a_version_without_a_sample_that_was_taken_back(indexed, publish, servin
     remove_samples(tmp_path / "indexed", left, ["00000.tar"])
     newer = {path.name: path.read_bytes() for path in (tmp_path / "indexed").iterdir()}
     publish({name: data for name, data in newer.items() if name in files}, "3")
-    with pytest.raises(DataError, match="none of the 3 uids of"):
+    with pytest.raises(DataError, match=r"birds 3: has none of the samples of .*chosen.npy$"):
         get_subset(server.url, subset, tmp_path / "few", update)
     assert read(tmp_path / "few") == {}
+    assert not (tmp_path / ".few.index").exists()
 
 
 @pytest.fixture
@@ -247,3 +248,32 @@ def test_a_server_that_proves_nothing(indexed, publish, serving, tmp_path):
     subset = subset_of(tmp_path / "chosen.npy", [min(members)])
     with pytest.raises(DataError, match="does not prove what it gives; use a mirror that runs"):
         get_subset(server.url, subset, tmp_path / "few", HTTP)
+
+
+def test_what_is_told_when_all_is_there(indexed, publish, serving, tmp_path, command):
+    files, members = indexed
+    server = serving(publish(files))
+    subset = subset_of(tmp_path / "chosen.npy", sorted(members)[:2])
+    said = [
+        command("get", server.url, tmp_path / "few", "--subset", subset, "--no-bittorrent")
+        for _ in range(2)
+    ]
+    assert [code for code, _, _ in said] == [0, 0]
+    assert "bytes of samples and" in said[0][1]
+    assert "1 of them there before; fetched what was missing and" in said[1][1]
+
+
+def test_samples_of_what_leads_to_no_server_are_refused_at_once(
+    indexed, publish, tmp_path, command
+):
+    files, members = indexed
+    torrent = publish(files) / "versions/1/birds-1.torrent"
+    subset = subset_of(tmp_path / "chosen.npy", sorted(members)[:2])
+    code, _, err = command("get", torrent, tmp_path / "few", "--subset", subset)
+    assert (code, err) == (
+        2,
+        (
+            f"error: {torrent}: leads to no signed release on an HTTP server, but samples are read "
+            "from one; give its address, or name it with --mirror\n"
+        ),
+    )

@@ -60,3 +60,23 @@ def test_errors(command, releases, token, tmp_path):
         assert (code, err) == (
             2, f"error: {token}: not an access token; expected one line without spaces\n"
         )  # fmt: skip
+
+
+def test_a_server_that_is_no_node_is_told(command, releases, serving):
+    url = serving(releases).url.rstrip("/")
+    assert command("release", "push", "ipfs", releases, "--api", url) == (
+        1, "", f"error: {url}: is no RPC of an IPFS node (answers 405); that of Kubo is at port "
+        "5001, as a rule\n"
+    )  # fmt: skip
+
+
+def test_origins_are_multiaddrs(command, releases, token):
+    book = PinningBook("secret")
+    with running(book) as url:
+        words = ("release", "push", "pin", releases, "--service", url, "--token-file", token)
+        assert command(*words, "--origin", "foo") == (
+            2, "", "error: --origin 'foo': expected a multiaddr, as "
+            "/ip4/203.0.113.5/tcp/4001/p2p/12D3...\n"
+        )  # fmt: skip
+        origin = "/dns4/node.example.org/udp/4001/quic-v1/p2p/12D3KooWExample"
+        assert command(*words, "--origin", origin)[0] == 0

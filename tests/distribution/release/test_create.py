@@ -221,6 +221,12 @@ def test_the_same_call_again_changes_nothing(publish, tmp_path):
     assert tree(tmp_path / "releases") == before
 
 
+def test_a_version_without_anything_new_says_so(publish, data):
+    assert (publish("1").same_as, publish("2").same_as) == (None, "1")
+    (data / "new.txt").write_bytes(b"new")
+    assert publish("3").same_as is None
+
+
 def test_a_version_never_changes(publish, data, tmp_path):
     publish("1")
     write_files(data, {"more.txt": 5})

@@ -105,3 +105,11 @@ def test_openssl_makes_keys_and_checks_signatures(tmp_path):
 def test_where_the_key_lies_by_itself(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert keys.default_key_path() == tmp_path / "datacomp" / "release.key"
+
+
+def test_what_is_no_key_is_not_to_be_hidden(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"\xff\xd8")
+    path.chmod(0o644)
+    with pytest.raises(DataError, match=r"photo\.jpg: not an Ed25519 private key"):
+        load_key(path)
