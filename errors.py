@@ -62,6 +62,8 @@ def suggest(word: str, known: list[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not near and len(word) > 2:
-        near = [name for name in known if name.startswith(word)]
+    if len(word) > 2 and (not near or near[0][:2] != word[:2]):  # mistakes are rare at the start
+        begun = {name[: len(word)]: name for name in reversed(known) if name[:2] == word[:2]}
+        alike = difflib.get_close_matches(word, list(begun), n=1, cutoff=0.8)
+        near = [begun[start] for start in alike] or near
     return f" (did you mean {near[0]!r}?)" if near else ""

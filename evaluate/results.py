@@ -21,6 +21,7 @@ from .metrics import interval, unpack
 from .tasks import Suite, Task, load_tasks
 
 RESULTS = "eval_results.jsonl"
+LISTED = 5
 MAX_LINE_BYTES = 1 << 20
 
 # 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom.
@@ -88,7 +89,7 @@ def read_results(path: Path | str) -> dict[str, Result]:
     path = Path(path)
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
-        raise MissingError(f"no results at {file}; run 'datacomp evaluate' first")
+        raise MissingError(f"no results at {file}; {_instead(path)}")
     results: dict[str, Result] = {}
     with file.open("rb") as lines:
         number = 0
@@ -102,6 +103,16 @@ def read_results(path: Path | str) -> dict[str, Result]:
                 result = _parse(line, f"{file}: line {number}")
                 results[result.key] = result
     return results
+
+
+def _instead(path: Path) -> str:
+    """Say which results lie in a folder that is no evaluated run, or how to make some."""
+    if path.is_dir():
+        runs = sorted(str(file.parent) for file in path.glob(f"*/{RESULTS}"))
+        files = sorted(str(file) for file in path.glob(f"*_{RESULTS.removeprefix('eval_')}"))
+        if found := runs or files:
+            return f"name what is there: {' '.join(found[:LISTED])}{' ...' * (len(found) > LISTED)}"
+    return "run 'datacomp evaluate' first"
 
 
 def _parse(line: bytes, where: str) -> Result:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..durable import digest
-from ..errors import ConfigError, UsageError, suggest
+from ..errors import ConfigError, MissingError, UsageError, suggest
 from ..pools.ranges import is_remote
 
 CLASSIFYING = ("classification", "wilds", "fairness", "faces")
@@ -226,6 +226,11 @@ def select_tasks(
         if is_url(data):
             raise UsageError(
                 f"{data}: what lies there cannot be listed; name tasks with --tasks or --suite"
+            )
+        if not Path(data).is_dir():
+            raise MissingError(
+                f"no evaluation sets at {data}: no such folder; name where they are (--data), "
+                f"'datacomp evalsets demo {data}' builds the demo suite"
             )
         tasks = [task for task in tasks if find_folder(data, task) is not None]
         if not tasks:

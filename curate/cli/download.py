@@ -169,7 +169,7 @@ def _confirm(plans: Sequence[Plan], yes: bool, quiet: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{about}; add --yes to start")
+        raise UsageError(f"{about}; there is no terminal to ask: add --yes to start")
     click.confirm("Start?", default=True, abort=True, err=True)
 
 

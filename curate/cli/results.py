@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...progress import warn
 from .common import emit_json, examples, json_option
 from .tabular import emit, emit_csv, format_option
 
@@ -39,11 +40,11 @@ def results() -> None:
 @json_option
 def show(runs: tuple[Path, ...], partial: bool, seeds: bool, form: str, as_json: bool) -> None:
     """Show the scores of runs (directories or results files) side by side."""
-    from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.results import check_comparable
     from ...evaluate.seeds import run_names
     from ...evaluate.tasks import load_suites
 
-    found = {str(run): read_results(run) for run in runs}
+    found = _read(runs)
     check_comparable(found)
     suites = [
         suite
@@ -108,7 +109,7 @@ def aggregate(
     """
     from ...errors import UsageError, suggest
     from ...evaluate.leaderboard.record import AGGREGATE_VERSION
-    from ...evaluate.results import check_comparable, read_results
+    from ...evaluate.results import check_comparable
     from ...evaluate.tasks import load_suites
 
     known = load_suites()
@@ -116,7 +117,7 @@ def aggregate(
         raise UsageError(
             f"unknown suite {only!r}{suggest(only, list(known))}; there are: {', '.join(known)}"
         )
-    found = {str(run): read_results(run) for run in runs}
+    found = _read(runs)
     check_comparable(found)
     suites = [
         suite
@@ -142,6 +143,22 @@ def aggregate(
     _emit_groups(form, groups, suites, partial)
     if form == "text":
         click.echo(f"\nAverages of version {AGGREGATE_VERSION}")
+
+
+def _read(runs: Sequence[Path]) -> dict[str, dict[str, Result]]:
+    """Read the results of runs; of several folders, as of ``runs/*``, leave out those without."""
+    from ...errors import MissingError
+    from ...evaluate.results import read_results
+
+    found: dict[str, dict[str, Result]] = {}
+    for number, run in enumerate(runs, 1):
+        try:
+            found[str(run)] = read_results(run)
+        except MissingError as error:
+            if not run.is_dir() or (number == len(runs) and not found):
+                raise
+            warn(f"left out: {error}")
+    return found
 
 
 _HEADER = ("run", "suite", "kind", "name", "value", "low", "high", "standard_error", "missing",

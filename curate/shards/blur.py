@@ -23,7 +23,7 @@ from ...errors import DataError, MissingError
 from ...pools.images import EXTENSIONS, decode
 from ...pools.uids import UidArray, to_hex
 from ..subset import Lookup
-from .columns import uid_records
+from .columns import ANY_PARQUET, uid_records
 
 QUALITY = 100
 GROW = 0.1
@@ -154,7 +154,7 @@ def _batches(
                 sizes = pc.list_value_length(inner).to_numpy(zero_copy_only=False)  # pyright: ignore[reportAttributeAccessIssue]
                 if not (sizes == 4).all() or not np.isfinite(flat).all():
                     raise DataError(f"{path}: a face box that is not four numbers")
-                yield uid_records(rows["uid"], str(path)), counts, flat.reshape(-1, 4)
+                yield uid_records(rows["uid"], str(path), ANY_PARQUET), counts, flat.reshape(-1, 4)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: no readable face boxes: {str(error).splitlines()[0]}") from None
 

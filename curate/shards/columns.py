@@ -19,8 +19,13 @@ from ...pools.uids import UID_DTYPE, UidArray, from_halves
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ANY_PARQUET = "write them so: printf('%032x', uid) AS uid, in the SQL of a pool"
+"""Advice about uids that no index has: as a pool holds them, DuckDB writes rounded numbers."""
 
-def uid_records(column: pa.ChunkedArray | pa.Array, where: str) -> UidArray:
+
+def uid_records(
+    column: pa.ChunkedArray | pa.Array, where: str, advice: str = "index again"
+) -> UidArray:
     """Turn a column of hex uids into records, shape (n,); raise DataError for anything else."""
     import pyarrow as pa
 
@@ -38,7 +43,7 @@ def uid_records(column: pa.ChunkedArray | pa.Array, where: str) -> UidArray:
         digits = memoryview(text)[int(starts[0]) : int(starts[-1])]
         raw = np.frombuffer(binascii.unhexlify(digits), ">u8").reshape(len(column), 2)
     except ValueError:
-        raise DataError(f"{where}: its uids are not 32 hex digits each; index again") from None
+        raise DataError(f"{where}: its uids are not 32 hex digits each; {advice}") from None
     return from_halves(raw[:, 0], raw[:, 1])
 
 

@@ -109,8 +109,8 @@ def claim(out: Path, identity: dict[str, Any]) -> list[tuple[str, str]]:
     for name, value in identity.items():
         if found.get(name) != value:
             raise UsageError(
-                f"{out}: holds another build ({name}: {_short(found.get(name))} instead of "
-                f"{_short(value)}); choose another folder or remove this one"
+                f"{out}: holds another build ({name}: {short(found.get(name))} instead of "
+                f"{short(value)}); choose another folder or remove this one"
             )
     try:
         return [(str(uid), str(reason)) for uid, reason in found.get(UNUSABLE, [])]
@@ -158,7 +158,8 @@ def _delete_shards(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Write an option of a build or a view for a message."""
     if isinstance(value, dict):
         value = {k: v[:12] if isinstance(v, str) else v for k, v in value.items()}
         return ", ".join(f"{name} {item}" for name, item in sorted(value.items()))

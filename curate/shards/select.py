@@ -15,11 +15,13 @@ from ...pools.engine import Workers
 from ...pools.ranges import is_remote
 from ...pools.stores import staged
 from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
+from .folder import short
 from .index import ensure_index
 from .selection import SHARD_SIZE, Selection, Wanted, at_hand, choose
 
 CHUNK = 1 << 16
 """Records written at a time."""
+OPTIONS = ("subset", "weights", "mix", "shard_size", "shuffle")
 
 
 @dataclass
@@ -119,7 +121,7 @@ def _write(
         "files": files,
     }
     if out.exists():  # the tars may have been moved or indexed anew, or the files damaged
-        _refuse_other(out, name, metadata["digest"])
+        _refuse_other(out, name, metadata)
         _write_files(out, chosen, metadata)
         return
     with atomic_directory(out) as folder:
@@ -137,15 +139,22 @@ def _write_files(folder: Path, chosen: Selection, metadata: dict[str, Any]) -> N
     write_json(folder / METADATA, metadata)
 
 
-def _refuse_other(out: Path, name: str, digest: str) -> None:
+def _refuse_other(out: Path, name: str, metadata: dict[str, Any]) -> None:
     if not (out / METADATA).is_file():
         raise UsageError(f"{name}: is there and is no view; choose another folder")
     try:
         found = json.loads((out / METADATA).read_bytes())
     except (ValueError, RecursionError):
         return  # damaged: there is nothing to lose
-    if isinstance(found, dict) and found.get("digest") != digest:
-        raise UsageError(f"{name}: holds another view; choose another folder or remove this one")
+    if isinstance(found, dict) and found.get("digest") != metadata["digest"]:
+        other = (key for key in OPTIONS if found.get(key) != metadata[key])
+        what = next(
+            (f"{key}: {short(found.get(key))} instead of {short(metadata[key])}" for key in other),
+            "of other sources",
+        )
+        raise UsageError(
+            f"{name}: holds another view ({what}); choose another folder or remove this one"
+        )
 
 
 def _absolute(root: str) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...durable import digest, sha256_file
 from ...errors import DataError, UsageError
-from ...pools.ranges import Stamp
+from ...pools.ranges import Stamp, is_remote
 from ...pools.stores import copied
 from ...pools.tar import BLOCK
 from ...pools.uids import UidArray, digest_of_uids, load_subset, to_hex
@@ -112,6 +112,8 @@ def at_hand(
     sources: Sequence[Path | str], subset: Path | str, weights: Path | str | None
 ) -> Iterator[tuple[list[Path], Path, Path | None]]:
     """Yield folders of indexes, subset and weights on this machine; of a store's, copies."""
+    if not is_remote(str(subset)) and Path(subset).is_dir():
+        raise UsageError(f"{subset}: a folder, but a subset file comes last: SOURCE... SUBSET")
     with contextlib.ExitStack() as local:
         folders = [local.enter_context(index_folder(source)) for source in sources]
         chosen_by = local.enter_context(copied(subset, ".json"))

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DataError, MissingError, UnsafeInputError, UsageError
+from ...pools.images import EXTENSIONS
 from ...pools.patience import patiently
 from ...pools.ranges import fetch, is_remote, join, store
+from ...pools.views import METADATA as VIEW
 
 MAX_TARS = 10_000_000
 MAX_LISTING = 1 << 28
+LOOKED_AT = 1000
+"""Names looked at to tell what a folder without tars is."""
 LISTINGS = ("manifest.json", "sizes.json", "listing.txt")
 """Files that name the tars of a folder on a web server: the first that is there counts."""
 
@@ -90,9 +94,22 @@ def tar_names(directory: Path) -> list[str]:
         path.name for path in directory.glob("*.tar") if path.is_file() and path.name[0] != "."
     )
     if not names:
-        raise DataError(f"{directory}: no .tar files found")
+        raise DataError(f"{directory}: {_none_found(directory)}")
     _check_names(names, str(directory))
     return names
+
+
+def _none_found(directory: Path) -> str:
+    """Say that there are no tars, and what there is."""
+    if (directory / VIEW).is_file():
+        return "a view, which has no tars of its own; name the folder of shards it is of"
+    inside = itertools.islice(
+        itertools.chain(directory.glob("*"), directory.glob("*/*")), LOOKED_AT
+    )
+    if any(path.suffix.lower().removeprefix(".") in EXTENSIONS for path in inside):
+        pool = f"'datacomp pool add POOL {directory} --kind folder'"
+        return f"no .tar files found, but images: {pool} makes a pool of them, to build from"
+    return "no .tar files found"
 
 
 def _check_names(names: list[str], where: str) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import DataError, MissingError
 from ...pools.uids import UidArray, to_hex
 from ..subset import Lookup
-from .columns import uid_records
+from .columns import ANY_PARQUET, uid_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +28,7 @@ def read_weights(path: Path, uids: UidArray) -> NDArray[np.float64]:
         values = batch["weight"].to_numpy(zero_copy_only=False).astype(np.float64)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise DataError(f"{path}: a weight is negative or no number")
-        places = lookup.find(uid_records(batch["uid"], str(path)))
+        places = lookup.find(uid_records(batch["uid"], str(path), ANY_PARQUET))
         known = places[places >= 0]
         if len(np.unique(known)) < len(known) or not np.isnan(weights[known]).all():
             raise DataError(f"{path}: a uid stands there twice")

@@ -2,7 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
-from datacomp.errors import ConfigError, UsageError
+from datacomp.errors import ConfigError, MissingError, UsageError
 from datacomp.evaluate.tasks import (
     find_folder,
     folder_name,
@@ -185,3 +185,10 @@ def test_unknown_names_are_answered_with_the_nearest(arguments, message):
 def test_an_empty_folder_is_no_choice(tmp_path):
     with pytest.raises(UsageError, match=r"holds no task's folder \(wds_..._test\)"):
         select_tasks(data=tmp_path)
+    none = tmp_path / "none"
+    with pytest.raises(MissingError) as caught:
+        select_tasks(data=none)
+    assert str(caught.value) == (
+        f"no evaluation sets at {none}: no such folder; name where they are (--data), "
+        f"'datacomp evalsets demo {none}' builds the demo suite"
+    )

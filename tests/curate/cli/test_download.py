@@ -20,7 +20,7 @@ def test_a_pool_is_downloaded_and_linked(small, command, tmp_path):
     assert code == 2
     assert "2 files, " in out
     assert err.startswith("error: 2 files, ")
-    assert err.endswith(" at 1,000 Mbit/s; add --yes to start\n")
+    assert err.endswith(" at 1,000 Mbit/s; there is no terminal to ask: add --yes to start\n")
     assert not folder.exists()
     code, out, err = command("pool", "download", "small", folder, "--yes")
     assert (code, err) == (0, "")

@@ -262,6 +262,24 @@ def test_runs_of_one_name_go_by_their_paths(command, tmp_path, monkeypatch, what
         ]  # fmt: skip
 
 
+def test_folders_without_results_are_left_out_of_several(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scored(Path("runs/a"), "mnist")
+    Path("runs/b").mkdir()
+    Path("runs/b/knn_results.jsonl").touch()
+    code, out, err = command("results", "show", "runs/a", "runs/b", "--partial")
+    assert code == 0
+    assert out.splitlines()[0].split() == ["task", "a"]
+    left = "no results at runs/b/eval_results.jsonl; name what is there: runs/b/knn_results.jsonl"
+    assert err == f"warning: left out: {left}\n"
+    assert command("results", "show", "runs/b") == (1, "", f"error: {left}\n")
+    assert command("results", "show", "runs") == (
+        1, "", "error: no results at runs/eval_results.jsonl; name what is there: runs/a\n",
+    )  # fmt: skip
+    code, _, err = command("results", "show", "runs/a", "runs/c")
+    assert (code, err) == (1, "error: no results at runs/c; run 'datacomp evaluate' first\n")
+
+
 def test_every_task_is_listed():
     found = json.loads(call("evalsets", "list", "--json"))
     assert len(found) == 45

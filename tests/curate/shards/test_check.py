@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from datacomp.curate.shards import build_shards, check_shards, index_shards
+from datacomp.curate.shards import build_shards, check_shards, index_shards, select_shards
 from datacomp.curate.shards.check import Problem
 from datacomp.distribution import manifest
 from datacomp.errors import DataError
@@ -255,6 +255,25 @@ def test_an_index_that_dropped_repeated_uids_fits(shards, make):
 def test_nothing_to_check(tmp_path):
     with pytest.raises(DataError, match=r"no .tar files found$"):
         check_shards(tmp_path)
+
+
+def test_a_folder_without_tars_is_told_for_what_it_is(shards, select, tmp_path):
+    view = tmp_path / "x.view"
+    select_shards([shards], select(1), view, workers=1)
+    with pytest.raises(DataError) as caught:
+        check_shards(view)
+    assert str(caught.value) == (
+        f"{view}: a view, which has no tars of its own; name the folder of shards it is of"
+    )
+    photos = tmp_path / "photos"
+    (photos / "cats").mkdir(parents=True)
+    (photos / "cats" / "1.JPG").touch()
+    with pytest.raises(DataError) as caught:
+        index_shards(photos, 1)
+    assert str(caught.value) == (
+        f"{photos}: no .tar files found, but images: 'datacomp pool add POOL {photos} --kind "
+        "folder' makes a pool of them, to build from"
+    )
 
 
 def test_the_command(built, run):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -122,10 +123,18 @@ def test_the_same_view_again_changes_nothing_and_another_is_refused(shards, sele
     select_shards([shards], select(1, 2), out, workers=2)
     assert make.files_of(out) == first
     with pytest.raises(UsageError) as caught:
-        select_shards([shards], select(1), out, workers=1)
+        select_shards([shards], select(1, 2), out, workers=1, shuffle=1)
     assert str(caught.value) == (
-        f"{out}: holds another view; choose another folder or remove this one"
+        f"{out}: holds another view (shuffle: None instead of 1); "
+        "choose another folder or remove this one"
     )
+    with pytest.raises(
+        UsageError, match=r"holds another view \(subset: count 2, digest [0-9a-f]{12}"
+    ):
+        select_shards([shards], select(1), out, workers=1)
+    make.write_shard(shards, 3, make.members(90))
+    with pytest.raises(UsageError, match=r"holds another view \(of other sources\); choose"):
+        select_shards([shards], select(1, 2), out, workers=1)
     with pytest.raises(UsageError, match=r"is there and is no view; choose another folder$"):
         select_shards([shards], select(1), shards, workers=1)
 
@@ -415,3 +424,23 @@ def test_coalesced_ranges_are_the_ranges(places, gap, limit):
         if offset >= 0 and offset + length <= size
     ]
     assert found == places
+
+
+def test_uids_of_weights_as_a_pool_holds_them(shards, select, out, tmp_path, make):
+    weights = tmp_path / "w.parquet"
+    pool = "(SELECT range::UHUGEINT << 100 AS uid, 2.0 AS weight FROM range(3))"
+    duckdb.sql(f"COPY {pool} TO '{weights}' (FORMAT parquet)")
+    with pytest.raises(DataError) as caught:
+        select_shards([shards], select(1, 2), out, weights=weights, workers=1)
+    assert str(caught.value) == (
+        f"{weights}: its uids are not 32 hex digits each; write them so: printf('%032x', uid) AS "
+        "uid, in the SQL of a pool"
+    )
+
+
+def test_a_folder_in_the_place_of_the_subset(shards, select, out):
+    with pytest.raises(UsageError) as caught:
+        select_shards([select(1)], shards, out, workers=1)
+    assert str(caught.value) == (
+        f"{shards}: a folder, but a subset file comes last: SOURCE... SUBSET"
+    )
