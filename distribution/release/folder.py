@@ -18,7 +18,7 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from ...errors import DataError, IntegrityError, MissingError, UsageError, suggest
+from ...errors import DatacompError, DataError, IntegrityError, MissingError, UsageError, suggest
 from .digests import Record
 from .manifest import MAX_BYTES, Manifest, verify_manifest
 from .pointer import NAME as POINTER
@@ -33,6 +33,7 @@ DATASHEET = "datasheet.md"
 TOMBSTONES = "tombstones.tsv"
 KEY = "key.pem"
 VERSIONS = "versions"
+MEND = f"put {MANIFEST} and {SIGNATURE} back from another copy of this version"
 
 
 class Release:
@@ -101,6 +102,8 @@ class Releases:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self.newest_is_sound = True
+        """As far as ``sift`` has found."""
 
     def refresh(self) -> None:
         """Look for new versions."""
@@ -114,20 +117,42 @@ class Releases:
         Raises DataError or IntegrityError for a manifest
         that cannot be believed or does not name the one before as its parent.
         """
-        places = (self.folder / VERSIONS).glob(f"*/{MANIFEST}")
-        found = sorted(
-            (Release(path.parent) for path in places if not path.parent.name.startswith(".")),
-            key=lambda release: release.serial,
-        )
+        found = sorted(map(Release, self._places()), key=lambda release: release.serial)
         for before, after in itertools.pairwise(found):
             if after.parent != before.sha256:
-                raise IntegrityError(
-                    f"{after.folder}: does not name {before.folder.name!r} as its parent; the "
-                    "chain of versions is broken"
-                )
-        for release in found:
-            release._withdrawn_later = found[-1].manifest.withdrawn
-        return tuple(found)
+                _ = before.manifest, after.manifest  # is one of them altered, it is to blame
+                raise IntegrityError(f"{after.folder}: {_breaks(before)}")
+        return _chained(found)
+
+    def sift(self) -> dict[str, str]:
+        """Take the versions that can be believed; return what is wrong with others, by name."""
+        sound: list[Release] = []
+        wrong: dict[str, str] = {}
+        numbers: set[int | None] = set()
+        for folder in self._places():
+            serial = None
+            try:
+                release = Release(folder)
+                serial = release.serial
+                _ = release.manifest
+                sound.append(release)
+            except DatacompError as error:
+                wrong[folder.name] = f"{error}; {MEND}"
+                numbers.add(serial)
+        sound.sort(key=lambda release: release.serial)
+        for before, after in itertools.pairwise(sound):
+            told = after.serial > before.serial + 1 and numbers & {None, after.serial - 1}
+            if after.parent != before.sha256 and not told:
+                wrong[after.folder.name] = f"{after.folder}: {_breaks(before)}"
+        self.newest_is_sound = bool(sound) and all(
+            number is not None and number < sound[-1].serial for number in numbers
+        )
+        self.versions = _chained(sound)
+        return wrong
+
+    def _places(self) -> list[Path]:
+        places = (self.folder / VERSIONS).glob(f"*/{MANIFEST}")
+        return sorted(path.parent for path in places if not path.parent.name.startswith("."))
 
     @property
     def latest(self) -> Release:
@@ -151,6 +176,20 @@ class Releases:
         """What ``latest.json`` says; raises as ``read_pointer``."""
         path = self.folder / POINTER
         return read_pointer(_bytes_of(path), str(path))
+
+
+def _chained(versions: list[Release]) -> tuple[Release, ...]:
+    """Let each version know what the newest has taken back."""
+    for release in versions:
+        release._withdrawn_later = versions[-1].manifest.withdrawn
+    return tuple(versions)
+
+
+def _breaks(before: Release) -> str:
+    return (
+        f"does not name {before.folder.name!r} as its parent; the chain of versions is broken: "
+        "bring back, from another copy, what stood between them or was replaced"
+    )
 
 
 def _place_in_chain(raw: bytes, where: str) -> tuple[int, str | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...pools.engine import ALL, Workers, engine_of
 from ...progress import Progress
 from .beside import Fault, list_faults, pointer_faults, torrent_faults
 from .digests import read_digests
-from .folder import Release, Releases
+from .folder import MANIFEST, Release, Releases
 from .manifest import File
 
 
@@ -54,18 +54,28 @@ def verify_releases(
 ) -> VerifyReport:
     """Read every file of one version or of all, and compare it with the manifest.
 
-    The SHA-256 decides; ``deep`` computes the hash tree of BitTorrent and the CID too. Manifests
-    whose signature or place in the chain is wrong are raised (IntegrityError), for nothing they
-    say can be trusted.
+    The SHA-256 decides; ``deep`` computes the hash tree of BitTorrent and the CID too. Of a version
+    whose manifest is altered nothing else is looked at, for nothing it says can be trusted.
     """
     releases = Releases(folder)
-    latest = releases.latest
-    chosen = releases.versions if version is None else (releases.version(version),)
+    wrong = releases.sift()
+    if not wrong:
+        _ = releases.latest  # none is an error
+    if version is None:
+        chosen = releases.versions
+    else:
+        wrong = {name: detail for name, detail in wrong.items() if name == version}
+        chosen = tuple(r for r in releases.versions if r.folder.name == version)
+        chosen = chosen or (() if wrong else (releases.version(version),))
     report = VerifyReport(str(folder), [release.manifest.version for release in chosen])
-    if version is None or version == latest.manifest.version:
+    report.faults += [Fault(name, MANIFEST, "untrusted", what)
+                      for name, what in wrong.items()]  # fmt: skip
+    if releases.newest_is_sound and releases.versions[-1] in chosen:
         report.faults += pointer_faults(releases)
     jobs: list[_Job] = []
-    done: set[tuple[Any, ...]] = set()
+    shared: dict[tuple[Any, ...], list[tuple[str, str]]] = {}
+    """The versions and paths that are one file on the disk; it is read once."""
+    names: list[tuple[Any, ...]] = []
     for release in chosen:
         report.faults += [*list_faults(release), *torrent_faults(release)]
         for file in release.manifest.files:
@@ -80,18 +90,21 @@ def verify_releases(
             except OSError:
                 inode = (str(place),)
             name = (*inode, file.sha256, file.pieces_root, file.cid)
-            if name not in done:
-                done.add(name)
+            if name not in shared:
+                names.append(name)
                 jobs.append(_Job(release, file, place, deep))
+            shared.setdefault(name, []).append((release.manifest.version, file.path))
     engine = engine_of(workers)
     engine.reach(*sorted({release.data for release in chosen}))
     with Progress("verifying", sum(job.file.size for job in jobs), "bytes") as progress:
         found = engine.map(_verify, jobs, threads=ALL)
-        for job, fault in zip(jobs, found, strict=True):
+        for job, name, fault in zip(jobs, names, found, strict=True):
             progress.advance(job.file.size)
             report.bytes += job.file.size
             if fault is not None:
-                report.faults.append(fault)
+                report.faults += [
+                    replace(fault, version=version, path=path) for version, path in shared[name]
+                ]
     return report
 
 

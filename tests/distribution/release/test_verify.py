@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -73,9 +74,12 @@ def test_every_kind_of_damage_is_found(releases, deep, workers):
     assert faults(releases.folder, version="1") == [("1", "00000000.tar", "digest")]
 
 
-def test_a_change_that_leaves_size_and_time_is_found(releases):
+def test_a_change_that_leaves_size_and_time_is_found_in_all_versions(releases):
     touched_up(releases.latest.data / "00000002.tar", bytes(PIECE))
-    assert faults(releases.folder) == [("1", "00000002.tar", "digest")]
+    assert faults(releases.folder) == [
+        ("1", "00000002.tar", "digest"),
+        ("2", "00000002.tar", "digest"),
+    ]
 
 
 def test_an_altered_torrent_is_found(releases):
@@ -195,8 +199,35 @@ def test_what_was_taken_back_is_no_fault(releases, publish, data):
 def test_nothing_of_an_altered_manifest_is_believed(releases):
     path = releases.latest.folder / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"url":null', b'"url":"x"'))
-    with pytest.raises(IntegrityError, match="its signature is wrong"):
-        verify_releases(releases.folder)
+    damage(releases.versions[0], "00000000.tar", flip)
+    report = verify_releases(releases.folder)
+    assert report.versions == ["1"]
+    assert str(report.faults[0]) == (
+        f"untrusted: 2/manifest.json: {path}: its signature is wrong; it was altered or is not "
+        "theirs; put manifest.json and manifest.json.sig back from another copy of this version"
+    )
+    assert faults(releases.folder)[1:] == [("1", "00000000.tar", "digest")]
+    assert faults(releases.folder, version="2") == [("2", "manifest.json", "untrusted")]
+    assert faults(releases.folder, version="1") == [("1", "00000000.tar", "digest")]
+
+
+def test_an_altered_manifest_between_others_is_named(releases, publish, data):
+    write_files(data, {"00000004.tar": PIECE})
+    publish("3")
+    renew(releases.folder, KEY)
+    path = releases.folder / "versions/2/manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"url":null', b'"url":"x"'))
+    report = verify_releases(releases.folder)
+    assert (report.versions, len(report.faults)) == (["1", "3"], 1)
+    assert faults(releases.folder) == [("2", "manifest.json", "untrusted")]
+    with pytest.raises(IntegrityError, match=r"versions/2/manifest\.json: its signature is wrong"):
+        _ = Releases(releases.folder).versions
+    path.write_bytes(b"garbage")
+    assert faults(releases.folder) == [("2", "manifest.json", "untrusted")]
+    shutil.rmtree(path.parent)
+    [fault] = verify_releases(releases.folder).faults
+    assert (fault.version, fault.kind) == ("3", "untrusted")
+    assert "versions/3: does not name '1' as its parent" in fault.detail
 
 
 def test_an_unknown_version(releases):
