@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
@@ -14,6 +15,8 @@ from ...distribution.release import Facts, Source
 from ...durable import read_json
 from ...errors import DataError, MissingError, UnsafeInputError
 from ...pools.engine import Workers
+from ...progress import warn
+from ..shards.folder import known_entries
 from ..shards.index import Index, ensure_index
 from ..shards.storage import METADATA
 
@@ -53,6 +56,7 @@ def gather(
         index = ensure_index(dataset, workers, keep_going=True)
         _refuse_broken(index)
     sources = sorted(_files(dataset), key=lambda source: source.path)
+    _warn_of_strangers(dataset, sources)
     return Gathered(sources, index, _facts(dataset, index, pool, subset))
 
 
@@ -76,6 +80,20 @@ def _files(dataset: Path) -> Iterator[Source]:
             if path.is_symlink() and not path.resolve().is_relative_to(root):
                 raise UnsafeInputError(f"{path}: a link that leaves the folder is not published")
             yield Source(prefix + name, path)
+
+
+def _warn_of_strangers(dataset: Path, sources: list[Source]) -> None:
+    """Say so where tars were put into a build by hand, for its counts and lists are stale then."""
+    listed = {}
+    with contextlib.suppress(DataError):  # of another program
+        listed = known_entries(dataset)
+    strange = [s.path for s in sources if s.path.endswith(".tar") and s.path not in listed]
+    if listed and strange:
+        more = f" and {len(strange) - 1:,} more" if len(strange) > 1 else ""
+        warn(
+            f"{dataset}: {strange[0]}{more} is not of its build, so meta.json and sample_ids.npy "
+            "do not count it; grow a build with 'datacomp shards append'"
+        )
 
 
 def _refuse_broken(index: Index) -> None:

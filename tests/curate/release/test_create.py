@@ -2,6 +2,8 @@ import json
 
 import pytest
 from datacomp.curate.release.create import find_parent, read_about, read_scores
+from datacomp.curate.shards.folder import entry_of
+from datacomp.distribution import manifest as manifests
 from datacomp.distribution.release import Releases, Removal
 from datacomp.errors import DataError, MissingError, UnsafeInputError, UsageError
 from datacomp.pools.uids import from_hex
@@ -12,6 +14,19 @@ FILES = [
     "00000000.tar", "00000000_stats.json", "00000001.tar", "00000001_stats.json",
     "00000002.tar", "00000002_stats.json", "index.parquet",
 ]  # fmt: skip
+
+
+def test_a_tar_put_into_a_build_by_hand_is_told(dataset, publish, capsys):
+    manifests.write(dataset / "manifest.json", manifests.manifest_of(
+        [entry_of(path) for path in sorted(dataset.glob("*"))]))  # fmt: skip
+    publish("1")
+    assert capsys.readouterr().err == ""
+    write_shard(dataset, 3, range(15, 18))
+    publish("2")
+    assert capsys.readouterr().err == (
+        f"warning: {dataset}: 00000003.tar is not of its build, so meta.json and sample_ids.npy do "
+        "not count it; grow a build with 'datacomp shards append'\n"
+    )
 
 
 def test_shards_are_published_with_their_index(publish, releases):
