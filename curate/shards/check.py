@@ -37,7 +37,7 @@ from ..subset import Lookup, multiplicities, tally
 from .columns import integers, uid_records
 from .folder import STATE
 from .index import Index, load_index
-from .storage import PARQUET, open_parquet
+from .storage import METADATA, PARQUET, open_parquet
 from .tars import holes, numbered, tar_names
 
 if TYPE_CHECKING:
@@ -287,7 +287,8 @@ def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
         return
     index = load_index(directory)
     if index is None:
-        if _fits(directory, shards):  # a release has the rows, not when its tars were read
+        # A release has the rows, not when its tars were read.
+        if not (directory / METADATA).exists() and _fits(directory, shards):
             return
         detail = "does not fit the tars as they are; run 'datacomp shards index' again"
         yield Problem(PARQUET, "", "index", detail)
