@@ -50,12 +50,16 @@ def test_peers_go_on_where_a_mirror_has_broken_off(publish, serving, stall, shar
     assert report.fetched < report.bytes + PIECE
 
 
-def test_what_an_unsigned_torrent_cannot_prove_comes_from_peers_alone(
+def test_a_file_that_nobody_has_signed_comes_from_peers_alone_once_they_take_it(
     publish, serving, stall, shard, tmp_path
 ):
     files = {"00000.tar": shard(0, 8)}
     folder = publish(files)
-    server = serving(folder, stall(5 * PIECE))
+    stalls = stall(5 * PIECE)
+    server = serving(
+        folder,
+        lambda path, headers: (404, []) if path.endswith(".json") else stalls(path, headers),
+    )
     torrent = folder / "versions/1/birds-1.torrent"
     with Seeder(folder, Net("127.0.0.1:0", lan=True)) as seeder:
         mirror = f"{server.url}versions/1/birds/"
