@@ -190,6 +190,17 @@ def received(folder: Path, kind: str, count: int, way: int) -> Iterator[tuple[in
             raise DataError(f"{path}: not what a partition sent: {error}") from None
 
 
+def as_one(
+    got: Iterator[tuple[int, Records]], kind: np.dtype[Any]
+) -> tuple[NDArray[np.int64], Records]:
+    """Return what was received as one: the number of the partition of each record, and records."""
+    numbers, parts = [np.empty(0, np.int64)], [np.empty(0, kind)]
+    for number, records in got:
+        numbers.append(np.full(len(records), number))
+        parts.append(records)
+    return np.concatenate(numbers), np.concatenate(parts)
+
+
 @dataclass(frozen=True)
 class Exchange(Joint):
     """A joint of records that are put together by their ways; ``judge`` is done by workers."""
@@ -331,11 +342,7 @@ class FirstOfEach(Exchange):
 
     def judge(self, got: Iterator[tuple[int, Records]]) -> tuple[NDArray[np.int64], Records]:
         """Return all but the first of each key; of equal uids that of the first file stays."""
-        numbers, parts = [np.empty(0, np.int64)], [np.empty(0, _KEYED)]
-        for number, records in got:
-            numbers.append(np.full(len(records), number))
-            parts.append(records)
-        number, every = np.concatenate(numbers), np.concatenate(parts)
+        number, every = as_one(got, _KEYED)
         order = np.lexsort((number, every["f1"], every["f0"], every["k1"], every["k0"]))
         ordered = every[order]
         again = np.zeros(len(order), bool)

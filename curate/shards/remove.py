@@ -21,9 +21,9 @@ from .folder import locked
 from .index import index_shards
 from .reading import WINDOW
 from .storage import PARQUET
+from .stretches import copy_stretches
 from .upkeep import update_counts, update_manifest
 
-COPY = 1 << 20
 SUBSET = "sample_ids.npy"
 
 
@@ -83,18 +83,7 @@ def _remove(path: Path, unwanted: frozenset[str], piece_length: int | None) -> i
     if not gone:
         return 0
     pad = piece_length if piece_length and size % piece_length == 0 else tar.BLOCK
-    with atomic_path(path) as partial, path.open("rb") as file, partial.open("wb") as out:
-        for start, end in keep:
-            file.seek(start)
-            left = end - start
-            while left:
-                piece = file.read(min(left, COPY))
-                if not piece:
-                    raise DataError(f"{path}: changed while samples were removed; try again")
-                out.write(piece)
-                left -= len(piece)
-        out.write(tar.END)
-        out.write(bytes(-out.tell() % pad))
+    copy_stretches(path, path, keep, tar.END, pad)
     return len(gone)
 
 

@@ -17,13 +17,12 @@ import contextlib
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ...durable import atomic_path, fsync_directory, sha256_file, write_json, write_text
+from ...durable import sha256_file, write_json, write_text
 from ...errors import DataError, TruncatedError, UnsafeInputError
 from ...pools import tar
 from ...pools.engine import Workers
@@ -33,11 +32,11 @@ from .folder import locked
 from .index import index_shards
 from .remove import uids_in
 from .storage import PARQUET
+from .stretches import copy_stretches, pieces
 from .upkeep import update_counts, update_manifest
 
 FOLDER = "set_aside"
 STATE = "repair.json"
-COPY = 1 << 20
 WHOLE_TAR = ("truncated", "unsafe")
 LOST = ("broken", "missing_shard")
 """Problems of tars that leave open which samples are gone."""
@@ -147,7 +146,7 @@ def _rewrite(path: Path, bad: set[str], pad: int) -> None:
         _set_aside(path, "rest", [(end, size)], b"")
     if aside:  # else an earlier attempt has done that
         _set_aside(path, "bad", aside, tar.END)
-    _copy(path, path, keep, tar.END, pad if size % pad == 0 else tar.BLOCK)
+    copy_stretches(path, path, keep, tar.END, pad if size % pad == 0 else tar.BLOCK)
 
 
 def _padding(directory: Path) -> int:
@@ -163,44 +162,17 @@ def _set_aside(path: Path, kind: str, parts: list[tuple[int, int]], tail: bytes)
     """Write some ranges of a tar to a file of their own, unless an earlier attempt has done so."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for piece in _pieces(file, parts):
+        for piece in pieces(file, parts):
             digest.update(piece)
     digest.update(tail)
     for number in itertools.count(1):
         name = path.stem if number == 1 else f"{path.stem}.{number}"
         target = path.parent / FOLDER / f"{name}.{kind}"
         if not target.exists():
-            _copy(path, target, parts, tail)
+            copy_stretches(path, target, parts, tail)
             return
         if sha256_file(target) == digest.hexdigest():
             return
-
-
-def _copy(
-    source: Path, target: Path, parts: list[tuple[int, int]], tail: bytes, pad: int = 1
-) -> None:
-    """Write some ranges of a tar and a tail, padded with zeros."""
-    with atomic_path(target) as partial:
-        with source.open("rb") as file, partial.open("wb") as out:
-            for piece in _pieces(file, parts):
-                out.write(piece)
-            out.write(tail)
-            out.write(bytes(-out.tell() % pad))
-        if target.exists():
-            shutil.copymode(target, partial)
-    fsync_directory(target.parent)
-
-
-def _pieces(file: BinaryIO, parts: list[tuple[int, int]]) -> Iterator[bytes]:
-    for start, end in parts:
-        file.seek(start)
-        left = end - start
-        while left:
-            piece = file.read(min(left, COPY))
-            if not piece:
-                raise DataError(f"{file.name}: changed while it was repaired; try again")
-            yield piece
-            left -= len(piece)
 
 
 def _list_missing(directory: Path, found: CheckReport) -> None:

@@ -31,7 +31,7 @@ from ..groups import Groups
 from ..language import HAS_CAPTION
 from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool
-from ..together import Place, Records, Together, file_in, received, save, send
+from ..together import Place, Records, Together, as_one, file_in, received, save, send
 from ..vectors import draw
 
 ORDERS = 128
@@ -164,12 +164,8 @@ class NearPairs(Chains):
 
     def pairs(self, folder: Path, count: int, way: int) -> tuple[Records, Groups]:
         """Compare the captions that agree in a band, each with the one before and the first."""
-        parts, numbers = [np.empty(0, _KEY)], [np.empty(0, np.uint64)]
-        for number, records in received(folder, "sent", count, way):
-            parts.append(records)
-            numbers.append(np.full(len(records), number, np.uint64))
-        every, number = np.concatenate(parts), np.concatenate(numbers)
-        codes = (number << np.uint64(32)) | every["row"]
+        numbers, every = as_one(received(folder, "sent", count, way), _KEY)
+        codes = (numbers.astype(np.uint64) << np.uint64(32)) | every["row"]
         uids, signatures = _Rows(folder, "uids"), _Rows(folder, "signatures")
         bands = []
         for band in range(ORDERS // band_width(self.threshold)):

@@ -34,7 +34,7 @@ from ..language import HAS_CAPTION
 from ..published import Published
 from ..ranking import highest
 from ..sets import Samples, SpreadScorer, Values
-from ..together import Exchange, Records, Sum, Together, save, send
+from ..together import Exchange, Records, Sum, Together, as_one, save, send
 
 _WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 _LEAST, _SEEN = 5, 30
@@ -231,11 +231,7 @@ class FrequentWords(Exchange):
 
     def judge(self, got: Iterator[tuple[int, Records]]) -> tuple[NDArray[np.int64], Records]:
         """Return each partition's frequent words, with how often all meet them, and itself."""
-        numbers, parts = [np.empty(0, np.int64)], [np.empty(0, COUNTED)]
-        for number, records in got:
-            numbers.append(np.full(len(records), number))
-            parts.append(records)
-        number, every = np.concatenate(numbers), np.concatenate(parts)
+        number, every = as_one(got, COUNTED)
         order = np.lexsort((every["k1"], every["k0"]))
         number, every = number[order], every[order]
         sums = _added(every)

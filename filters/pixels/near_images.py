@@ -28,7 +28,7 @@ from ..chains import VERTEX, Chains
 from ..contract import Batch, Decision, Filter, Scorer, View
 from ..groups import Groups
 from ..sets import Samples, SpreadScorer, Values
-from ..together import Place, Records, Together, received, send
+from ..together import Place, Records, Together, as_one, received, send
 from ..vectors import draw
 
 if TYPE_CHECKING:
@@ -172,14 +172,10 @@ class NearPairs(Chains):
 
     def pairs(self, folder: Path, count: int, way: int) -> tuple[Records, Groups]:
         """Join equal hashes, and those that are near."""
-        parts, numbers = [np.empty(0, _HASHED)], [np.empty(0, np.uint32)]
-        for number, records in received(folder, "sent", count, way):
-            parts.append(records)
-            numbers.append(np.full(len(records), number, np.uint32))
-        every = np.concatenate(parts)
+        numbers, every = as_one(received(folder, "sent", count, way), _HASHED)
         vertices = np.empty(len(every), VERTEX)
         vertices["f0"], vertices["f1"] = every["f0"], every["f1"]
-        vertices["part"] = np.concatenate(numbers)
+        vertices["part"] = numbers
         groups = Groups(len(every))
         for number, stretch in enumerate(stretches(self.distance)):
             here = np.flatnonzero(every["cut"] == number)

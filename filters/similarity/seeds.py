@@ -26,7 +26,7 @@ from ..products import products
 from ..ranking import NO_FEATURES
 from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool, gathered
-from ..together import Exchange, Records, Together, send, uids_of
+from ..together import Exchange, Records, Together, as_one, send, uids_of
 from ..vectors import Floats, unit
 from .targets import Targets
 
@@ -169,11 +169,7 @@ class Neighbours(Exchange):
 
     def judge(self, got: Iterator[tuple[int, Records]]) -> tuple[NDArray[np.int64], Records]:
         """Return the ranks of the first of each seed; of equals the smallest uid is first."""
-        numbers, parts = [np.empty(0, np.int64)], [np.empty(0, _NEAR)]
-        for number, records in got:
-            numbers.append(np.full(len(records), number))
-            parts.append(records)
-        number, every = np.concatenate(numbers), np.concatenate(parts)
+        number, every = as_one(got, _NEAR)
         order = np.lexsort((every["f1"], every["f0"], -every["near"], every["seed"]))
         number, every = number[order], every[order]
         firsts = np.searchsorted(every["seed"], every["seed"], "left")

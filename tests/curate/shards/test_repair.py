@@ -172,7 +172,9 @@ def test_what_cannot_be_repaired_remains(built, run):
     assert "missing_shard: 00000001.tar: a hole in the numbering" in out
 
 
-@pytest.mark.parametrize("step", ["_copy", "update_counts", "_list_missing", "update_manifest"])
+@pytest.mark.parametrize(
+    "step", ["copy_stretches", "update_counts", "_list_missing", "update_manifest"]
+)
 def test_a_repair_that_was_killed_goes_on(built, make, monkeypatch, step):
     damage(built, make)
     damage(built, make, number=2, count=1)
@@ -181,7 +183,7 @@ def test_a_repair_that_was_killed_goes_on(built, make, monkeypatch, step):
 
     def dies(*arguments):
         calls.append(arguments)
-        if len(calls) == (3 if step == "_copy" else 1):
+        if len(calls) == (3 if step == "copy_stretches" else 1):
             raise KeyboardInterrupt
         return done(*arguments)
 
