@@ -2,32 +2,55 @@
 
 Values are ``int``, ``bytes``, ``list`` and ``dict`` with ``bytes`` keys; text is encoded as
 UTF-8. The encoding of a value is unique, and ``decode`` accepts nothing but that one encoding.
+Long strings need not be in memory: a ``Stretch`` of a file, or a ``Joined``, is encoded as the
+bytes it stands for, and ``scan`` leaves them in the file that it reads.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 from operator import itemgetter
 from typing import Any
 
 from ..errors import DataError, UnsafeInputError
+from .stretch import Bytes, Joined, Stretch
 
 MAX_DEPTH = 64
 MAX_DIGITS = 20
 """A number of more digits is no number of bytes, files or seconds."""
+LONG = 1 << 10
+"""Strings of more bytes stay in the file that is scanned."""
+WINDOW = 1 << 12
 
 
 class Encoded(bytes):
     """Bytes that are the encoding of a value already."""
 
 
+class Encoding(Joined):
+    """The encoding of a value already, as ``lazily`` returns it."""
+
+    __slots__ = ()
+
+
 def encode(value: Any) -> bytes:
     """Return the one encoding of a value; keys of a dict may be ``str`` and come in any order."""
-    parts: list[bytes] = []
+    parts: list[Bytes] = []
     _append(value, parts)
-    return b"".join(parts)
+    return b"".join(part if isinstance(part, bytes) else bytes(part) for part in parts)
 
 
-def _append(value: Any, parts: list[bytes]) -> None:
+def lazily(value: Any) -> Encoding:
+    """Return the one encoding of a value; what of it lies in files is not read yet."""
+    parts: list[Bytes] = []
+    _append(value, parts)
+    runs = itertools.groupby(parts, lambda part: isinstance(part, bytes))
+    joined = (Joined(run) for _, run in runs)
+    return Encoding(bytes(run) if run.is_held else run for run in joined)
+
+
+def _append(value: Any, parts: list[Bytes]) -> None:
     # By exact type: a torrent has ten thousands of values, and this is asked of each.
     kind = type(value)
     if kind is str:
@@ -49,8 +72,10 @@ def _append(value: Any, parts: list[bytes]) -> None:
         for item in value:
             _append(item, parts)
         parts.append(b"e")
-    elif kind is Encoded:
+    elif kind is Encoded or kind is Encoding:
         parts.append(value)
+    elif kind is Stretch or kind is Joined:
+        parts += (b"%d:" % len(value), value)
     else:
         raise TypeError(f"{kind.__name__} cannot be bencoded")
 
@@ -69,8 +94,23 @@ def decode(data: bytes, limit: int, where: str = "bencoded data") -> Any:
     return value
 
 
+def scan(file: Any, limit: int, where: str) -> tuple[Any, dict[bytes, Stretch]]:
+    """Return the value that an open file encodes, and where each of its keys' values stands.
+
+    Long strings are a ``Stretch`` of the file, to be used while it is open. Raises as ``decode``.
+    """
+    size = os.fstat(file.fileno()).st_size
+    if size > limit:
+        raise UnsafeInputError(f"{where}: larger than {limit:,} bytes; refused")
+    decoder = _Scanner(file, size, where)
+    value, end = decoder.value(0, 0)
+    if end != size:
+        raise DataError(f"{where}: {size - end:,} bytes follow its end")
+    return value, decoder.places
+
+
 class _Decoder:
-    def __init__(self, data: bytes, where: str) -> None:
+    def __init__(self, data: Any, where: str) -> None:
         self._data, self._where = data, where
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
@@ -97,18 +137,28 @@ class _Decoder:
         items: dict[bytes, Any] = {}
         last: bytes | None = None
         while self._data[at : at + 1] != b"e":
-            key, after = self._string(at)
+            start, after = self._span(at)
+            key = self._data[start:after]
             if last is not None and key <= last:
                 raise self._broken(at)
             items[key], at = self.value(after, depth + 1)
+            self._placed(key, after, at, depth)
             last = key
         return items, at + 1
 
-    def _string(self, at: int) -> tuple[bytes, int]:
+    def _placed(self, key: bytes, start: int, end: int, depth: int) -> None:
+        """Take note of where the value of a key stands."""
+
+    def _string(self, at: int) -> tuple[Any, int]:
+        start, end = self._span(at)
+        return self._data[start:end], end
+
+    def _span(self, at: int) -> tuple[int, int]:
+        """Return where a string's bytes start and end."""
         size, start = self._number(at, b":")
         if size < 0 or start + size > len(self._data):
             raise self._broken(at)
-        return self._data[start : start + size], start + size
+        return start, start + size
 
     def _number(self, at: int, until: bytes) -> tuple[int, int]:
         end = self._data.find(until, at, at + MAX_DIGITS + 1)
@@ -123,3 +173,42 @@ class _Decoder:
 
     def _broken(self, at: int) -> DataError:
         return DataError(f"{self._where}: not bencoded at byte {at:,}")
+
+
+class _Scanner(_Decoder):
+    def __init__(self, file: Any, size: int, where: str) -> None:
+        super().__init__(_Window(file, size), where)
+        self._file = file
+        self.places: dict[bytes, Stretch] = {}
+
+    def _placed(self, key: bytes, start: int, end: int, depth: int) -> None:
+        if depth == 0:
+            self.places[key] = Stretch(self._file, start, end - start)
+
+    def _string(self, at: int) -> tuple[Any, int]:
+        start, end = self._span(at)
+        if end - start > LONG:
+            return Stretch(self._file, start, end - start), end
+        return self._data[start:end], end
+
+
+class _Window:
+    """As much of a file's bytes as a decoder asks of them."""
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._file, self._size = file, size
+        self._at, self._block = 0, b""
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, end = part.start, min(part.stop, self._size)
+        if start < self._at or end > self._at + len(self._block):
+            self._block = os.pread(self._file.fileno(), max(WINDOW, end - start), start)
+            self._at = start
+        return self._block[start - self._at : max(end, start) - self._at]
+
+    def find(self, what: bytes, start: int, end: int) -> int:
+        found = self[start:end].find(what)
+        return found if found < 0 else start + found

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from ...pools.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
 from ..bencode import decode
+from ..release.torrents import MAX_TORRENT_BYTES
 
-MAX_TORRENT_BYTES = 1 << 28
 MAX_WHOLE = 1 << 20
 """Of a file that is read at once."""
 

@@ -10,7 +10,8 @@ from functools import cache, partial
 from ...errors import DatacompError, MissingError, UsageError
 from ...progress import Progress, say
 from ...urls import join_url
-from .blocks import MAX_TORRENT_BYTES, Layers
+from ..release.torrents import MAX_TORRENT_BYTES
+from .blocks import Layers
 from .engine import Engine
 from .find import fetch_small
 from .folder import Folder

@@ -25,7 +25,7 @@ from ..release.manifest import MAX_BYTES as MAX_MANIFEST
 from ..release.manifest import Manifest, verify_manifest
 from ..release.pointer import MAX_BYTES as MAX_POINTER
 from ..release.pointer import Pointer, read_pointer
-from .blocks import MAX_TORRENT_BYTES
+from ..release.torrents import MAX_TORRENT_BYTES
 from .metalink import MAX_METALINK, read_metalink
 from .mirror import PATIENCE, Mirror
 from .order import Order, data_base, of_manifest

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from ..bencode import decode
-from .blocks import MAX_TORRENT_BYTES
+from ..release.torrents import MAX_TORRENT_BYTES
 from .spans import Spans
 from .torrent_file import v1_files
 

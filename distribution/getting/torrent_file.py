@@ -10,7 +10,8 @@ from ...errors import DataError, UnsafeInputError
 from ...urls import split_url
 from ..bencode import decode, encode
 from ..manifest import check_paths
-from .blocks import MAX_TORRENT_BYTES, Layers
+from ..release.torrents import MAX_TORRENT_BYTES
+from .blocks import Layers
 from .order import Order, Wanted
 
 MAX_FILES = 1_000_000

@@ -45,7 +45,7 @@ def collect(release: Release, trees: dict[str, FileTree]) -> Released:
             record = release.record(file.path)
             if record is None or record.cid != file.cid:
                 continue
-            tree = trees[file.cid] = FileTree(record.size, record.leaves, record.profile)
+            tree = trees[file.cid] = FileTree(record.size, bytes(record.leaves), record.profile)
         entries.append((file.path, tree.node))
         try:
             found.files[file.path] = (release.locate(file.path), tree)

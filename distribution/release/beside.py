@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 from ...errors import DatacompError
 from ...pools.merkle import root_of_layer
 from .. import bencode
+from ..stretch import Bytes
 from .folder import KEY, SUMS, TOMBSTONES, Release, Releases
 from .keys import public_pem
 from .manifest import Manifest
 from .pointer import NAME as POINTER
 from .pointer import RECORD
-from .torrents import MAX_TORRENT_BYTES, addresses
+from .torrents import MAX_TORRENT_BYTES, addresses, info_hashes
 from .views import sums, tombstones
 
 
@@ -64,23 +64,22 @@ def torrent_faults(release: Release) -> list[Fault]:
     faults: list[Fault] = []
     for kind, said in manifest.torrents.items():
         path = release.folder / said["file"]
+        detail = None
         try:
-            value = bencode.decode(path.read_bytes(), MAX_TORRENT_BYTES, str(path))
-            info = bencode.encode(value[b"info"])
+            with path.open("rb") as file:
+                value, places = bencode.scan(file, MAX_TORRENT_BYTES, str(path))
+                found, v2 = info_hashes(places[b"info"])
+                if found != said.get("infohash", said.get("infohash_v1")) or v2 != said.get(
+                    "infohash_v2", v2
+                ):
+                    detail = f"info-hash {found} is not the manifest's"
+                elif kind == "hybrid" and (wrong := _wrong_layer(value, manifest)) is not None:
+                    detail = f"its piece layer of {wrong} is missing or not that of the file"
+                elif not _leads_there(value, manifest):
+                    detail = "its trackers or web seeds are not the manifest's"
         except (OSError, DatacompError, KeyError, TypeError):
             faults.append(Fault(manifest.version, path.name, "unreadable", "no torrent"))
             continue
-        found = hashlib.sha1(info, usedforsecurity=False).hexdigest()
-        v2 = hashlib.sha256(info).hexdigest()
-        detail = None
-        if found != said.get("infohash", said.get("infohash_v1")) or v2 != said.get(
-            "infohash_v2", v2
-        ):
-            detail = f"info-hash {found} is not the manifest's"
-        elif kind == "hybrid" and (wrong := _wrong_layer(value, manifest)) is not None:
-            detail = f"its piece layer of {wrong} is missing or not that of the file"
-        elif not _leads_there(value, manifest):
-            detail = "its trackers or web seeds are not the manifest's"
         if detail is not None:
             faults.append(Fault(manifest.version, said["file"], "digest", detail))
     return faults
@@ -144,15 +143,15 @@ def _wrong_layer(value: dict[bytes, Any], manifest: Manifest) -> str | None:
         root = bytes.fromhex(file.pieces_root or "")
         layer = layers.get(root)
         whole = 32 * -(-file.size // manifest.piece_length)
-        if not isinstance(layer, bytes) or len(layer) != whole:
+        if not isinstance(layer, Bytes) or len(layer) != whole:
             return file.path
-        if root_of_layer(layer, manifest.piece_length) != root:
+        if root_of_layer(bytes(layer), manifest.piece_length) != root:
             return file.path
     return None
 
 
 def _leads_there(value: dict[bytes, Any], manifest: Manifest) -> bool:
     webseeds = [f"{mirror}versions/{manifest.version}/" for mirror in manifest.mirrors]
-    said = bencode.encode(addresses(webseeds, manifest.trackers))
-    right = bencode.decode(said, MAX_TORRENT_BYTES)
-    return all(value.get(name) == right.get(name) for name in _ADDRESSES)
+    right = addresses(webseeds, manifest.trackers)
+    said = {name.decode(): value[name] for name in _ADDRESSES if name in value}
+    return bencode.encode(said) == bencode.encode(right)

@@ -17,6 +17,7 @@ from ...durable import write_bytes
 from ...errors import DataError, UsageError
 from ...pools.engine import Workers, engine_of
 from .. import manifest as plain
+from ..stretch import Spill
 from .about import About
 from .describe import Shape, describe
 from .digests import PIECE_LENGTH
@@ -113,7 +114,7 @@ def create_version(
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, but releases need a folder")
     state = State(folder)
-    with state.locked():
+    with state.locked(), Spill(state.folder) as spill:
         releases = Releases(folder)
         parent = _parent(releases, plan, key)
         if refuse is not None:
@@ -123,7 +124,7 @@ def create_version(
         place = folder / VERSIONS / plan.version
         there = Release(place) if place.exists() else None
         reader = Reader(
-            state, shape.piece_length, shape.profile,
+            state, shape.piece_length, shape.profile, spill,
             parent=parent, there=there, rehash=plan.rehash,
             engine=engine_of(plan.workers),
         )  # fmt: skip

@@ -12,13 +12,14 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...durable import canonical_json
 from ...errors import DataError, IntegrityError, MissingError, UsageError
 from ...pools import merkle
+from ..stretch import Kept, Spill
 
 PIECE_LENGTH = 1 << 20
 MIN_PIECE_LENGTH, MAX_PIECE_LENGTH = merkle.BLOCK, 16 << 20
@@ -34,30 +35,37 @@ class Record:
     for a file of one piece), ``leaves`` 32 bytes a leaf block of the UnixFS tree, ``tsize`` the
     bytes of all its blocks. ``content`` is the file itself where it is shorter than a block of
     the hash tree: a piece can then span small files without reading them again.
+
+    Of many records, ``set_aside`` keeps in memory what does not grow with the files.
     """
 
     sha256: str
     size: int
     piece_length: int
-    pieces: bytes
-    padded_last: bytes
-    layer: bytes
+    pieces: Kept
+    padded_last: Kept
+    layer: Kept
     pieces_root: str | None
     profile: str
     cid: str
     tsize: int
-    leaves: bytes
-    content: bytes = b""
+    leaves: Kept
+    content: Kept = b""
 
     @property
     def aligned(self) -> bool:
         """Whether the file ends where a piece ends, so that a torrent needs no pad after it."""
         return self.size % self.piece_length == 0
 
+    def set_aside(self, spill: Spill) -> Record:
+        """Return the same record, whose hashes are in a file until they are needed."""
+        put = {name: spill.put(bytes(getattr(self, name))) for name in _BYTES}
+        return replace(self, **put)
+
     def encode(self) -> bytes:
         """Return the record as a line of JSON and the hashes after it."""
         said = {name: getattr(self, name) for name in _SAID}
-        parts = [getattr(self, name) for name in _BYTES]
+        parts = [bytes(getattr(self, name)) for name in _BYTES]
         return canonical_json({**said, "lengths": list(map(len, parts))}) + b"\n" + b"".join(parts)
 
     @classmethod

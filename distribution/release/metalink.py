@@ -61,6 +61,7 @@ def _pieces(record: Record) -> Iterator[str]:
     if len(hashes) <= size:
         return
     yield f'    <pieces length="{length}" type="{kind}">\n'
+    hashes = bytes(hashes)
     for at in range(0, len(hashes), size):
         yield f"      <hash>{hashes[at : at + size].hex()}</hash>\n"
     yield "    </pieces>\n"

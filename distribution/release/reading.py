@@ -21,10 +21,12 @@ from ...durable import digest, storage_errors
 from ...errors import DataError, IntegrityError, MissingError
 from ...pools.engine import ALL, Engine
 from ...progress import Progress, warn
+from ..stretch import Bytes, Spill
 from .digests import Record, read_digests
 from .folder import Release
 from .state import Seen, State
 from .tail import TailPieces, known_pieces
+from .torrents import check_fits
 
 BLOCK = 1 << 20
 
@@ -52,7 +54,7 @@ class Reading:
     """All files by path, the pieces that span some of them, and what had to be read."""
 
     found: list[Found] = field(default_factory=list)
-    tail: bytes = b""
+    tail: Bytes = b""
     read: int = 0
     bytes_read: int = 0
     copied: int = 0
@@ -85,13 +87,18 @@ class _Shape:
 
 
 class Reader:
-    """Reads files into the memory of a folder of releases, for one version."""
+    """Reads files into the memory of a folder of releases, for one version.
+
+    Hashes that grow with the files wait in a ``spill``, which has to be open while what is returned
+    is used.
+    """
 
     def __init__(
         self,
         state: State,
         piece_length: int,
         profile: str,
+        spill: Spill,
         *,
         parent: Release | None = None,
         there: Release | None = None,
@@ -99,7 +106,7 @@ class Reader:
         engine: Engine,
     ) -> None:
         self._state, self._piece_length, self._profile = state, piece_length, profile
-        self._engine, self._parent = engine, parent
+        self._engine, self._parent, self._spill = engine, parent, spill
         self._made = [] if rehash else [release for release in (there, parent) if release]
         self._seen = {} if rehash else state.seen()
         self._shape = _Shape(piece_length, profile, state.objects)
@@ -108,10 +115,13 @@ class Reader:
     def read(self, sources: Sequence[Source]) -> Reading:
         """Return the digests of all files; new ones are remembered as soon as they are known.
 
-        Raises MissingError, DataError, IntegrityError (a file changes meanwhile), StorageError.
+        Raises MissingError, DataError, IntegrityError (a file changes meanwhile), StorageError,
+        UsageError (torrents would be too large).
         """
         self._engine.reach(*sorted({source.file.parent for source in sources}), self._state.folder)
         jobs = [self._survey(source) for source in sources]
+        sizes = ((job.source.path, job.size) for job in jobs)
+        check_fits(sizes, self._piece_length)
         new = [job for job in jobs if job.record is None]
         apart = [job for job in jobs if job.pad or job.size % self._piece_length == 0]
         row = [job for job in jobs if not job.pad and job.size % self._piece_length]
@@ -126,15 +136,13 @@ class Reader:
             unread = [job for job in apart if job.record is None]
             read = functools.partial(_read, self._shape)
             for job, found in zip(unread, self._engine.map(read, unread, threads=ALL), strict=True):
-                job.record, job.place = found
-                self._remember(job)
+                self._remember(job, *found)
                 progress.advance(job.size)
             # What shares pieces with its neighbours is read in one row.
-            tail = TailPieces(self._piece_length, pieces)
+            tail = TailPieces(self._piece_length, self._spill, pieces)
             for job in row:
                 if job.record is None:
-                    job.record, job.place = _read(self._shape, job, tail)
-                    self._remember(job)
+                    self._remember(job, *_read(self._shape, job, tail))
                     progress.advance(job.size)
                 elif known < job.size:
                     _feed(tail, job, known)
@@ -144,12 +152,14 @@ class Reader:
         reading.found = [self._found(job) for job in jobs]
         return reading
 
-    def _known_pieces(self, row: list[_Job]) -> tuple[bytes, int]:
+    def _known_pieces(self, row: list[_Job]) -> tuple[Bytes, int]:
         """Return the pieces of the row's beginning that a version has, and how many bytes it is."""
         if all(job.record is None or job.record.content for job in row):
             return b"", 0  # nothing would be read again
         named = [(job.source.path, job.record and job.record.sha256) for job in row]
-        found = (known_pieces(release, named, self._piece_length) for release in self._made)
+        found = (
+            known_pieces(release, named, self._piece_length, self._spill) for release in self._made
+        )
         return max(found, key=lambda item: item[1], default=(b"", 0))
 
     def _survey(self, source: Source) -> _Job:
@@ -180,7 +190,7 @@ class Reader:
             self._profile,
         ):
             return None
-        return record
+        return record.set_aside(self._spill)
 
     def _place(self, job: _Job, sha256: str) -> Path | None:
         """Return a copy that was made before, by a killed run or for another version."""
@@ -194,14 +204,14 @@ class Reader:
                 return place if place.stat().st_size == file.size else None
         return None
 
-    def _remember(self, job: _Job) -> None:
+    def _remember(self, job: _Job, record: Record, place: Path | None) -> None:
         status = job.source.file.stat()
         if (status.st_size, status.st_mtime_ns) != (job.size, job.mtime_ns):
             raise IntegrityError(f"{job.source.file}: changed while it was read; try again")
-        assert job.record is not None
-        self._warn_if_edited(job, job.record)
-        self._state.keep(job.record)
-        self._state.note(_seen(job, job.record))
+        self._warn_if_edited(job, record)
+        self._state.keep(record)
+        self._state.note(_seen(job, record))
+        job.record, job.place = record.set_aside(self._spill), place
 
     def _warn_if_edited(self, job: _Job, record: Record) -> None:
         """Say so where a file was not replaced but written into, for versions share its bytes."""
@@ -275,7 +285,7 @@ def _feed(tail: TailPieces, job: _Job, start: int) -> None:
     """Hand the bytes of an unchanged file from ``start`` on; small ones are remembered."""
     assert job.record is not None
     if job.record.content:
-        tail.update(job.record.content[start:])
+        tail.update(bytes(job.record.content)[start:])
         return
     with (job.place or job.source.file).open("rb") as file:
         file.seek(start)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ...durable import storage_errors, sync
+from ..stretch import Bytes, chunks_of
 from .about import About
 from .croissant import croissant
 from .datasheet import datasheet
@@ -38,9 +39,9 @@ def stage(
     shutil.rmtree(folder, ignore_errors=True)
     v1, hybrid = torrents
     records = {found.path: found.record for found in reading.found}
-    views: dict[str, bytes | Iterable[str]] = {
-        manifest.torrents["v1"]["file"]: v1.data,
-        manifest.torrents["hybrid"]["file"]: hybrid.data,
+    views: dict[str, Bytes | Iterable[str]] = {
+        manifest.torrents["v1"]["file"]: v1.content,
+        manifest.torrents["hybrid"]["file"]: hybrid.content,
         SUMS: sums(manifest),
         f"{manifest.name}-{manifest.version}.meta4": metalink(manifest, records),
         CROISSANT: croissant(manifest, about),
@@ -84,10 +85,11 @@ def _link(place: Path, target: str) -> None:
         sync(Path(target))
 
 
-def _write(path: Path, content: bytes | Iterable[str]) -> None:
+def _write(path: Path, content: Bytes | Iterable[str]) -> None:
     """Write bytes, or text that may be too long to hold; the folder is what is renamed."""
-    if isinstance(content, bytes):
-        path.write_bytes(content)
+    if isinstance(content, Bytes):
+        with path.open("wb") as file:
+            file.writelines(chunks_of(content))
         return
     with path.open("w", encoding="utf-8") as file:
         file.writelines(content)

@@ -14,20 +14,25 @@ from collections.abc import Sequence
 
 from ...errors import DatacompError
 from .. import bencode
+from ..stretch import Bytes, Joined, Spill, chunks_of
 from .folder import Release
-from .torrents import MAX_TORRENT_BYTES
+from .torrents import MAX_TORRENT_BYTES, info_hashes
+
+AT_ONCE = 1 << 16
+"""Bytes of hashes that are put into a file together."""
 
 
 class TailPieces:
     """SHA-1 of the pieces of bytes that come in order, in blocks of any size.
 
-    ``known`` are those of pieces that went before.
+    ``known`` are those of pieces that went before. The hashes wait in a ``spill``.
     """
 
-    def __init__(self, piece_length: int, known: bytes = b"") -> None:
+    def __init__(self, piece_length: int, spill: Spill, known: Bytes = b"") -> None:
         self._length = self._room = piece_length
         self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._pieces = bytearray(known)
+        self._spill, self._parts = spill, [known]
+        self._pieces = bytearray()
 
     def update(self, data: bytes | memoryview) -> None:
         """Take the next bytes."""
@@ -40,21 +45,24 @@ class TailPieces:
             if not self._room:
                 self._close()
 
-    def finish(self) -> bytes:
+    def finish(self) -> Joined:
         """Return the hashes, 20 bytes a piece; no bytes may follow."""
         if self._room < self._length:
             self._close()
-        return bytes(self._pieces)
+        return Joined([*self._parts, bytes(self._pieces)])
 
     def _close(self) -> None:
         self._pieces += self._sha1.digest()
+        if len(self._pieces) >= AT_ONCE:
+            self._parts.append(self._spill.put(bytes(self._pieces)))
+            self._pieces.clear()
         self._sha1 = hashlib.sha1(usedforsecurity=False)
         self._room = self._length
 
 
 def known_pieces(
-    release: Release, row: Sequence[tuple[str, str | None]], piece_length: int
-) -> tuple[bytes, int]:
+    release: Release, row: Sequence[tuple[str, str | None]], piece_length: int, spill: Spill
+) -> tuple[Bytes, int]:
     """Return the pieces a version has of the beginning of a row, and how many bytes that is.
 
     ``row`` has path and SHA-256 of the files that are not aligned, in order. The torrent is
@@ -70,21 +78,21 @@ def known_pieces(
     # The piece in which the row begins to differ is another one.
     whole = same == len(before) == len(row)
     count = -(-size // piece_length) if whole else size // piece_length
-    pieces = _pieces_of(release) if count else None
-    if pieces is None:
-        return b"", 0
     first = sum(file.size for file in manifest.files if not file.size % piece_length)
     start = 20 * (first // piece_length)
-    return pieces[start : start + 20 * count], min(size, count * piece_length)
+    pieces = _pieces_of(release, slice(start, start + 20 * count), spill) if count else None
+    return (b"", 0) if pieces is None else (pieces, min(size, count * piece_length))
 
 
-def _pieces_of(release: Release) -> bytes | None:
-    """Return the SHA-1 of all pieces of a version's v1 torrent, None if it is not at hand."""
+def _pieces_of(release: Release, part: slice, spill: Spill) -> Bytes | None:
+    """Return some SHA-1 of the pieces of a version's v1 torrent, None if it is not at hand."""
     said = release.manifest.torrents["v1"]
     try:
-        data = (release.folder / said["file"]).read_bytes()
-        info = bencode.decode(data, MAX_TORRENT_BYTES, said["file"])[b"info"]
-        found = hashlib.sha1(bencode.encode(info), usedforsecurity=False).hexdigest()
-        return info[b"pieces"] if found == said["infohash"] else None
+        with (release.folder / said["file"]).open("rb") as file:
+            value, places = bencode.scan(file, MAX_TORRENT_BYTES, said["file"])
+            if info_hashes(places[b"info"])[0] != said["infohash"]:
+                return None
+            pieces = value[b"info"][b"pieces"][part]
+            return Joined([spill.put(chunk) for chunk in chunks_of(pieces)])
     except (OSError, DatacompError, KeyError, TypeError):
         return None

@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from ...errors import UsageError
 from .. import bencode
-from .digests import Record
+from ..stretch import Bytes, Joined, chunks_of
+from .digests import MAX_PIECE_LENGTH, Record
 
 CREATED_BY = "datacomp"
 MAX_TORRENT_BYTES = 1 << 28
+"""Of a torrent file that is made or read."""
+ROOM = 1 << 20
+"""For names, addresses and trackers in it."""
 
 Files = Sequence[tuple[str, Record]]
 """Paths below the torrent's folder, with ``/``, and the digests of the files."""
@@ -26,11 +31,19 @@ Files = Sequence[tuple[str, Record]]
 
 @dataclass(frozen=True)
 class Torrent:
-    """The bytes of a ``.torrent`` file and what names it; ``v2`` is None for a v1 torrent."""
+    """A ``.torrent`` file and what names it; ``v2`` is None for a v1 torrent.
 
-    data: bytes
+    Its ``content`` takes the hashes of pieces from where the records have them.
+    """
+
+    content: bencode.Encoding
     v1: str
     v2: str | None = None
+
+    @property
+    def data(self) -> bytes:
+        """All bytes of the file."""
+        return bytes(self.content)
 
     def magnet(self, name: str, mirrors: Iterable[str] = (), trackers: Iterable[str] = ()) -> str:
         """Return the magnet link."""
@@ -53,7 +66,7 @@ def v1_torrent(
     name: str,
     piece_length: int,
     files: Files,
-    tail: bytes,
+    tail: Bytes,
     webseeds: Sequence[str] = (),
     trackers: Sequence[str] = (),
 ) -> Torrent:
@@ -64,11 +77,12 @@ def v1_torrent(
     aligned, others = v1_order(files)
     info = {
         "files": [
-            {"length": record.size, "path": path.split("/")} for path, record in aligned + others
+            _listed({"length": record.size, "path": path.split("/")})
+            for path, record in aligned + others
         ],
         "name": name,
         "piece length": piece_length,
-        "pieces": b"".join(record.pieces for _, record in aligned) + tail,
+        "pieces": Joined([*(record.pieces for _, record in aligned), tail]),
     }
     return _finish({"info": info}, webseeds, trackers)
 
@@ -83,16 +97,17 @@ def hybrid_torrent(
     """Return the hybrid (v1 and v2) torrent of a folder ``name``."""
     ordered = sorted(files, key=lambda item: [part.encode() for part in item[0].split("/")])
     last = max((n for n, (_, record) in enumerate(ordered) if record.size), default=-1)
-    listed: list[dict[str, Any]] = []
-    pieces: list[bytes] = []
+    listed: list[bencode.Encoded] = []
+    pieces: list[Bytes] = []
     tree: dict[str, Any] = {}
-    layers: dict[bytes, bytes] = {}
+    layers: dict[bytes, Bytes] = {}
     missing = 0
     for number, (path, record) in enumerate(ordered):
         if missing and record.size:
-            listed.append({"attr": "p", "length": missing, "path": [".pad", str(missing)]})
+            pad = {"attr": "p", "length": missing, "path": [".pad", str(missing)]}
+            listed.append(_listed(pad))
             missing = 0
-        listed.append({"length": record.size, "path": path.split("/")})
+        listed.append(_listed({"length": record.size, "path": path.split("/")}))
         _plant(tree, path, record)
         if record.layer:
             layers[bytes.fromhex(record.pieces_root or "")] = record.layer
@@ -107,7 +122,7 @@ def hybrid_torrent(
         "meta version": 2,
         "name": name,
         "piece length": piece_length,
-        "pieces": b"".join(pieces),
+        "pieces": Joined(pieces),
     }
     return _finish({"info": info, "piece layers": layers}, webseeds, trackers)
 
@@ -132,12 +147,55 @@ def _plant(tree: dict[str, Any], path: str, record: Record) -> None:
     leaf: dict[str, Any] = {"length": record.size}
     if record.pieces_root is not None:
         leaf["pieces root"] = bytes.fromhex(record.pieces_root)
-    tree[name] = {"": leaf}
+    tree[name] = _listed({"": leaf})
+
+
+def _listed(value: dict[str, Any]) -> bencode.Encoded:
+    """Encode what is said of one file: of ten thousands, that is the smallest to keep."""
+    return bencode.Encoded(bencode.encode(value))
 
 
 def _finish(value: dict[str, Any], webseeds: Sequence[str], trackers: Sequence[str]) -> Torrent:
     value |= {"created by": CREATED_BY, **addresses(webseeds, trackers)}
-    info = value["info"] = bencode.Encoded(bencode.encode(value["info"]))
-    v2 = hashlib.sha256(info).hexdigest() if "piece layers" in value else None
-    v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()
-    return Torrent(bencode.encode(value), v1, v2)
+    info = bencode.lazily(value["info"])
+    v1, v2 = info_hashes(info)
+    value["info"] = info
+    return Torrent(bencode.lazily(value), v1, v2 if "piece layers" in value else None)
+
+
+def info_hashes(info: Bytes) -> tuple[str, str]:
+    """Return the SHA-1 and the SHA-256 of an encoded info dictionary, in hex."""
+    v1, v2 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+    for chunk in chunks_of(info):
+        v1.update(chunk)
+        v2.update(chunk)
+    return v1.hexdigest(), v2.hexdigest()
+
+
+def check_fits(files: Iterable[tuple[str, int]], piece_length: int) -> None:
+    """Raise UsageError if the hybrid torrent of files, path and size, could be too large to read.
+
+    That one is the larger of the two. Known before any file is read.
+    """
+    files = list(files)
+    if bound(files, piece_length) <= MAX_TORRENT_BYTES:
+        return
+    length = piece_length
+    while length < MAX_PIECE_LENGTH and bound(files, length) > MAX_TORRENT_BYTES:
+        length *= 2
+    if bound(files, length) > MAX_TORRENT_BYTES:
+        advice = "publish fewer or smaller files"
+    else:
+        advice = f"give --piece-length {length}, and shards built with --pad {length}"
+    raise UsageError(
+        f"{sum(size for _, size in files):,} bytes in pieces of {piece_length:,} need a torrent of "
+        f"more than {MAX_TORRENT_BYTES >> 20} MiB, which 'datacomp get' refuses; {advice}"
+    )
+
+
+def bound(files: Sequence[tuple[str, int]], piece_length: int) -> int:
+    """Return what a hybrid torrent has no more bytes than: 52 a piece, some hundred a file."""
+    pieces = sum(-(-size // piece_length) for _, size in files)
+    # Twice each name: listed, and in the tree, with up to 20 bytes around each of its parts.
+    names = sum(2 * len(path.encode()) + 20 * (path.count("/") + 1) for path, _ in files)
+    return 52 * pieces + names + 400 * len(files) + ROOM

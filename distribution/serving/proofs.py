@@ -60,7 +60,7 @@ class Prover:
 
     def _above(self, level: int, number: int) -> bytes:
         """Put the hashes of pieces together."""
-        layer, width = self.record.layer, 1 << level
+        layer, width = bytes(self.record.layer), 1 << level
         at = range(number * width, min((number + 1) * width, len(layer) // 32))
         pieces = [layer[32 * piece : 32 * piece + 32] for piece in at]
         return fold(pieces, width, fold([], self.record.piece_length // BLOCK, ZERO))

@@ -1,6 +1,9 @@
+import tempfile
+
 import libtorrent
 import pytest
 from datacomp.distribution import bencode
+from datacomp.distribution.stretch import Joined, Spill, Stretch
 from datacomp.errors import DataError, UnsafeInputError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,56 @@ def test_what_is_encoded_is_decoded(value):
 @given(st.dictionaries(st.binary(max_size=9), values))
 def test_libtorrent_encodes_the_same(value):
     assert bencode.encode(value) == libtorrent.bencode(value)
+
+
+def scanned(data, limit=1 << 20):
+    """Read bytes as a file, long strings and all."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        value, places = bencode.scan(file, limit, "a.torrent")
+        return whole(value), {key: bytes(place) for key, place in places.items()}
+
+
+def whole(value):
+    """Take long strings out of the file."""
+    if isinstance(value, dict):
+        return {key: whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    return bytes(value) if isinstance(value, Stretch) else value
+
+
+@given(values, st.integers(0, 3 * bencode.WINDOW))
+def test_a_file_is_read_as_bytes_are(value, length):
+    value = {b"long": bytes(length), b"other": value}
+    found, places = scanned(bencode.encode(value))
+    assert found == value
+    assert places == {key: bencode.encode(item) for key, item in value.items()}
+
+
+@given(st.binary(max_size=60))
+def test_a_file_of_a_stranger_has_the_reading_of_its_bytes(data):
+    def told(read):
+        try:
+            return read()
+        except DataError as error:
+            return str(error)
+
+    expected = told(lambda: bencode.decode(data, 100, "a.torrent"))
+    assert told(lambda: scanned(data)[0]) == expected
+
+
+def test_strings_in_files_are_encoded_as_bytes(tmp_path):
+    data = bytes(range(256)) * 3
+    with Spill(tmp_path) as spill:
+        kept = spill.put(data)
+        value = {"a": kept, "b": [Joined([b"x", kept]), 1], "c": bencode.Encoded(b"i5e")}
+        expected = bencode.encode({"a": data, "b": [b"x" + data, 1], "c": 5})
+        assert bencode.encode(value) == expected
+        lazy = bencode.lazily(value)
+        assert (len(lazy), bytes(lazy)) == (len(expected), expected)
+        assert bencode.encode([lazy]) == b"l" + expected + b"e"
 
 
 @given(st.binary(max_size=60))
@@ -64,3 +117,5 @@ def test_bombs():
         bencode.decode(b"l" * 1000, 10_000, "a")
     with pytest.raises(UnsafeInputError, match=r"^a: larger than 10 bytes; refused$"):
         bencode.decode(b"20:" + bytes(20), 10, "a")
+    with pytest.raises(UnsafeInputError, match=r"^a\.torrent: larger than 10 bytes; refused$"):
+        scanned(b"20:" + bytes(20), 10)

@@ -322,6 +322,14 @@ def test_one_release_at_a_time(publish, tmp_path):
         publish("1")
 
 
+def test_what_needs_too_large_a_torrent_is_refused_unread(publish, data, tmp_path):
+    with (data / "large.tar").open("wb") as file:
+        file.truncate(200 << 30)
+    with pytest.raises(UsageError, match="refuses; give --piece-length 65536, and shards built"):
+        publish("1")
+    assert not (tmp_path / "releases").exists()
+
+
 def test_what_was_taken_back_is_deleted_and_refused(publish, data, tmp_path):
     publish("1")
     old = Releases(tmp_path / "releases").latest.manifest.by_path["00000001.tar"]

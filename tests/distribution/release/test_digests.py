@@ -1,11 +1,13 @@
 import hashlib
 import os
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
 from datacomp.distribution.release.digests import Digests, Record, check_piece_length, read_digests
-from datacomp.distribution.release.tail import TailPieces
+from datacomp.distribution.release.tail import AT_ONCE, TailPieces
+from datacomp.distribution.stretch import Spill
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,12 +128,27 @@ def test_records_of_strangers(data):
 
 @given(st.lists(st.binary(max_size=100), max_size=8))
 def test_pieces_over_several_files(parts):
-    tail = TailPieces(64)
-    for part in parts:
-        tail.update(part)
     data = b"".join(parts)
     pieces = [data[i : i + 64] for i in range(0, len(data), 64)]
-    assert tail.finish() == b"".join(hashlib.sha1(piece).digest() for piece in pieces)
+    with tempfile.TemporaryDirectory() as folder, Spill(Path(folder)) as spill:
+        tail = TailPieces(64, spill)
+        for part in parts:
+            tail.update(part)
+        found = bytes(tail.finish())
+    assert found == b"".join(hashlib.sha1(piece).digest() for piece in pieces)
+
+
+def test_many_pieces_over_several_files_wait_in_a_file(tmp_path):
+    data = os.urandom(64 * (AT_ONCE // 20) * 2 + 70)
+    with Spill(tmp_path) as spill:
+        tail = TailPieces(64, spill, b"before")
+        for at in range(0, len(data), 100_000):
+            tail.update(data[at : at + 100_000])
+        found = tail.finish()
+        assert not found.is_held
+        assert bytes(found) == b"before" + b"".join(
+            hashlib.sha1(data[i : i + 64]).digest() for i in range(0, len(data), 64)
+        )
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path):

@@ -5,7 +5,16 @@ import pytest
 from datacomp.distribution import bencode
 from datacomp.distribution.release.digests import read_digests
 from datacomp.distribution.release.tail import TailPieces
-from datacomp.distribution.release.torrents import hybrid_torrent, v1_order, v1_torrent
+from datacomp.distribution.release.torrents import (
+    ROOM,
+    bound,
+    check_fits,
+    hybrid_torrent,
+    v1_order,
+    v1_torrent,
+)
+from datacomp.distribution.stretch import Spill
+from datacomp.errors import UsageError
 
 from .conftest import PIECE, SIZES, write_files
 
@@ -16,11 +25,12 @@ def torrents_of(folder, **more):
         for path in folder.rglob("*")
         if path.is_file()
     ]
-    tail = TailPieces(PIECE)
-    for name, _ in v1_order(files)[1]:
-        tail.update((folder / name).read_bytes())
-    v1 = v1_torrent(folder.name, PIECE, files, tail.finish(), **more)
-    return v1, hybrid_torrent(folder.name, PIECE, files, **more)
+    with Spill(folder) as spill:
+        tail = TailPieces(PIECE, spill)
+        for name, _ in v1_order(files)[1]:
+            tail.update((folder / name).read_bytes())
+        v1 = v1_torrent(folder.name, PIECE, files, bytes(tail.finish()), **more)
+        return v1, hybrid_torrent(folder.name, PIECE, files, **more)
 
 
 def as_libtorrent_makes_it(folder, torrent, flags):
@@ -119,3 +129,23 @@ def test_mirrors_and_trackers(tmp_path):
     assert hashlib.sha1(
         bencode.encode(bencode.decode(v1.data, 1 << 20)[b"info"])
     ).hexdigest() == v1.v1  # fmt: skip
+
+
+def test_what_would_be_too_large_to_be_read_is_refused():
+    files = [(f"{number:08d}.tar", 1 << 30) for number in range(4_900)]
+    check_fits(files, 1 << 20)
+    with pytest.raises(UsageError) as caught:
+        check_fits(files, 1 << 19)
+    assert str(caught.value) == (
+        "5,261,334,937,600 bytes in pieces of 524,288 need a torrent of more than 256 MiB, which "
+        "'datacomp get' refuses; give --piece-length 1048576, and shards built with --pad 1048576"
+    )
+    with pytest.raises(UsageError, match=r"get' refuses; publish fewer or smaller files$"):
+        check_fits([(f"{number}", 1) for number in range(700_000)], 16 << 20)
+
+
+def test_what_fits_is_no_larger_than_was_reckoned(tmp_path):
+    for sizes in (SIZES, {"a/b/c/d/é" * 3: 5 * PIECE + 1, "z": 9}):
+        folder = write_files(tmp_path / str(len(sizes)) / "ds", sizes)
+        for torrent in torrents_of(folder):
+            assert len(torrent.data) <= bound(list(sizes.items()), PIECE) - ROOM
