@@ -7,6 +7,7 @@ POSIX.1-1988 ustar, POSIX.1-2001 PAX and GNU long names.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -32,6 +33,7 @@ _REGULAR = (b"0", b"\0", b"7")
 _DIRECTORY = b"5"
 _EXTENDED = (b"x", b"g", b"L", b"K")
 _FILE, _PAX = ord("0"), ord("x")
+_KIND = 156
 _FIELDS = struct.Struct("100s24x12s12x8sB188xB").unpack_from
 """Name, size, checksum, kind, and the first byte of the name's prefix."""
 _TIME_RECORD = re.compile(rb"(\d{2}) [acm]time=[0-9.]+\n")
@@ -153,11 +155,14 @@ def _plain_sample(view: memoryview) -> TarSample | None:
     key: str | None = None
     members: dict[str, Member] = {}
     while offset < total:
-        plain = _plain_header(view, offset)
+        data = offset + BLOCK
+        block = bytes(view[offset:data])
+        if len(block) < BLOCK:
+            return None
+        plain = _plain_pax(block) if block[_KIND] == _PAX else _plain_header(block, 0)
         if plain is None:
             return None
         name, size = plain
-        data = offset + BLOCK
         offset = end = data - -size // BLOCK * BLOCK
         if name is None:
             if not _says_time(bytes(view[data : data + size])):
@@ -191,6 +196,12 @@ def _plain_header(buffer: bytes | memoryview, at: int) -> tuple[str | None, int]
         return None, size
     found = _PLAIN_NAME.fullmatch(name)
     return (found[1].decode(), size) if found else None
+
+
+@functools.lru_cache(MAX_KNOWN)
+def _plain_pax(block: bytes) -> tuple[str | None, int] | None:
+    """Do what ``_plain_header`` does, for PAX headers: most are the same bytes as one before."""
+    return _plain_header(block, 0)
 
 
 def _behind_pax(three: bytes, size: int | None) -> tuple[str, int] | None:

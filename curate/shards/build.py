@@ -30,6 +30,7 @@ from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_j
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
+from ...pools.parallel import default_workers
 from ...pools.ranges import is_remote
 from ...pools.stores import staged
 from ...pools.uids import to_hex
@@ -62,7 +63,8 @@ NO_BOXES = "no_face_boxes"
 WRONG_BOXES = "wrong_face_boxes"
 NOT_BLURRED = "not_blurred"
 THREADS = 4
-"""More would wait for each other."""
+"""So many shards are copied at the same time, for each waits for the disk; more would wait for
+each other."""
 
 
 @dataclass
@@ -323,7 +325,9 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
     # Copying is hashing and waiting for the disk, which let go of Python's lock: a few threads do
     # it without the time that processes take to start.
     copies = isinstance(origin, TarOrigin) and plan.faces is None
-    built = engine.map(_run, tasks, count=count, threads=THREADS if copies else 0)
+    threads = THREADS if copies else 0
+    worth = max(THREADS, default_workers()) if copies else None
+    built = engine.map(_run, tasks, count=count, worth=worth, threads=threads)
     unusable: list[tuple[str, str]] = []
     with Progress("building shards", plan.total) as progress:
         for number, entry in enumerate(built):
