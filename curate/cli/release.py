@@ -24,7 +24,13 @@ LISTED = 20
 """How many names are printed; --json lists all."""
 
 _out_option = click.option(
-    "-o", "--out", type=_PATH, required=True, metavar="RELEASES", help="The folder of releases."
+    "-o",
+    "--output",
+    "out",
+    type=_PATH,
+    required=True,
+    metavar="RELEASES",
+    help="The folder of releases.",
 )
 _key_option = click.option(
     "--key", type=_PATH, metavar="FILE",

@@ -39,7 +39,9 @@ def shards() -> None:
     )
 )
 @click.argument("source", metavar="DIR")
-@click.option("-o", "--out", type=PLACE, help="The folder of the index, where DIR is a URL.")
+@click.option(
+    "-o", "--output", "out", type=PLACE, help="The folder of the index, where DIR is a URL."
+)
 @_workers_option
 @click.option("--keep-going", is_flag=True, help="Set broken tars and repeated uids aside.")
 @json_option
@@ -111,7 +113,7 @@ def _with_subset(function: F) -> F:
         "datacomp shards select a/ b/ both.npy -o mixed.view --mix 1 --mix 2.5 --shuffle 0",
     )
 )
-@click.option("-o", "--out", type=PLACE, required=True, help="The folder of the view.")
+@click.option("-o", "--output", "out", type=PLACE, required=True, help="The folder of the view.")
 @_with_subset
 @click.pass_context
 def select(
@@ -162,7 +164,9 @@ def cat(view: Path | str, number: int) -> None:
         "datacomp shards build shards/ clip30.npy -o blurred/ --blur boxes/",
     )
 )
-@click.option("-o", "--out", type=PLACE, required=True, help="The folder the shards go to.")
+@click.option(
+    "-o", "--output", "out", type=PLACE, required=True, help="The folder the shards go to."
+)
 @click.option("--pad", type=click.IntRange(min=512), metavar="BYTES",
               help="Pad every tar to a multiple of this, as a torrent's pieces.")  # fmt: skip
 @click.option("--blur", type=_PATH, metavar="BOXES",

@@ -11,7 +11,13 @@ from .common import counted, emit_json, emit_table, examples, json_option
 
 _FILE = click.Path(path_type=Path)
 _out_option = click.option(
-    "-o", "--out", type=_FILE, required=True, metavar="OUT.npy", help="Where the result goes."
+    "-o",
+    "--output",
+    "out",
+    type=_FILE,
+    required=True,
+    metavar="OUT.npy",
+    help="Where the result goes.",
 )
 
 
@@ -101,7 +107,7 @@ def minus(files: tuple[Path, ...], out: Path, as_json: bool) -> None:
 @click.argument("a", type=_FILE)
 @click.argument("b", type=_FILE)
 @click.option(
-    "-o", "--out", type=_FILE, metavar="DIR",
+    "-o", "--output", "out", type=_FILE, metavar="DIR",
     help="Also write only_a.npy, only_b.npy and both.npy into this folder.",
 )  # fmt: skip
 @json_option

@@ -154,9 +154,9 @@ def index_shards(
         report.path = join(str(out), PARQUET)
         return report
     if is_remote(str(source)) and out is None:
-        raise UsageError(f"{source}: the index of a URL needs a folder to stand in (--out)")
+        raise UsageError(f"{source}: the index of a URL needs a folder to stand in (--output)")
     if not is_remote(str(source)) and out is not None:
-        raise UsageError(f"{source}: the index of a folder stands in it; --out is for URLs")
+        raise UsageError(f"{source}: the index of a folder stands in it; --output is for URLs")
     tars = find_tars(source)
     gaps, lacking = _gaps(tars)
     if gaps and not keep_going:
@@ -236,7 +236,7 @@ def index_folder(source: Path | str) -> Iterator[Path]:
             found = StoredIndex.load(folder)
             if found is None or found.root == str(folder):
                 raise DataError(
-                    f"{source}: not the index of tars at a URL; index the URL again with --out"
+                    f"{source}: not the index of tars at a URL; index the URL again with --output"
                 )
         yield folder
 

@@ -216,7 +216,7 @@ def test_letters_of_other_alphabets_in_an_address(shards, server, tmp_path):
 @pytest.mark.parametrize("root", ["http://[x", "http://[::1", "http://h..h"])
 def test_what_is_no_address_is_told_in_one_line(tmp_path, command, root):
     place = f"{root}/{{0..1}}.tar"
-    code, _, err = command("shards", "index", place, "--out", tmp_path / "index")
+    code, _, err = command("shards", "index", place, "--output", tmp_path / "index")
     assert code == 1
     assert err.splitlines()[-1].endswith(f"{root}/0.tar': not an HTTP address; refused")
     assert "Traceback" not in err
