@@ -210,13 +210,20 @@ def renew(folder: Path, key: Path | None, valid_days: float, as_json: bool) -> N
 @release.command(epilog=examples("datacomp release log releases/"))
 @_releases_argument
 @json_option
-def log(folder: Path, as_json: bool) -> None:
-    """List the versions, newest first, and check that each names the one before."""
+@click.pass_context
+def log(ctx: click.Context, folder: Path, as_json: bool) -> None:
+    """List the versions, newest first, and check that each names the one before.
+
+    What is wrong with a version is told after the others (exit code 1).
+    """
     from ...distribution.release import Releases
+    from ...progress import warn
 
     rows = []
     releases = Releases(folder)
-    _ = releases.latest  # none is an error
+    wrong = releases.sift()
+    if not wrong:
+        _ = releases.latest  # none is an error
     for found in reversed(releases.versions):
         manifest = found.manifest
         taken = [r for r in manifest.removed if r.serial == manifest.serial]
@@ -227,7 +234,15 @@ def log(folder: Path, as_json: bool) -> None:
         })  # fmt: skip
     if as_json:
         emit_json(rows)
-        return
+    elif rows:
+        _list_versions(rows)
+    for what in wrong.values():
+        warn(what)
+    if wrong:
+        ctx.exit(1)
+
+
+def _list_versions(rows: list[dict[str, Any]]) -> None:
     header = ["number", "version", "date", "samples", "files", "MB", "revoked", "manifest"]
     emit_table(
         [(row["serial"], row["version"], row["date"],

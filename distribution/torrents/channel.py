@@ -34,6 +34,8 @@ AHEAD_BYTES = 64 << 20
 AHEAD_SECONDS = 5.0
 SAVE_SECONDS = 15.0
 ASK_SECONDS = 1.0
+ASK_AGAIN_SECONDS = 30.0
+"""Between questions once a node has named the version being fetched: another may know a newer."""
 LONELY = 3.0
 """How many times the patience with a server peers are waited for when there is no one else."""
 GONE_SECONDS = 5.0
@@ -74,6 +76,7 @@ class Channel:
         self._torrent, self._net, self._peers = torrent, net, peers
         self._patience, self._manifest, self._seeds = patience, manifest, seeds
         self._asked, self._answered = 0.0, net.lan or manifest is None
+        self._ask_every = ASK_SECONDS
         self._claims: list[Claim] = []
 
     def run(self) -> None:
@@ -155,18 +158,20 @@ class Channel:
     # -- the pointer in the DHT -------------------------------------------------------------
 
     def _ask_for_pointer(self, now: float) -> None:
-        if not self._answered and now - self._asked > ASK_SECONDS and self._manifest:
+        if not self._answered and now - self._asked > self._ask_every and self._manifest:
             self._asked = now
             pointer.ask(self._download.session, self._manifest.key, self._manifest.name)
 
     def _compare(self, found: pointer.DhtPointer | None) -> None:
         """Compare the version being fetched with the newest one that the DHT knows of."""
         manifest = self._manifest
-        # An older answer, of a node that has missed the newest, ends nothing.
+        # No answer but a newer one ends the asking: what is signed once can be told for ever by
+        # a node that has missed what came after, or hides it.
         if found is None or manifest is None or self._answered or found.serial < manifest.serial:
             return
-        self._answered = True
+        self._ask_every = ASK_AGAIN_SECONDS
         if found.serial > manifest.serial:
+            self._answered = True
             warn(
                 f"{manifest.name}: the DHT knows of number {found.serial}, this source only of "
                 f"{manifest.version} (number {manifest.serial}); it is behind"

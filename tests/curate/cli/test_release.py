@@ -96,6 +96,25 @@ def test_from_the_first_version_to_taking_back(run, data):
     assert out == "rel: 2 versions, 6 files, 0.0 MB read, 1 taken back, sound\n"
 
 
+def test_the_log_goes_on_where_a_manifest_was_altered(run, data):
+    for version in (1, 2, 3):
+        Path("data/notes.txt").write_text(f"{version}")
+        run(*CREATE, "--version", version)
+    path = Path("rel/versions/2/manifest.json")
+    path.write_bytes(path.read_bytes().replace(b'"licence":null', b'"licence":"CC0"'))
+    code, out, err = run("release", "log", "rel")
+    assert (code, [line.split()[:2] for line in out.splitlines()[2:]]) == (
+        1,
+        [["3"] * 2, ["1"] * 2],
+    )
+    assert err == (
+        f"warning: {path}: its signature is wrong; it was altered or is not theirs; put "
+        "manifest.json and manifest.json.sig back from another copy of this version\n"
+    )
+    code, out, again = run("release", "log", "rel", "--json")
+    assert (code, [row["serial"] for row in json.loads(out)], again) == (1, [3, 1], err)
+
+
 def test_json_everywhere(run, data):
     code, out, _ = run(*CREATE, "--version", 1, "--json")
     made = json.loads(out)

@@ -471,7 +471,9 @@ def test_a_mirror_that_is_behind_is_told_by_the_dht(
     )
 
 
-def test_an_older_answer_of_the_dht_ends_no_asking(publish, files, shard, tmp_path, capfd):
+def test_no_answer_of_the_dht_but_a_newer_one_ends_the_asking(
+    publish, files, shard, tmp_path, capfd
+):
     publish(files)
     manifest = Releases(publish(files | {"00004.tar": shard(4, 1)}, "2")).latest.manifest
     with Folder(tmp_path / "got") as folder:
@@ -479,8 +481,10 @@ def test_an_older_answer_of_the_dht_ends_no_asking(publish, files, shard, tmp_pa
         source = engine.add_source("peers", "bittorrent")
         net = Net("127.0.0.1:0", bootstrap="")
         channel = Channel(engine, source, folder, lambda: b"", net, (), 1.0, manifest)
-        for serial in (1, 3):
-            channel._compare(DhtPointer(serial, "f" * 64, "bafy"))
+        channel._compare(DhtPointer(1, "f" * 64, "bafy"))
+        channel._compare(DhtPointer(2, manifest.sha256, manifest.root_cid))
+        for _ in range(2):
+            channel._compare(DhtPointer(3, "f" * 64, "bafy"))
     assert capfd.readouterr().err == (
         "warning: birds: the DHT knows of number 3, this source only of 2 (number 2); "
         "it is behind\n"
