@@ -97,6 +97,27 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def alone(folder: Path | str, otherwise: str) -> Iterator[None]:
+    """Hold a folder, which is made if need be, for this process alone.
+
+    Where another process holds it, nothing is waited for: StorageError says ``otherwise``. The
+    system lets go of it when the process ends, however it ends.
+    """
+    folder = Path(folder)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(otherwise) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a partial path; on success it is synced and renamed to ``path``, else removed."""
     path = Path(path)

@@ -14,17 +14,17 @@ meanwhile leaves them there, and the next run puts them back first.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from ..durable import atomic_path, read_json, storage_errors, write_json
-from ..errors import DataError, MissingError, StorageError, UnsafeInputError
+from ..durable import alone, atomic_path, read_json, storage_errors, write_json
+from ..errors import DataError, MissingError, UnsafeInputError
 from ..progress import Progress, say
 from .connection import one_line
 from .ranges import Ranges, open_ranges, store
@@ -53,23 +53,13 @@ class Copies:
         self._swapped: list[str] = []
         self.path = self._folder / next(iter(files)) if is_file else self._folder
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Keep other processes from the copies."""
-        with storage_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"{self._folder}: another process is copying {self._place} to it; wait for it "
-                    "or stop it"
-                ) from None
-            yield
-        finally:
-            os.close(descriptor)
+        return alone(
+            self._folder,
+            f"{self._folder}: another process is copying {self._place} to it; wait for it or "
+            "stop it",
+        )
 
     def fetch(self) -> None:
         """Copy what is new or has changed; no file that samples may lie in is touched."""

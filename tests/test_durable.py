@@ -250,3 +250,22 @@ def test_what_dead_workers_of_a_cluster_left_is_swept(tmp_path):
     durable.sweep_attempts(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
     durable.sweep_attempts(tmp_path / "nowhere")
+
+
+def test_a_folder_is_held_by_one_process_however_it_ends(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    code = (
+        "import time\n"
+        "from datacomp.durable import alone\n"
+        f"with alone({str(folder)!r}, 'never said'):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(StorageError) as caught, durable.alone(folder, "held by another"):
+            pass
+        assert str(caught.value) == "held by another"
+        other.kill()
+    with durable.alone(folder, "never said"):
+        assert not list(folder.iterdir())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
-from ...durable import sha256_file, storage_errors, write_json
+from ...durable import alone, sha256_file, storage_errors, write_json
 from ...errors import DataError, MissingError, StorageError, UsageError
 from ...pools.stores import files_below
 from ...progress import say
@@ -55,15 +53,8 @@ def _locked(out: Path) -> Iterator[None]:
             raise UsageError(f"{out}: a file, but shards need a folder") from None
         except FileNotFoundError as error:  # a place where no folder can be made, as below /proc
             raise StorageError(f"cannot write {out}: {error.strerror}") from None
-        descriptor = os.open(out, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(f"{out}: another build is writing there; wait for it") from None
+    with alone(out, f"{out}: another build is writing there; wait for it"):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def refuse_foreign(out: Path) -> None:

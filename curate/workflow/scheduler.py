@@ -25,7 +25,7 @@ from typing import Any
 
 from ... import errors
 from ...durable import digest, write_json
-from ...errors import DatacompError, RunError, StorageError
+from ...errors import DatacompError, RunError
 from ...pools.parallel import ScriptlessContext
 from ...progress import Board, duration, say, set_verbosity, tell_through, warn
 from .lifeline import PARENT, tie_stage
@@ -221,26 +221,6 @@ class Scheduler:
 def stable(result: dict[str, Any]) -> dict[str, Any]:
     """Leave out what differs from run to run (times), so that fingerprints do not."""
     return {name: value for name, value in result.items() if name not in ("seconds", "note")}
-
-
-@contextlib.contextmanager
-def exclusive_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone, or raise StorageError."""
-    from ...durable import storage_errors
-
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StorageError(
-                f"{folder}: another 'datacomp run' is at work there; wait for it or stop it"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _context() -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...durable import sha256_file, write_json
+from ...durable import alone, sha256_file, write_json
 from ...errors import UsageError, suggest
 from ...evaluate.tasks import Task as EvaluationTask
 from ...evaluate.tasks import select_tasks
@@ -20,7 +20,7 @@ from ..engine import open_engine
 from . import stages
 from .checks import check_inputs
 from .config import RUN, DatasetSection, Study, TruthSection
-from .scheduler import Record, Scheduler, Task, exclusive_folder
+from .scheduler import Record, Scheduler, Task
 from .summary import summarise
 
 STAGES = ("pool", "evalsets", "filter", "shards", "train", "evaluate", "report")
@@ -53,7 +53,8 @@ def run_study(study: Study, start: str | None = None, only: str | None = None) -
     require_extra()
     check_inputs(study)
     evaluation = evaluation_tasks(study)
-    with exclusive_folder(study.output), joined(study) as study:  # noqa: PLR1704
+    busy = f"{study.output}: another 'datacomp run' is at work there; wait for it or stop it"
+    with alone(study.output, busy), joined(study) as study:  # noqa: PLR1704
         tasks = plan(study, evaluation)
         scheduler = Scheduler(study.output / "stages", study.train.parallel)
         if only is not None:

@@ -9,17 +9,15 @@ is as good as absent.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...durable import partial_path, storage_errors, write_text
-from ...errors import DataError, StorageError
+from ...durable import alone, partial_path, storage_errors, write_text
+from ...errors import DataError
 from .digests import Record
 
 FOLDER = ".state"
@@ -54,23 +52,15 @@ class State:
         """
         with storage_errors(self.folder):
             made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        busy = f"{self.folder.parent}: another release is being made there; wait for it"
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"{self.folder.parent}: another release is being made there; wait for it"
-                ) from None
-            yield
+            with alone(self.folder, busy):
+                yield
         except BaseException:
             with contextlib.suppress(OSError):  # it holds something
                 for path in made:
                     path.rmdir()
             raise
-        finally:
-            os.close(descriptor)
 
     # -- digests ----------------------------------------------------------------------------
 

@@ -7,17 +7,14 @@ looked at again. One folder holds one commit: two are not mixed.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...durable import append_line, partial_path, storage_errors
+from ...durable import alone, append_line, partial_path
 from ...errors import DataError, StorageError, UnsafeInputError, UsageError
 from ...progress import Progress
 from ..parallel import map_threads
@@ -99,25 +96,9 @@ def carry_out(found: Plan) -> None:
     Raises StorageError for a disk without room and a folder that another process fills, and the
     errors of ``bring``.
     """
-    with storage_errors(found.folder):
-        found.folder.mkdir(parents=True, exist_ok=True)
-    with _alone(found.folder):
+    busy = f"{found.folder}: another process is bringing files to it; wait for it or stop it"
+    with alone(found.folder, busy):
         _carry_out(found)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from filling the folder meanwhile."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise StorageError(
-            f"{folder}: another process is bringing files to it; wait for it or stop it"
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 def _carry_out(found: Plan) -> None:

@@ -2,15 +2,14 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from datacomp import progress
-from datacomp.curate.workflow.scheduler import Scheduler, Task, exclusive_folder, stable
-from datacomp.errors import DataError, RunError, StorageError
+from datacomp.curate.workflow.scheduler import Scheduler, Task, stable
+from datacomp.errors import DataError, RunError
 from datacomp.progress import Progress, say, warn
 
 # Tasks run in processes of their own, so their functions must be importable: plain library
@@ -167,23 +166,6 @@ def test_quiet_is_quiet_but_for_warnings(tmp_path, capsys):
 
 def test_times_do_not_enter_fingerprints():
     assert stable({"digest": "d", "seconds": 3, "note": []}) == {"digest": "d"}
-
-
-def test_a_folder_is_held_by_one_study(tmp_path):
-    code = (
-        "import sys, time\n"
-        "from datacomp.curate.workflow.scheduler import exclusive_folder\n"
-        f"with exclusive_folder(__import__('pathlib').Path({str(tmp_path)!r})):\n"
-        "    print('held', flush=True); time.sleep(30)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
-        with pytest.raises(StorageError, match="another 'datacomp run' is at work there"):
-            exclusive_folder(tmp_path).__enter__()
-        other.kill()
-    with exclusive_folder(tmp_path):
-        assert (tmp_path / ".lock").exists()
 
 
 def test_records_are_whole_json(tmp_path):

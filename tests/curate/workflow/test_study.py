@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from datacomp.durable import alone
 
 pytestmark = pytest.mark.slow
 
@@ -184,6 +185,15 @@ def test_a_second_run_starts_nothing(finished):
     states = {row["task"]: row["state"] for row in json.loads(dry.stdout)}
     assert set(states.values()) == {"done already", "to run"}
     assert [task for task, state in states.items() if state == "to run"] == ["report"]
+
+
+def test_a_second_study_at_work_there_is_refused(finished):
+    folder, config, _ = finished
+    with alone(folder / "out", "free"):
+        result = run(config, "--only", "shards")
+    assert result.returncode != 0
+    told = "another 'datacomp run' is at work there; wait for it or stop it"
+    assert result.stderr == f"error: {folder / 'out'}: {told}\n"
 
 
 def test_only_and_from(finished):
