@@ -179,6 +179,14 @@ def beside(name):
     return module
 
 
+@pytest.fixture(scope="session")
+def launcher():
+    """What starts Python programs that need torch; see ``launcher.py``."""
+    launcher = beside("launcher").Launcher()
+    yield launcher
+    launcher.stop()
+
+
 @pytest.fixture
 def dataset_hub(monkeypatch):
     """A server that speaks the Hub's protocol; see ``hub_server.py``."""

@@ -1,11 +1,8 @@
 import json
-import os
 import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -400,15 +397,14 @@ harness.evaluate(
 
 @pytest.mark.parametrize("where", ["between", "inside"])
 def test_killed_between_or_inside_tasks_and_run_again_equals_uninterrupted(
-    sets, tasks, tiny, tmp_path, where
+    sets, tasks, tiny, tmp_path, where, launcher
 ):
     whole, output = tmp_path / "whole.jsonl", tmp_path / "r.jsonl"
     spec = tiny(0)
     evaluate(spec, sets.data, tasks, whole, device="cpu", batch_size=4)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, where, spec.model, spec.checkpoint, spec.model_config,
-         sets.data, output, *(task.model_dump_json() for task in tasks)],
-        check=False, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    done = launcher.run(
+        "-c", KILLED, where, spec.model, spec.checkpoint, spec.model_config, sets.data, output,
+        *(task.model_dump_json() for task in tasks),
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(read_results(output)) == ["colours", "pairs"]

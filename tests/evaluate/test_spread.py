@@ -1,11 +1,8 @@
 """Tasks divided among the processes of torchrun."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import pytest
 from datacomp.evaluate import spread
@@ -94,7 +91,7 @@ def test_the_first_process_decides_what_is_there(sets):
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_does(tiny_run, tmp_path):
+def test_two_processes_write_what_one_does(tiny_run, tmp_path, launcher, monkeypatch):
     run, data = tiny_run(tmp_path / "run"), tmp_path / "evalsets"
     build_demo_suite(data)
     for name in ("greek", "symbols", "letters"):
@@ -103,15 +100,14 @@ def test_two_processes_write_what_one_does(tiny_run, tmp_path):
     alone = evaluate(load_run(run).spec, data, tasks, tmp_path / "a", device="cpu")
     (data / "digests.jsonl").unlink()
     arguments = ["evaluate", run, "--data", data, "--tasks", "demo/*", "--device", "cpu", "--json"]
-    both = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-         "-m", "datacomp.curate.cli", *map(str, arguments), "-o", tmp_path / "b"],
-        capture_output=True, text=True, check=False, timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-    assert both.returncode == 0, both.stderr[-2000:]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    both = launcher.run_together(
+        2, "-m", "datacomp.curate.cli", *arguments, "-o", tmp_path / "b", timeout=240
+    )
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr[-2000:]
     assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
-    found = json.loads(both.stdout)
+    assert both[1].stdout == ""
+    found = json.loads(both[0].stdout)
     assert found["results"] == [result.to_dict() for result in alone.results]
     assert found["failed"] == alone.failed
     assert len(found["failed"]) == 3

@@ -54,14 +54,19 @@ def shards(tmp_path_factory):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "datacomp.curate.cli", "-q", "train", *map(str, arguments)]
+    return ["-m", "datacomp.curate.cli", "-q", "train", *map(str, arguments)]
 
 
-def finish(arguments):
+@pytest.fixture
+def finish(launcher):
     """Train to the end: one broken image is set aside, so the exit code is 3."""
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 3, done.stderr
-    return done
+
+    def finish(arguments):
+        done = launcher.run(*arguments)
+        assert done.returncode == 3, done.stderr
+        return done
+
+    return finish
 
 
 def losses(run: Path) -> list[float]:
@@ -290,19 +295,20 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(shards, tmp_path):
+def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(
+    shards, tmp_path, launcher, finish
+):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     finish(command(shards, "-o", whole, "--workers", 0, *SMALL))
-    with subprocess.Popen(
-        command(shards, "-o", cut, "--workers", 2, *SMALL), start_new_session=True
-    ) as process:
+    resumable = command(shards, "-o", cut, "--workers", 2, *SMALL)
+    with launcher.start(*resumable, session=True) as process:
         latest = cut / "checkpoints/epoch_latest.pt"
         while not latest.exists():
             assert process.poll() is None
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
     assert json.loads((cut / "info.json").read_bytes())["status"] == "running"
-    done = finish(command(shards, "-o", cut, "--workers", 2, *SMALL))
+    done = finish(resumable)
     assert done.stderr == f"1 set aside (1 image_broken); see {cut / 'set_aside.jsonl'}\n"
     log = (cut / "out.log").read_text()
     assert "resuming checkpoint" in log
@@ -361,7 +367,7 @@ def test_only_a_network_to_filter_with_may_begin_with_other_weights(shards, tiny
 
 
 @pytest.mark.slow
-def test_a_network_to_filter_with_begins_where_another_ended(shards, tmp_path):
+def test_a_network_to_filter_with_begins_where_another_ended(shards, tmp_path, finish):
     import open_clip
     import torch
 
@@ -387,18 +393,19 @@ def test_a_network_to_filter_with_begins_where_another_ended(shards, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_loss_curve_of_one(shards, tmp_path):
+def test_two_processes_have_the_loss_curve_of_one(shards, tmp_path, launcher):
     import torch
 
     few = ["--scale", "demo", "--samples-seen", 1280, "--threads", 1, "--workers", 0]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     one, two = tmp_path / "one", tmp_path / "two"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command(shards, "-o", one, *few), stderr=subprocess.DEVNULL):
+    with launcher.start(*command(shards, "-o", one, *few)) as alone:
         subprocess.run(
-            [*torchrun, *command(shards, "-o", two, *few, "--accumulation", 2)[1:]],
+            [*torchrun, *command(shards, "-o", two, *few, "--accumulation", 2)],
             check=True, timeout=250, capture_output=True, env=environment,
         )  # fmt: skip
+        assert alone.finish(200).returncode == 3
     info = json.loads((two / "info.json").read_bytes())
     assert (info["world_size"], info["accumulation"], info["status"]) == (2, 2, "done")
     assert "batch_size: 32" in (two / "params.txt").read_text()
@@ -427,17 +434,16 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(shards, tmp_path):
+def test_a_full_disk_is_one_clear_line_and_the_run_goes_on_afterwards(
+    shards, tmp_path, launcher, finish
+):
     run = tmp_path / "run"
     limited = (
         "import resource, runpy, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, resource.RLIM_INFINITY)); "
         "sys.argv = sys.argv[1:]; runpy.run_module('datacomp.curate.cli', run_name='__main__')"
     )
-    small = [*command(shards, "-o", run, "--workers", 0, *SMALL)][2:]
-    full = subprocess.run(
-        [sys.executable, "-c", limited, *small], capture_output=True, text=True, timeout=200
-    )
+    full = launcher.run("-c", limited, *command(shards, "-o", run, "--workers", 0, *SMALL)[1:])
     assert full.returncode == 1
     assert full.stderr == (
         "error: the checkpoint could not be written, most likely the disk is full; free some "

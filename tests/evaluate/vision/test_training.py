@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from datacomp.errors import DataError, IntegrityError, RunError, UsageError
@@ -128,7 +126,7 @@ def spoilt(tmp_path, square, write_tar):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(spoilt, tiny_recipe, tmp_path):
+def test_two_processes_train_as_one(spoilt, tiny_recipe, tmp_path, launcher):
     """Same weights, and what either of them sets aside is counted once."""
     script = tmp_path / "train.py"
     script.write_text(
@@ -140,11 +138,9 @@ def test_two_processes_train_as_one(spoilt, tiny_recipe, tmp_path):
         "pretrain(Path(sys.argv[1]), Path(sys.argv[2]), recipe,\n"
         "    settings=Settings(device='cpu', workers=0, threads=1))\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone",
-               "--nproc_per_node", "2", script, spoilt, tmp_path / "two",
-               json.dumps(tiny_recipe().to_dict())]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-2000:]
+    recipe = json.dumps(tiny_recipe().to_dict())
+    both = launcher.run_together(2, script, spoilt, tmp_path / "two", recipe)
+    assert [done.returncode for done in both] == [0, 0], both[0].stderr[-2000:]
     two = json.loads((tmp_path / "two/info.json").read_bytes())
     one = pretrain(spoilt, tmp_path / "one", tiny_recipe(), settings=ONE)
     assert (two["status"], two["world_size"]) == ("done", 2)
@@ -179,11 +175,11 @@ for save_every in (0.0, 300.0):
 """
 
 
-def test_a_full_disk_is_told_in_a_line(begun, labelled, tiny_recipe, tmp_path):
+def test_a_full_disk_is_told_in_a_line(begun, labelled, tiny_recipe, tmp_path, launcher):
     """First the state cannot be saved, then the checkpoint."""
     output, recipe = tmp_path / "run", tiny_recipe()
-    command = [sys.executable, "-c", FULL, labelled, output, json.dumps(recipe.to_dict())]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = launcher.run("-c", FULL, labelled, output, json.dumps(recipe.to_dict()))
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == 2 * [
         f"cannot write {output}: most likely the disk is full; free some space and run the same "
         "command again"
