@@ -69,7 +69,8 @@ def main(home):
     from ray.cluster_utils import Cluster
 
     store = {"object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **store})
+    head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
+    cluster = Cluster(initialize_head=True, head_node_args={**head, **store})
     nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
     cluster.wait_for_nodes()
     address = cluster.address

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.timeout(600)
 SCRIPT = Path(__file__).with_name("cluster_script.py")
 ISOLATED = ("unshare", "-n", "-m", "sh", "-c", 'ip link set lo up && exec "$@"', "sh")
 """A network of its own that has only loopback, and mounts of its own."""
+SETTINGS = {"RAY_AUTH_MODE": "disabled", "RAY_prestart_worker_first_driver": "0"}
+"""Every driver would have a worker started for each processor, though few of them are needed."""
 
 
 def _why_not():
@@ -37,7 +39,7 @@ def seen(tmp_path_factory, write_shards, write_subset):
     write_subset(home / "subset.npy", range(20))
     done = subprocess.run(
         [*ISOLATED, sys.executable, str(SCRIPT), str(home)], capture_output=True, text=True,
-        check=False, env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        check=False, env={**os.environ, **SETTINGS},
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-2000:]
