@@ -27,7 +27,7 @@ from datacomp.pools.checkpoints import read_checkpoint
 from datacomp.pools.sources.glyphs import GlyphSource
 from datacomp.progress import Progress
 
-SMALL = ["--scale", "demo", "--samples-seen", "3200", "--threads", "1"]
+SMALL = ["--scale", "demo", "--samples-seen", "1280", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +326,7 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(
     assert len((whole / "set_aside.jsonl").read_text().splitlines()) == 1
     assert not list(whole.rglob("*.pkl"))
     assert sorted(path.name for path in (whole / "checkpoints").iterdir()) == ["epoch_5.pt"]
-    scale = get_scale("demo", 3200)
+    scale = get_scale("demo", 1280)
     # Done: nothing runs, and another number of workers would have given the same.
     assert train([shards], whole, scale, workers=2, threads=1) == info
     with pytest.raises(UsageError, match="begun with seed = 0, now 1; train into another folder"):
@@ -334,7 +334,7 @@ def test_a_killed_run_resumes_into_the_same_bytes_and_refuses_other_data(
     with pytest.raises(UsageError) as caught:
         train([shards], whole, get_scale("demo", 6400), workers=0, threads=1)
     assert str(caught.value) == (
-        f"{whole}: this run was begun with scale.samples_seen = 3200, now 6400; "
+        f"{whole}: this run was begun with scale.samples_seen = 1280, now 6400; "
         "train into another folder"
     )
     again = finish(command(shards, "-o", whole, "--workers", 0, *SMALL))
