@@ -14,6 +14,8 @@ demo: $(VENV)/demo-$(STAMP)
 
 # Children find compiled what others have compiled, whatever the environment says.
 test: export PYTHONDONTWRITEBYTECODE :=
+# Tests share the processors: a thread of torch or faiss that waits leaves its own to others.
+test: export OMP_WAIT_POLICY := passive
 
 ## test: the whole test suite, a file at a time on each processor (at most four)
 test: $(VENV)/setup-$(STAMP)

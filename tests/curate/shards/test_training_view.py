@@ -1,8 +1,6 @@
 """Training from a view gives the batches of training from built shards with the same seed."""
 
 import json
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -69,14 +67,11 @@ def test_a_view_is_pinned_by_its_digest_and_only_while_its_tars_are_the_same(bot
         pin(find_shards(both[0]))
 
 
-def test_the_command_trains_on_a_view(both, tmp_path):
+def test_the_command_trains_on_a_view(both, tmp_path, launcher):
     out = tmp_path / "run"
     words = ("train", both[0], "-o", out, "--scale", "demo", "--samples-seen", 640)
     words += ("--workers", 0, "--threads", 1, "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, "-m", "datacomp.curate.cli", "-q", *map(str, words)],
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
+    done = launcher.run("-m", "datacomp.curate.cli", "-q", *words)
     assert (done.returncode, done.stderr) == (0, "")
     info = json.loads((out / "info.json").read_bytes())
     assert info["status"] == "done"

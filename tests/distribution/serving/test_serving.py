@@ -442,7 +442,7 @@ print(json.dumps([[key for keys, *_ in batches for key in keys], losses]))
 """
 
 
-def test_webdataset_trains_from_the_served_shards(publish, serving, picture):
+def test_webdataset_trains_from_the_served_shards(publish, serving, picture, launcher):
     pytest.importorskip("webdataset")
     pytest.importorskip("open_clip")
     shards = {}
@@ -461,9 +461,8 @@ def test_webdataset_trains_from_the_served_shards(publish, serving, picture):
     url = "::".join(brace_urls(folder, server.url))
     assert "{00000..00001}.tar" in url
     # A process of its own: webdataset leaves the pipes of its curl open.
-    done = subprocess.run(
-        [sys.executable, "-c", TRAIN, url], capture_output=True, text=True, timeout=100, check=True
-    )
+    done = launcher.run("-c", TRAIN, url)
+    assert done.returncode == 0, done.stderr
     keys, losses = json.loads(done.stdout)
     assert keys == [f"{shard:05d}{number:04d}" for shard in range(2) for number in range(4)]
     assert sum(losses[2:]) < sum(losses[:2])
