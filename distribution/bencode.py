@@ -94,6 +94,20 @@ def decode(data: bytes, limit: int, where: str = "bencoded data") -> Any:
     return value
 
 
+def locate(data: bytes, limit: int, where: str = "bencoded data") -> dict[bytes, memoryview]:
+    """Return where the values of the outermost dict stand; nothing of them is copied.
+
+    Empty for what is no dict. Raises as ``decode``.
+    """
+    if len(data) > limit:
+        raise UnsafeInputError(f"{where}: larger than {limit:,} bytes; refused")
+    decoder = _Locator(data, where)
+    _, end = decoder.value(0, 0)
+    if end != len(data):
+        raise DataError(f"{where}: {len(data) - end:,} bytes follow its end")
+    return decoder.found
+
+
 def scan(file: Any, limit: int, where: str) -> tuple[Any, dict[bytes, Stretch]]:
     """Return the value that an open file encodes, and where each of its keys' values stands.
 
@@ -173,6 +187,19 @@ class _Decoder:
 
     def _broken(self, at: int) -> DataError:
         return DataError(f"{self._where}: not bencoded at byte {at:,}")
+
+
+class _Locator(_Decoder):
+    def __init__(self, data: bytes, where: str) -> None:
+        super().__init__(data, where)
+        self.found: dict[bytes, memoryview] = {}
+
+    def _placed(self, key: bytes, start: int, end: int, depth: int) -> None:
+        if depth == 0:
+            self.found[key] = memoryview(self._data)[start:end]
+
+    def _string(self, at: int) -> tuple[bytes, int]:
+        return b"", self._span(at)[1]
 
 
 class _Scanner(_Decoder):

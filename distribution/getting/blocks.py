@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ...pools.merkle import BLOCK, fold, leaves_of, root_of_layer, width_of
 from ..bencode import decode
@@ -31,7 +32,11 @@ class Layers:
 
         Raises DataError and UnsafeInputError for what is no torrent.
         """
-        value = decode(data, MAX_TORRENT_BYTES, where)
+        return cls.of_value(decode(data, MAX_TORRENT_BYTES, where))
+
+    @classmethod
+    def of_value(cls, value: Any) -> Layers:
+        """Take them out of what a torrent file encodes."""
         info = value.get(b"info") if isinstance(value, dict) else None
         length = info.get(b"piece length") if isinstance(info, dict) else None
         layers = value.get(b"piece layers") if isinstance(value, dict) else None

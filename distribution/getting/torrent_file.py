@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ...errors import DataError, UnsafeInputError
 from ...urls import split_url
-from ..bencode import decode, encode
+from ..bencode import decode, locate
 from ..manifest import check_paths
 from ..release.torrents import MAX_TORRENT_BYTES
 from .blocks import Layers
@@ -51,7 +51,7 @@ def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
     single = b"files" not in info and [file.path for file in files] == [name]
     infohash = min(info_hashes(data))
     order = Order(name, None, files, torrent=data, infohash=infohash, single=single)
-    if urls and _is_proven(order, Layers.of_torrent(data, where)):
+    if urls and _is_proven(order, Layers.of_value(value)):
         order.mirrors = [base for url in urls if (base := _base(url, name, single))]
     else:
         order.seeds = [url for url in urls if _is_http(url)]
@@ -88,10 +88,9 @@ def info_hashes(data: bytes) -> set[str]:
 
     Raises DataError for what is no torrent.
     """
-    value = decode(data, MAX_TORRENT_BYTES)
-    if not isinstance(value, dict) or b"info" not in value:
+    info = locate(data, MAX_TORRENT_BYTES).get(b"info")
+    if info is None:
         raise DataError("not a torrent")
-    info = encode(value[b"info"])
     v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()
     return {v1, hashlib.sha256(info).hexdigest()}
 

@@ -49,6 +49,8 @@ def test_a_file_is_read_as_bytes_are(value, length):
     found, places = scanned(bencode.encode(value))
     assert found == value
     assert places == {key: bencode.encode(item) for key, item in value.items()}
+    located = bencode.locate(bencode.encode(value), 1 << 20)
+    assert {key: bytes(place) for key, place in located.items()} == places
 
 
 @given(st.binary(max_size=60))
@@ -61,6 +63,8 @@ def test_a_file_of_a_stranger_has_the_reading_of_its_bytes(data):
 
     expected = told(lambda: bencode.decode(data, 100, "a.torrent"))
     assert told(lambda: scanned(data)[0]) == expected
+    located = told(lambda: bencode.locate(data, 100, "a.torrent"))
+    assert located == expected if isinstance(expected, str) else isinstance(located, dict)
 
 
 def test_strings_in_files_are_encoded_as_bytes(tmp_path):
