@@ -91,16 +91,39 @@ def chunks_of(data: Bytes) -> Iterator[bytes]:
         yield from data.chunks()
 
 
+class _Unnamed:
+    """A file without a name in a folder; closed when nothing stands for a part of it any more."""
+
+    name = "a temporary file"
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor = -1
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            self._descriptor = os.dup(file.fileno())
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Spill:
     """A file without a name in a folder, for bytes that are needed once more before the end.
 
-    Nothing is left of it when it is closed, or the process is killed. A context manager.
+    Nothing is left of it when it is closed, no longer used, or the process is killed. A context
+    manager. Without a ``folder`` it is where temporary files are.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None = None) -> None:
+        folder = self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         with storage_errors(folder):
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            self._file = _Unnamed(folder)
         self._end = 0
 
     def __enter__(self) -> Spill:

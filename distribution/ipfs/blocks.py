@@ -1,7 +1,7 @@
 """Which block lies where: CIDs to parts of files on disk, without a copy of any block.
 
-Inner blocks are computed again from the digests of leaves. An index of 16 bytes a leaf finds the
-part of a file that a leaf is; what is read there is verified before it is handed on.
+Inner blocks are computed again from the digests of leaves. An index on disk finds the part of a
+file that a leaf is; what is read there is verified before it is handed on.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import IntegrityError, MissingError
+from ..stretch import Spill
 from . import cid as cids
 from .cid import CID
 from .directory import Directory
 from .unixfs import DIGEST, FileTree
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from .leaf_index import LeafIndex
 
 
 class TakenBackError(MissingError):
@@ -62,7 +62,7 @@ class BlockMap:
         for folder in directories:
             for text, block in folder.blocks.items():
                 self._inner[CID.parse(text).digest] = block
-        self._starts, self._sorted, self._order = self._index()
+        self._leaves = self._index()
 
     def __len__(self) -> int:
         return len(self._files)
@@ -115,32 +115,17 @@ class BlockMap:
             raise self._missing(cid)
         return _read(*found, cid)
 
-    def _index(self) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.intp]]:
-        """Return the first leaf of each file, and all leaves' first eight bytes, sorted."""
-        import numpy as np
+    def _index(self) -> LeafIndex:
+        from .leaf_index import LeafIndex
 
-        counts = [stored.tree.count for stored in self._files]
-        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-        prefixes = np.empty(int(starts[-1]), dtype=np.uint64)
-        for stored, start in zip(self._files, starts, strict=False):
-            digests = np.frombuffer(stored.tree.leaves, dtype=">u8").reshape(-1, DIGEST // 8)
-            prefixes[start : start + len(digests)] = digests[:, 0]
-        order = np.argsort(prefixes, kind="stable")
-        return starts, prefixes[order], order
+        return LeafIndex([stored.tree for stored in self._files], Spill())
 
     def _leaf(self, digest: bytes) -> tuple[StoredFile, int] | None:
         """Return the file and the number of the leaf with a digest."""
-        import numpy as np
-
-        prefix = np.uint64(int.from_bytes(digest[:8], "big"))
-        at = int(np.searchsorted(self._sorted, prefix))
-        while at < len(self._sorted) and self._sorted[at] == prefix:
-            leaf = int(self._order[at])
-            file = int(np.searchsorted(self._starts, leaf, side="right")) - 1
-            stored, index = self._files[file], leaf - int(self._starts[file])
-            if stored.tree.leaves[index * DIGEST : (index + 1) * DIGEST] == digest:
+        for number, index in self._leaves.find(digest):
+            stored = self._files[number]
+            if bytes(stored.tree.leaves[index * DIGEST : (index + 1) * DIGEST]) == digest:
                 return stored, index
-            at += 1
         return None
 
 

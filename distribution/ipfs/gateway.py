@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import DataError, MissingError, UsageError
 from ..release.pointer import RECORD
+from ..stretch import Spill
 from . import ipns
 from .blocks import BlockMap
 from .cid import CID
@@ -40,13 +41,14 @@ class Gateway:
     def __init__(self, releases: Releases) -> None:
         self.releases = releases
         self._trees: dict[str, FileTree] = {}
+        self._spill = Spill()
         self.blocks = BlockMap()
         self.refresh()
 
     def refresh(self) -> None:
         """Take up new versions and drop what was taken back; answers under way go on."""
         trees = dict(self._trees)
-        found = [collect(release, trees) for release in self.releases.versions]
+        found = [collect(release, trees, self._spill) for release in self.releases.versions]
         files = [file for released in found for file in released.files.values()]
         self._trees = {tree.node.cid: tree for _, tree in files}
         self.blocks = BlockMap(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import MissingError, RunError
 from ...progress import Progress, say, warn
 from ..release.pointer import RECORD
+from ..stretch import Spill
 from . import car, dag, ipns
 from .blocks import BlockMap
 from .cid import CID
@@ -53,7 +54,7 @@ def push_to_kubo(releases: Releases, kubo: Kubo, version: str | None = None) -> 
     root = check_root(release.manifest.root_cid)
     say(f"Kubo {kubo.version()} at {kubo.service.name}", level=1)
     trees: dict[str, FileTree] = {}
-    released = collect(release, trees)
+    released = collect(release, trees, Spill())
     _require_whole(release, released)
     older = _older(releases, release)
     before = _pinned_before(older, kubo)

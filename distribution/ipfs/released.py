@@ -13,6 +13,7 @@ from .unixfs import DIGEST, FileTree, Node
 
 if TYPE_CHECKING:
     from ..release import Release
+    from ..stretch import Spill
 
 
 @dataclass
@@ -27,10 +28,11 @@ class Released:
     folder: Directory | None = None
 
 
-def collect(release: Release, trees: dict[str, FileTree]) -> Released:
+def collect(release: Release, trees: dict[str, FileTree], spill: Spill) -> Released:
     """Return what is at hand of a version; what was taken back is not.
 
-    ``trees`` has the trees that are known already, by CID, and gets those that are made.
+    ``trees`` has the trees that are known already, by CID, and gets those that are made; the
+    digests of their leaves are put into ``spill``.
     """
     found = Released()
     profile = release.manifest.cid_profile
@@ -46,6 +48,7 @@ def collect(release: Release, trees: dict[str, FileTree]) -> Released:
             if record is None or record.cid != file.cid:
                 continue
             tree = trees[file.cid] = FileTree(record.size, bytes(record.leaves), record.profile)
+            tree.set_aside(spill)
         entries.append((file.path, tree.node))
         try:
             found.files[file.path] = (release.locate(file.path), tree)

@@ -9,11 +9,13 @@ https://specs.ipfs.tech/unixfs
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...errors import DataError
+from ..stretch import Kept, Spill
 from . import cid as cids
 from . import dagpb
 from .profiles import DEFAULT_PROFILE, PROFILES, Profile, get_profile
@@ -34,7 +36,7 @@ class Node:
     cid: str
     size: int
     tsize: int
-    leaves: bytes = b""
+    leaves: Kept = b""
 
 
 class Span(NamedTuple):
@@ -106,7 +108,8 @@ class FileTree:
 
     def __init__(self, size: int, leaves: bytes, profile: str | Profile = DEFAULT_PROFILE) -> None:
         self.profile = get_profile(profile)
-        self.size, self.leaves = size, leaves
+        self.size = size
+        self.leaves: Kept = leaves
         self.count = max(-(-size // self.profile.chunk), 1)
         if size < 0 or len(leaves) != DIGEST * self.count:
             raise DataError(
@@ -119,6 +122,10 @@ class FileTree:
             level = len(self._inner) + 1
             below = -(-below // self.profile.width)
             self._inner.append([self._tie(level, index) for index in range(below)])
+
+    def set_aside(self, spill: Spill) -> None:
+        """Put the digests of the leaves into a file until they are needed."""
+        self.leaves = spill.put(bytes(self.leaves))
 
     @property
     def height(self) -> int:
@@ -166,7 +173,13 @@ class FileTree:
 
     def _children(self, level: int, index: int) -> list[_Branch]:
         first, last = self._range(level, index)
-        return [self._branch(level - 1, child) for child in range(first, last)]
+        if level > 1:
+            return self._inner[level - 2][first:last]
+        digests = bytes(self.leaves[first * DIGEST : last * DIGEST])
+        return [
+            self._leaf(child, digests[at : at + DIGEST])
+            for child, at in zip(range(first, last), itertools.count(0, DIGEST), strict=False)
+        ]
 
     def _range(self, level: int, index: int) -> tuple[int, int]:
         below = self.count if level == 1 else len(self._inner[level - 2])
@@ -176,8 +189,10 @@ class FileTree:
     def _branch(self, level: int, index: int) -> _Branch:
         if level:
             return self._inner[level - 1][index]
+        return self._leaf(index, bytes(self.leaves[index * DIGEST : (index + 1) * DIGEST]))
+
+    def _leaf(self, index: int, digest: bytes) -> _Branch:
         length = self.span(index).length
-        digest = self.leaves[index * DIGEST : (index + 1) * DIGEST]
         if self.profile.raw_leaves:
             return _Branch(cids.to_bytes(1, cids.RAW, digest), length, length)
         frame = sum(map(len, dagpb.leaf_frame(length)))

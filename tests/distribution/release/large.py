@@ -1,7 +1,8 @@
 """Pretends that a large dataset was read: sparse files, and made-up digests of them in the memory.
 
-``python large.py FOLDER FILES PIECES`` publishes them and compares the torrents, in processes of
-their own; each tells how many MiB it took at most. Nothing is hashed, so a TB takes a minute.
+``python large.py FOLDER FILES PIECES`` publishes them, compares the torrents and has the blocks
+found, in processes of their own; each tells how many MiB it took at most. Nothing is hashed, so a
+TB takes a minute.
 """
 
 import hashlib
@@ -48,6 +49,20 @@ told(faults=[str(fault) for fault in list_faults(release) + torrent_faults(relea
 """
 )
 
+SERVE = (
+    START
+    + """
+from datacomp.distribution.ipfs.cid import CID
+from datacomp.distribution.ipfs.gateway import Gateway
+from datacomp.distribution.release import Releases
+releases = Releases(folder / "releases")
+gateway = Gateway(releases)
+manifest = releases.version(version).manifest
+cids = [manifest.root_cid, *(file.cid for file in manifest.files)]
+told(blocks=sum(len(gateway.blocks.get(CID.parse(cid))) for cid in cids))
+"""
+)
+
 
 def some(count, size, seed):
     """Return ``count`` made-up digests."""
@@ -91,3 +106,4 @@ if __name__ == "__main__":
     pretend(place, int(sys.argv[2]), int(sys.argv[3]))
     print("create", measured(CREATE, place, "1"))
     print("compare", measured(COMPARE, place, "1"))
+    print("serve", measured(SERVE, place, "1"))
