@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -172,22 +173,27 @@ def test_tars_that_are_not_padded_are_copied_once(publish, data, tmp_path):
     assert b".pad" not in (versions / "1/ds-1.torrent").read_bytes()
 
 
-@pytest.mark.skipif(
-    not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat("/tmp").st_dev,
-    reason="there is no second file system to copy to",
-)
-def test_another_file_system_gets_copies_in_the_same_pass(publish, data):
-    folder = Path("/dev/shm") / f"datacomp-test-{os.getpid()}"
-    try:
-        first = publish("1", folder=folder)
-        assert (first.copied, first.bytes_read) == (9, sum(SIZES.values()))
-        second = publish("2", folder=folder)
-        assert (second.copied, second.read) == (0, 0)
-        found = folder / "versions/2/ds/00000000.tar"
-        assert found.read_bytes() == (data / "00000000.tar").read_bytes()
-        assert found.samefile(folder / "versions/1/ds/00000000.tar")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+@pytest.fixture
+def elsewhere(data):
+    """A folder on another file system than the data, which may be in memory or not."""
+    here = data.stat().st_dev
+    for place in map(Path, ("/dev/shm", "/var/tmp", "/tmp")):
+        if place.is_dir() and os.access(place, os.W_OK) and place.stat().st_dev != here:
+            with tempfile.TemporaryDirectory(prefix="datacomp-test-", dir=place) as folder:
+                yield Path(folder)
+            return
+    pytest.skip("there is no second file system to copy to")
+
+
+def test_another_file_system_gets_copies_in_the_same_pass(publish, data, elsewhere):
+    folder = elsewhere / "releases"
+    first = publish("1", folder=folder)
+    assert (first.copied, first.bytes_read) == (9, sum(SIZES.values()))
+    second = publish("2", folder=folder)
+    assert (second.copied, second.read) == (0, 0)
+    found = folder / "versions/2/ds/00000000.tar"
+    assert found.read_bytes() == (data / "00000000.tar").read_bytes()
+    assert found.samefile(folder / "versions/1/ds/00000000.tar")
 
 
 def test_workers_change_nothing(publish, tmp_path):
