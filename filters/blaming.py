@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 
 from ..errors import DatacompError, DataError, RunError, UsageError
 from .contract import Filter, Scorer
-from .registry import blame, defined_at
+from .registry import BUILT_IN, blame, defined_at, place_of
+from .spec import FilterSpec
 
 T = TypeVar("T")
 
@@ -47,11 +48,20 @@ def blaming_scorer(spec: Named, scorer: Scorer) -> Iterator[None]:
 
 @contextlib.contextmanager
 def blaming_decision(spec: Named, reason: str) -> Iterator[None]:
-    """Name the decision whose SQL cannot be run."""
+    """Name the decision whose SQL cannot be run, and where a filter of one's own is defined."""
     try:
         yield
     except (DataError, UsageError) as error:
-        raise UsageError(f"filter {spec.use}: {reason}: {error}") from None
+        said = str(error).partition(" LINE 1:")[0]  # what follows is SQL made here
+        raise UsageError(f"filter {spec.use}{_own_place(spec)}: {reason}: {said}") from None
+
+
+def _own_place(spec: Named) -> str:
+    """Return where a filter of one's own is defined, in parentheses; of others nothing."""
+    if isinstance(spec, FilterSpec) and spec.use not in BUILT_IN:
+        with contextlib.suppress(UsageError):
+            return f" ({place_of(spec.use)})"
+    return ""
 
 
 def all_of(kind: type[T], items: list[T]) -> list[T]:

@@ -66,9 +66,7 @@ class ClipScore(Filter):
     )
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")
-    threshold: float | None = Field(
-        None, allow_inf_nan=False, description="keep scores at or above this instead"
-    )
+    threshold: float | None = Field(None, description="keep scores at or above this instead")
     arch: Literal["b32", "l14"] | None = Field(None, description="CommonPool's stored score")
     column: str | None = Field(None, description="any score column of the pool")
     features: str | None = Field(None, description="name of features that pool embed computed")

@@ -158,7 +158,9 @@ class View(Protocol):
 class Filter(BaseModel):
     """A rule with typed parameters (pydantic fields). Its docstring says rule and source."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @field_validator("*", mode="before")
     @classmethod

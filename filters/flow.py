@@ -19,6 +19,7 @@ from ..pools.uids import UidArray, from_halves
 from ..progress import warn
 from .blaming import blaming_scorer
 from .contract import Batch, Scorer
+from .predicates import number
 from .relations import record_batches
 from .spec import FilterSpec
 
@@ -64,14 +65,14 @@ class ScoreWriter:
         if not waiting:
             return
         with blaming_scorer(self._spec, self._scorer), contextlib.ExitStack() as registered:
-            for number, (uids, values) in enumerate(waiting):
+            for place, (uids, values) in enumerate(waiting):
                 arrow = pa.table({"high": uids["f0"], "low": uids["f1"], "value": values})
-                registered.enter_context(self._pool.registered(f"scored_{number}", arrow))
+                registered.enter_context(self._pool.registered(f"scored_{place}", arrow))
             with self._pool.transaction():
-                for number in range(len(waiting)):
+                for place in range(len(waiting)):
                     self._pool.sql(
                         f"INSERT INTO {self._table} SELECT (high::UHUGEINT << 64) + low::UHUGEINT,"
-                        f" value FROM scored_{number}"
+                        f" {number('value', self._scorer.type)} FROM scored_{place}"
                     )
 
 

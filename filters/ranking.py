@@ -26,9 +26,7 @@ class Ranked(Filter):
     """Which part is kept if nothing else is said."""
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.3)")
-    threshold: float | None = Field(
-        None, allow_inf_nan=False, description="keep scores at or above this instead"
-    )
+    threshold: float | None = Field(None, description="keep scores at or above this instead")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:

@@ -112,23 +112,30 @@ def get(name: str) -> type[Filter]:
             f"unknown filter {name!r}{suggest(name, known)}; there are: {', '.join(known)}, "
             "or your own as file.py:Class"
         )
+    entry = plugins[name]
     try:
-        found = plugins[name].load()
+        found = entry.load()
     except Exception as error:
+        where = _raised_in(error, entry.module.partition(".")[0])
         raise UsageError(
-            f"filter {name!r} of {plugins[name].value}: {type(error).__name__}: {_one_line(error)}"
+            f"filter {name!r} of {entry.value}: {where}{type(error).__name__}: {_one_line(error)}"
         ) from error
-    return _checked(found, plugins[name].value)
+    return _checked(found, entry.value)
 
 
 def origin(name: str) -> str:
     """Return where a filter is defined: ``built in``, a package's entry point, or file and line."""
     if name in BUILT_IN:
         return "built in"
+    place = place_of(name)
+    return place if ".py:" in name else f"{_plugins()[name].value} ({place})"
+
+
+def place_of(name: str) -> str:
+    """Return ``file:line`` of a filter's class; a file of one's own as it was named."""
     found = get(name)
-    if ".py:" in name:
-        return f"{name.rpartition(':')[0]}:{_first_line_of(found)}"
-    return f"{_plugins()[name].value} ({inspect.getsourcefile(found)}:{_first_line_of(found)})"
+    file = name.rpartition(":")[0] if ".py:" in name else inspect.getsourcefile(found)
+    return f"{file}:{_first_line_of(found)}"
 
 
 def create(name: str, parameters: dict[str, Any]) -> Filter:
@@ -229,14 +236,27 @@ def _checked(found: Any, where: str) -> type[Filter]:
 
 def _raised_at(error: BaseException, file: Path) -> str | None:
     """Return ``file:line`` of the innermost line of ``file`` at which an exception arose."""
-    if isinstance(error, SyntaxError) and error.filename == str(file):
+    place = file.resolve()  # code knows its file by an absolute path
+    if isinstance(error, SyntaxError) and Path(error.filename or "").resolve() == place:
         return f"{file}:{error.lineno or 1}"
     line, trace = 0, error.__traceback__
     while trace is not None:
-        if Path(trace.tb_frame.f_code.co_filename) == file:
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == place:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{file}:{line}" if line else None
+
+
+def _raised_in(error: BaseException, package: str) -> str:
+    """Return ``file:line: `` of the innermost line of a package at which an import failed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno or 1}: "
+    trace, where = error.__traceback__, ""
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == package:
+            where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}: "
+        trace = trace.tb_next
+    return where
 
 
 def blame(error: BaseException, instance: Filter) -> str:

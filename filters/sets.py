@@ -25,6 +25,7 @@ from ..pools.pool import HALVES, Pool, quote
 from ..pools.uids import UidArray, from_halves
 from ..progress import warn
 from .contract import Batch, Scorer
+from .predicates import number
 from .registry import defined_at
 from .together import Together
 from .vectors import open_features
@@ -155,8 +156,8 @@ def write_set_scores(
     """Score the samples of the table ``members``, and fill ``table`` in one transaction.
 
     ``members`` has a row for each sample in the order of the uids, with ``uid`` and the columns
-    and scores asked for. A sample without a value gets NULL. A table that is filled stays. Those
-    of a partition are scored ``together`` with the others.
+    and scores asked for. A sample without a value, or with NaN, gets NULL. A table that is filled
+    stays. Those of a partition are scored ``together`` with the others.
     """
     samples = Samples(pool, members, scorer, readers)
     if together is None and pool.scalar(f"SELECT count(*) FROM {table}") == samples.count:
@@ -180,10 +181,17 @@ def write_set_scores(
             raise RunError(
                 f"scorer {scorer.name} ({defined_at(scorer)}) gave {twice} samples several values"
             )
+        foreign = pool.scalar(f"SELECT count(*) FROM {_STAGED} ANTI JOIN {members} USING (uid)")
+        if foreign:
+            raise RunError(
+                f"scorer {scorer.name} ({defined_at(scorer)}) gave values to {foreign} uids that "
+                "are not among its samples"
+            )
         with pool.transaction():
             pool.sql(f"DELETE FROM {table}")
+            value = number("s.value", scorer.type)
             pool.sql(
-                f"INSERT INTO {table} SELECT m.uid, s.value FROM {members} m "
+                f"INSERT INTO {table} SELECT m.uid, {value} FROM {members} m "
                 f"LEFT JOIN {_STAGED} s USING (uid)"
             )
     finally:

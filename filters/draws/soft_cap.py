@@ -44,9 +44,7 @@ class SoftCap(Filter):
     size: int | None = Field(
         None, ge=1, le=1 << 34, description="how many draws (default: as many as samples)"
     )
-    penalty: float = Field(
-        0.15, ge=0, allow_inf_nan=False, description="by how much a draw lowers the score"
-    )
+    penalty: float = Field(0.15, ge=0, description="by how much a draw lowers the score")
     batch: int | None = Field(
         None, ge=1, description="draws at a time (default: a 1280th of all draws)"
     )

@@ -40,7 +40,7 @@ class Aesthetic(Filter):
     """Keep images that a network on their features finds beautiful enough."""
 
     weights_file: str = Field(..., description="weights of the network")
-    min: float = Field(5.0, allow_inf_nan=False, description="lowest mark to keep")
+    min: float = Field(5.0, description="lowest mark to keep")
     features: str = Field("l14_img", description="image features that the network is for")
     activation: Activation = Field("none", description="between layers: none or relu")
 
@@ -65,7 +65,7 @@ class Nsfw(Filter):
     """Drop images that a network on their features takes for unsafe."""
 
     weights_file: str = Field(..., description="weights of the network")
-    max: float = Field(0.1, allow_inf_nan=False, description="drop above this")
+    max: float = Field(0.1, description="drop above this")
     features: str = Field("l14_img", description="image features that the network is for")
     activation: Activation = Field("relu", description="between layers: none or relu")
     output: Output = Field("sigmoid", description="after the last layer: none or sigmoid")

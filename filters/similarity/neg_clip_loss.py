@@ -11,6 +11,7 @@ equal size, where the authors draw within a file of metadata and leave a smaller
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ...errors import DataError
 from ...pools.uids import UID_DTYPE, UidArray
 from ...progress import Progress
 from ..contract import Decision, Scorer, View
@@ -96,7 +98,7 @@ class NegClipLossScorer(SpreadScorer):
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the mean over all divisions; pairs without usable features are left out."""
         device = usable_device(self._device)
-        with gathered(samples) as (uids, (images, captions)):
+        with self._pairs(samples) as (uids, images, captions):
             if not len(uids):
                 return
             total = np.zeros(len(uids))
@@ -148,6 +150,19 @@ class NegClipLossScorer(SpreadScorer):
             total += part["loss"]
         yield uids_of(every[0]), (total / repeats).astype(np.float32)
 
+    @contextlib.contextmanager
+    def _pairs(self, samples: Samples) -> Iterator[tuple[UidArray, Spool, Spool]]:
+        """Yield uids (n,), and the features of their images and captions."""
+        with gathered(samples) as (uids, (images, captions)):
+            if images.dimension != captions.dimension:
+                image, caption = self.features
+                raise DataError(
+                    f"{self.name}: the features {image} have {images.dimension} numbers each, but "
+                    f"{caption} have {captions.dimension}: they are of different models and cannot "
+                    "be compared"
+                )
+            yield uids, images, captions
+
     def _shares(self, samples: Samples, together: Together, repeat: int) -> Any:
         """Return the file of how many draws of all partitions lie where, from ``repeat`` on."""
         first = repeat // _AT_ONCE * _AT_ONCE
@@ -167,7 +182,7 @@ class NegClipLossScorer(SpreadScorer):
     def _send(self, joint: Division, samples: Samples, together: Together) -> None:
         """Send the pairs of a partition to the workers of their batches."""
         place = together.place
-        with gathered(samples) as (uids, (images, captions)):
+        with self._pairs(samples) as (uids, images, captions):
             first, last = joint.ways(place.count)
             buckets = _bucket(draw(uids, self._seed, joint.repeat))
             # Those near the end of a worker's batches go to the next one too.

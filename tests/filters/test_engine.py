@@ -455,7 +455,7 @@ def test_a_filter_in_a_file_of_fifteen_lines_works(pool, tmp_path):
         ({"column": "txt"}, MissingError,
          "{pool}: the pool has no column 'txt' (did you mean 'text'?); there are: "),
         ({"decide": "return [Decision('r', 'widht > 1')]"}, UsageError,
-         "filter {path}:Mine: r: {pool}: Binder Error: "),
+         "filter {path}:Mine ({path}:10): r: {pool}: Binder Error: "),
         ({"decide": "return [Decision('r', view.score(type('T', (S,), {'name': 't'})()))]"},
          UsageError, "scorer t is used in decide(), but not in scorers()"),
     ],
@@ -466,3 +466,15 @@ def test_a_filter_that_fails_names_file_and_line(pool, tmp_path, changes, error,
         run_filters(pool, [spec])
     assert str(caught.value).startswith(message.format(path=path, pool=pool.path))
     assert "\n" not in str(caught.value)
+    assert "SELECT" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE"])
+def test_nan_is_no_score(pool, tmp_path, kind):
+    """SQL has it above all numbers, so that it would pass."""
+    score = f'return [float("nan"), 0.25]\n    type = "{kind}"'
+    decide = 'return [Decision("low", f"{view.score(S())} > 0")]'
+    _, spec = own(tmp_path, score=score, decide=decide)
+    assert kept(pool, spec) == [1]
+    (found,) = pool.sql("SELECT count(*) FROM score_values_1 WHERE value IS NULL").fetchall()
+    assert found == (1,)

@@ -129,6 +129,21 @@ def test_batches_are_drawn_from_all_files(judge, metadata, tmp_path, words):
     assert len(whole[2]) > 20
 
 
+def test_image_and_caption_of_other_models_are_told_in_one_line(judge, metadata, tmp_path):
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    for file in folder.glob("*.npz"):
+        images = np.load(file)["l14_img"]
+        np.savez(file, l14_img=images, l14_txt=images[:, 1:])
+    for engine in (None, Local(1)):
+        with pytest.raises(DataError) as caught:
+            judge(engine, "and", "neg_clip_loss:device=cpu", folder=folder)
+        assert str(caught.value) == (
+            "neg_clip_loss: the features l14_img have 8 numbers each, but l14_txt have 7: they are "
+            "of different models and cannot be compared"
+        )
+
+
 def test_images_alike_are_joined_over_all_files(judge, metadata, tmp_path, monkeypatch):
     """Hashes that are made up: many equal ones, many a bit or two apart."""
     monkeypatch.setattr(near_images.PerceptualHash, "images", False)
@@ -173,6 +188,34 @@ def test_filters_that_stay_with_one_worker(metadata):
 
 def test_processes_give_the_same(judge):
     assert judge(Local(2), *CASES["fraction"]) == judge(None, *CASES["fraction"])
+
+
+NAN = """
+from datacomp.filters import Decision, Filter, Scorer
+
+class Odd(Scorer):
+    name = "odd"
+    columns = ("uid",)
+    def identity(self): return {"v": 1}
+    def score(self, batch):
+        return [float("nan") if uid < "8" else 1 for uid in batch.columns["uid"].to_pylist()]
+
+class Mine(Filter):
+    "Keep what has a score."
+    def scorers(self): return [Odd()]
+    def decide(self, view):
+        score = view.score(Odd())
+        return [Decision("no_score", f"{score} IS NOT NULL"), Decision("low", f"{score} > 0")]
+"""
+
+
+def test_nan_is_no_score_in_partitions_too(judge, tmp_path):
+    (tmp_path / "nan.py").write_text(NAN)
+    case = ("and", f"{tmp_path / 'nan.py'}:Mine")
+    whole = judge(None, *case)
+    assert judge(Local(2), *case) == whole
+    assert 0 < whole[1][0]["reasons"].pop("no_score") < 900
+    assert whole[1][0]["reasons"] == {}
 
 
 def test_image_features_are_read_beside_each_file(judge, metadata, baseline_assets, tmp_path):

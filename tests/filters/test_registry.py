@@ -127,6 +127,16 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(write, code, attribute, me
     assert str(caught.value) == f"filter {path}:{attribute}: {message.format(path=path)}"
 
 
+def test_a_file_named_from_its_folder_is_blamed_at_the_same_line(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("\n\nx = 1 / 0\n", "raises.py")
+    write("\n\n\ndef broken(:\n", "broken.py")
+    for name, where in (("raises.py", "raises.py:3: Zero"), ("./broken.py", "broken.py:4: Syntax")):
+        with pytest.raises(UsageError) as caught:
+            registry.get(f"{name}:Mine")
+        assert str(caught.value).startswith(f"filter {name}:Mine: {where}")
+
+
 def test_a_syntax_error_elsewhere_is_not_blamed_on_a_wrong_line(write, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     write("a = 1\n\n\n\ndef broken(:\n", "plug_b.py")
@@ -134,6 +144,25 @@ def test_a_syntax_error_elsewhere_is_not_blamed_on_a_wrong_line(write, tmp_path,
     with pytest.raises(UsageError) as caught:
         registry.get(f"{path}:Mine")
     assert str(caught.value).startswith(f"filter {path}:Mine: {path}:2: SyntaxError: ")
+
+
+def numbers():
+    """Every parameter of a built-in filter that takes any number."""
+    for name in registry.BUILT_IN:
+        for parameter in registry.parameters(registry.get(name)):
+            if parameter.type == "float":
+                yield name, parameter.name
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(("name", "parameter"), [*numbers()])
+def test_no_parameter_may_be_infinite_or_nan(name, parameter, value):
+    needed = {p.name: "x" for p in registry.parameters(registry.get(name)) if p.required}
+    with pytest.raises(UsageError) as caught:
+        registry.create(name, {**needed, parameter: value})
+    assert str(caught.value) == (
+        f"filter {name}: parameter {parameter} is {value}, expected a finite number"
+    )
 
 
 def test_what_is_no_filter_is_refused(write, tmp_path):
@@ -172,6 +201,20 @@ def test_installed_packages_bring_filters(package, tmp_path):
     with pytest.raises(UsageError) as caught:
         registry.get("odd")
     assert str(caught.value) == "plug_a:__doc__ is not a subclass of datacomp.filters.Filter"
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "what"),
+    [("a = 1\n\nb = 1 / 0\n", 3, "ZeroDivisionError: division by zero"),
+     ("a = 1\ndef broken(:\n", 2, "SyntaxError: ")],
+)  # fmt: skip
+def test_a_package_that_fails_on_import_names_file_and_line(package, tmp_path, code, line, what):
+    package("plug_a", {"wide": "plug_a:Wide"}, code)
+    with pytest.raises(UsageError) as caught:
+        registry.get("wide")
+    assert str(caught.value).startswith(
+        f"filter 'wide' of plug_a:Wide: {tmp_path}/plug_a.py:{line}: {what}"
+    )
 
 
 def test_two_filters_of_one_name_are_an_error(package):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from datacomp.errors import DataError, RunError
@@ -42,6 +44,22 @@ class Broken(Rank):
             yield uids[:2], part
 
 
+class Foreign(Rank):
+    name = "foreign"
+
+    def score_set(self, samples):
+        yield np.array([(0, 1), (0, 9), (9, 9)], "<u8,<u8"), [1, 2, 3]
+
+
+class Uncertain(Rank):
+    name = "uncertain"
+    type = "DOUBLE"
+
+    def score_set(self, samples):
+        for uids, _ in samples.batches():
+            yield uids, np.where(uids["f1"] < 2, np.nan, 0.5)
+
+
 @pytest.fixture
 def pool(pool_of):
     return pool_of(text=["ccc", "a", "", "bb", "a"])
@@ -78,6 +96,23 @@ def test_wrong_values_leave_nothing(pool, members, parts, complaint):
     with pytest.raises(RunError, match=complaint):
         write_set_scores(pool, members, Broken(parts), "scored")
     assert stored(pool) == []
+
+
+def test_values_of_others_are_refused(pool, members):
+    with pytest.raises(RunError) as caught:
+        write_set_scores(pool, members, Foreign(), "scored")
+    assert re.fullmatch(
+        r"scorer foreign \(.*test_sets.py:\d+\) gave values to 2 uids that are not "
+        "among its samples",
+        str(caught.value),
+    )
+    assert stored(pool) == []
+
+
+def test_nan_is_no_value(pool, members):
+    pool.sql("CREATE OR REPLACE TABLE scored (uid UHUGEINT, value DOUBLE)")
+    write_set_scores(pool, members, Uncertain(), "scored")
+    assert stored(pool) == [(0, None), (1, None), (2, 0.5), (3, 0.5), (4, 0.5)]
 
 
 def test_an_interrupted_run_leaves_nothing(pool, members):
