@@ -43,6 +43,22 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """The mean of a number over some samples, None where there is no mean; NaN is no number.
+
+    ``without`` is how many samples have no number.
+    """
+
+    value: float | None
+    without: int
+
+    def __str__(self) -> str:
+        """Write it for tables."""
+        text = "-" if self.value is None else f"{self.value:,.4g}"
+        return f"{text} ({self.without:,} without)" if self.without else text
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two subsets side by side; counts are of distinct uids."""
 
@@ -52,7 +68,7 @@ class Comparison:
     count_b: int
     both: int
     losses: tuple[Loss, Loss]
-    means: tuple[tuple[str, float | None, float | None], ...] = ()
+    means: tuple[tuple[str, Mean, Mean], ...] = ()
     """Of each number that the pool knows: name, mean over only A, mean over only B."""
 
     @property
@@ -77,7 +93,9 @@ class Comparison:
                 for side, loss in zip("ab", self.losses, strict=True)
             },
             "means": [
-                {"column": name, "only_a": one, "only_b": other} for name, one, other in self.means
+                {"column": name, "only_a": one.value, "only_b": other.value,
+                 "without_a": one.without, "without_b": other.without}
+                for name, one, other in self.means
             ],
         }  # fmt: skip
 
@@ -122,26 +140,29 @@ def halves(uids: UidArray) -> pa.Table:
     })  # fmt: skip
 
 
-def _means(
-    pool: Pool, losses: tuple[Loss, Loss]
-) -> Iterator[tuple[str, float | None, float | None]]:
+def _means(pool: Pool, losses: tuple[Loss, Loss]) -> Iterator[tuple[str, Mean, Mean]]:
     """Yield the means of the pool's numbers, and of how many words captions have."""
     numbers = {
-        name: f"avg(s.{quote(name)})"
+        name: f"s.{quote(name)}"
         for name, kind in pool.columns().items()
         if kind in _NUMBERS and name not in (*_PLACES, TRUTH)
     }
-    numbers["words of the caption"] = "avg(len(string_split(trim(s.text), ' ')))"
+    numbers["words of the caption"] = "len(string_split(trim(s.text), ' '))"
+    asked = ", ".join(
+        f"avg({value}) FILTER (isfinite(({value})::DOUBLE)), "
+        f"count(*) - count(*) FILTER (isfinite(({value})::DOUBLE))"
+        for value in numbers.values()
+    )
     found = []
     with registered(pool, losses):
         for side in range(2):
             rows = pool.sql(
-                f"SELECT {', '.join(numbers.values())} FROM samples s "
+                f"SELECT {asked} FROM samples s "
                 f"SEMI JOIN (SELECT {UID} AS uid FROM lost_{side}) USING (uid)"
             ).fetchall()
-            found.append(rows[0])
+            found.append([Mean(*pair) for pair in zip(rows[0][::2], rows[0][1::2], strict=True)])
     for name, one, other in zip(numbers, *found, strict=True):
-        if one is not None or other is not None:
+        if one.value is not None or other.value is not None:
             yield name, one, other
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..durable import digest
-from ..errors import DataError
+from ..errors import DataError, UsageError
 from ..filters import Node, Selection, run_filters
 from ..pools.engine import Engine, Local
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
-from ..pools.stores import staged
+from ..pools.stores import is_remote, staged
 from .subset import sidecar_path, write_sidecar, write_subset
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def select(
     With an ``engine`` its workers judge the files that the pool links to, each by itself; the
     bytes are the same. ``path`` and ``reasons`` may be places in an object store.
 
-    Raises what ``run_filters`` raises, and DataError when nothing is kept: nothing is written
-    then but the reasons.
+    Raises what ``run_filters`` raises, UsageError when ``reasons`` would take the place of
+    something else, and DataError when nothing is kept: nothing is written then but the reasons.
     """
+    if reasons is not None:
+        _check_place(reasons, pool, path)
     with contextlib.ExitStack() as stack:
         listed = None if reasons is None else stack.enter_context(staged(reasons))
         with staged(path) as out:
@@ -76,6 +78,27 @@ def select_remote(
 
     with remote_metadata(place) as remote, Pool.open(remote.footers) as pool:
         return select(pool, filters, path, combine, reasons, engine or Local(), remote)
+
+
+def _check_place(reasons: Path | str, pool: Pool, path: Path | str) -> None:
+    """Refuse to write the reasons over the subset, its sidecar, or what the pool is made of."""
+    place = _resolved(reasons)
+    subset, source = _resolved(path), _resolved(pool.path)
+    for what, other in (
+        ("subset", subset),
+        ("subset's sidecar", f"{subset.removesuffix('.npy')}.json"),
+        ("pool", source),
+    ):
+        if place == other:
+            raise UsageError(f"{reasons}: the reasons would replace the {what}; name another file")
+    if pool.path.is_dir() and place.startswith(f"{source}/"):
+        raise UsageError(
+            f"{reasons}: among the metadata the reasons would pass for some; name another folder"
+        )
+
+
+def _resolved(place: Path | str) -> str:
+    return str(place) if is_remote(str(place)) else str(Path(place).resolve())
 
 
 def _select(

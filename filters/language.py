@@ -19,7 +19,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ..errors import DataError, MissingError
-from .assets import asset_field, digest_of, given_assets
+from .assets import asset_field, digest_of, given_assets, locate
 from .contract import Batch, Decision, Filter, Scorer, View, sql_text
 from .published import Published
 
@@ -73,16 +73,15 @@ class LanguageScorer(Scorer):
     batch_size = 1 << 16
 
     def __init__(self, model: str = EMBEDDED) -> None:
-        self._path = embedded_model() if model == EMBEDDED else Path(model)
+        self._path = (
+            embedded_model()
+            if model == EMBEDDED
+            else locate("language identification", "fasttext_lid", model)
+        )
         self._source = (
             "lid.176.ftz (embedded)" if model == EMBEDDED else f"{self._path.name} (given)"
         )
         self._many = False
-        if not self._path.is_file():
-            raise MissingError(
-                f"{model}: no such fastText model; use model=embedded, or give the path of "
-                "lid.176.bin, which fasttext.cc offers"
-            )
 
     def identity(self) -> dict[str, Any]:
         """Name the model by where it comes from and its digest."""

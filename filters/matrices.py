@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, MissingError, UsageError
+from ..pools.checkpoints import read_torch
 from .pickled_array import holds_tensors, read_pickled_array
 
 _KEYS = ("image_features", "centroids", "embeddings")
@@ -67,11 +67,7 @@ def _read_torch(path: Path) -> NDArray[Any]:
         import torch
     except ImportError:
         raise MissingError(f"{path}: needs torch: pip install 'datacomp[train]'") from None
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, IndexError,
-            AttributeError, EOFError, OSError) as error:  # fmt: skip
-        raise _unreadable(path, error) from None
+    found = read_torch(path, "a matrix that torch wrote")
     if isinstance(found, dict):
         found = _one_of(path, found)
     if not isinstance(found, torch.Tensor):

@@ -22,7 +22,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     import torch
 
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise DataError(f"{path}: not a checkpoint (no state_dict of tensors in it)")
@@ -46,7 +46,11 @@ def _read_safetensors(path: Path) -> Any:
         raise DataError(f"{path}: not a safetensors file: {first_line(error)}") from None
 
 
-def _read_torch(path: Path) -> Any:
+def read_torch(path: Path, what: str = "a checkpoint") -> Any:
+    """Return what ``torch.save`` wrote; nothing in it is executed.
+
+    Raises UnsafeInputError when the file would run code, DataError when it is not ``what``.
+    """
     import pickle
     import zipfile
 
@@ -61,12 +65,12 @@ def _read_torch(path: Path) -> Any:
         text = str(error)
         found = re.search(r"(GLOBAL|global|class|function) ([\w.]+\.\w+)", text)
         if found or "Unsupported" in text or "unsupported" in text:
-            what = f" ({found.group(2)})" if found else ""
+            name = f" ({found.group(2)})" if found else ""
             raise UnsafeInputError(
-                f"{path}: refused, loading it would run code{what}; "
+                f"{path}: refused, loading it would run code{name}; "
                 "export its tensors as safetensors where it comes from"
             ) from None
-        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
+        raise DataError(f"{path}: not {what}, or a damaged one") from None
     except (
         RuntimeError, EOFError, ValueError, LookupError, OSError, AttributeError, TypeError
     ) as error:  # fmt: skip
@@ -75,7 +79,7 @@ def _read_torch(path: Path) -> Any:
                 f"{path}: refused, a TorchScript archive carries code; "
                 "export its tensors as safetensors where it comes from"
             ) from None
-        raise DataError(f"{path}: not a checkpoint, or a damaged one") from None
+        raise DataError(f"{path}: not {what}, or a damaged one") from None
 
 
 def first_line(error: BaseException) -> str:

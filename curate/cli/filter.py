@@ -221,6 +221,8 @@ def run(
     if explain:
         if isinstance(pool, str):
             raise UsageError(f"{pool}: --explain reads the samples; give a folder or a pool file")
+        if output is not None or reasons is not None:
+            click.echo("warning: --explain writes nothing: no subset, no reasons", err=True)
         _explain(pool, group, as_json)
         return
     if output is None:
@@ -254,7 +256,10 @@ def _explain(path: Path, group: FilterGroup, as_json: bool) -> None:
     samples = counted(plan.samples, "sample")
     click.echo(f"{samples}; filters in this order, joined by '{plan.combine}':")
     _tell_plans(plan.filters, "")
-    click.echo(f"\nAll decisions together are one scan of {samples}.")
+    click.echo(
+        f"\nAll decisions together are one scan of {samples}, after those that fractions and "
+        "duplicates need."
+    )
 
 
 def _tell_plans(plans: Sequence[FilterPlan], above: str) -> None:
@@ -276,14 +281,9 @@ def _tell_plans(plans: Sequence[FilterPlan], above: str) -> None:
                 f"{scorer.scored:,} scored already; {cost}"
             )
         for reason, predicate in one.decisions:
-            click.echo(f"   drop as {reason} unless {_shortened(predicate)}")
+            click.echo(f"   drop as {reason} unless {' '.join(predicate.split())}")
         if not one.known:
             click.echo("   the rest is decided once the scores are there")
-
-
-def _shortened(predicate: str) -> str:
-    text = " ".join(predicate.split())
-    return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 @filter_.command(
@@ -352,13 +352,9 @@ def _tell_comparison(found: Comparison) -> None:
             emit_table([(count, reason, step) for step, reason, count in loss.reasons],
                        ("uids", "reason", "filter"))  # fmt: skip
     if found.means:
-        rows = [(name, _mean(one), _mean(other)) for name, one, other in found.means]
+        rows = [(name, str(one), str(other)) for name, one, other in found.means]
         click.echo()
         emit_table(rows, ("mean of", f"only {found.a}", f"only {found.b}"))
-
-
-def _mean(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def _tell(selected: Selected) -> None:

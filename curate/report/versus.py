@@ -111,8 +111,7 @@ def _overlap(found: Comparison) -> Html:
 def _means(found: Comparison) -> Html:
     head = [el("th", name, scope="col") for name in ("mean of", *_sides(found))]
     rows = [
-        el("tr", el("th", words(name), scope="row"), el("td", _number(one)),
-           el("td", _number(other)))
+        el("tr", el("th", words(name), scope="row"), el("td", str(one)), el("td", str(other)))
         for name, one, other in found.means
     ]  # fmt: skip
     table = el("table", el("thead", el("tr", head)), el("tbody", rows))
@@ -121,10 +120,6 @@ def _means(found: Comparison) -> Html:
 
 def _sides(found: Comparison) -> tuple[str, str]:
     return f"only {found.a}", f"only {found.b}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.4g}"
 
 
 def _side(key: str, loss: Loss, picks: Picks, shown: dict[str, Thumbnail]) -> Html:

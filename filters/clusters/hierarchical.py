@@ -69,7 +69,7 @@ class Hierarchical(Filter):
         numbers = [int(level) for level in levels if level.isascii() and level.isdigit()]
         fine = len(numbers) == len(levels) and all(0 < n <= 1 << 20 for n in numbers)
         if not fine or sorted(set(numbers), reverse=True) != numbers:
-            raise ValueError("clusters must be descending numbers such as 1000/100")
+            raise ValueError("descending numbers such as 1000/100")
         return "/".join(map(str, numbers))
 
     def scorers(self) -> list[Scorer]:

@@ -32,14 +32,34 @@ def test_counts_reasons_and_means(two):
             {"filter": "image_size", "reason": "extreme_aspect", "count": 2},
         ]},
         "means": [
-            {"column": "width", "only_a": 300, "only_b": 550},
-            {"column": "height", "only_a": 300, "only_b": 550},
-            {"column": "words of the caption", "only_a": 1, "only_b": 3.5},
+            {"column": "width", "only_a": 300, "only_b": 550, "without_a": 0, "without_b": 0},
+            {"column": "height", "only_a": 300, "only_b": 550, "without_a": 0, "without_b": 0},
+            {"column": "words of the caption", "only_a": 1, "only_b": 3.5,
+             "without_a": 0, "without_b": 0},
         ],
     }  # fmt: skip
     turned = compare_subsets(b, a).to_dict()
     assert turned["only_a"] == found.to_dict()["only_b"]
     assert turned["means"] == []
+
+
+def test_nan_is_left_out_of_means_and_counted(pool_of, tmp_path):
+    scores = [0.5, float("nan"), None, 0.25, float("nan")]
+    pool = pool_of(text=["x"] * 5, width=[1, 2, 3, 4, 5])
+    pool.sql("ALTER TABLE samples ADD COLUMN quality FLOAT")
+    for number, score in enumerate(scores):
+        pool.connection.execute(f"UPDATE samples SET quality = ? WHERE uid = {number}", [score])
+    a, b = tmp_path / "a.npy", tmp_path / "b.npy"
+    for path, numbers in ((a, [0, 1, 2]), (b, [3, 4])):
+        write_subset(path, np.array([(0, n) for n in numbers], UID_DTYPE), {})
+    found = compare_subsets(a, b, pool)
+    (quality,) = [means[1:] for means in found.means if means[0] == "quality"]
+    assert [*map(str, quality)] == ["0.5 (2 without)", "0.25 (1 without)"]
+    assert found.to_dict()["means"][1] == {
+        "column": "quality", "only_a": 0.5, "only_b": 0.25, "without_a": 2, "without_b": 1,
+    }  # fmt: skip
+    write_comparison(pool, found, tmp_path / "page.html")
+    assert "<td>0.5 (2 without)</td>" in (tmp_path / "page.html").read_text()
 
 
 def test_a_repeated_uid_counts_once(tmp_path):

@@ -1,10 +1,12 @@
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.selection import select
 from datacomp.errors import DataError, UsageError
 from datacomp.filters import FilterSpec, parse
+from datacomp.pools import Pool
 from datacomp.pools.uids import load_subset, to_hex
 
 
@@ -32,6 +34,39 @@ def test_nothing_kept_writes_no_subset(pool_of, tmp_path):
         select(pool, [parse("image_size:min_side=900")], tmp_path / "s.npy")
     assert str(error.value) == "the filters keep no sample (2 too_small); loosen them"
     assert not (tmp_path / "s.npy").exists()
+
+
+def test_reasons_replace_nothing(pool_of, tmp_path, monkeypatch):
+    pool = pool_of(width=[300, 100], height=[300, 300])
+    before = pool.path.read_bytes()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    for reasons, what in (
+        ("sub/../s.npy", "subset"), (str(tmp_path / "s.json"), "subset's sidecar"),
+        (str(pool.path), "pool"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            select(pool, [parse("no_filter")], tmp_path / "s.npy", reasons=reasons)
+        assert str(caught.value) == (
+            f"{reasons}: the reasons would replace the {what}; name another file"
+        )
+    assert [path.name for path in tmp_path.glob("s.*")] == []
+    assert pool.path.read_bytes() == before
+
+
+def test_reasons_do_not_join_the_metadata(tmp_path):
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    pq.write_table(
+        pa.table({"uid": [f"{1:032x}"], "url": ["http://x/1"], "text": ["x"]}), folder / "0.parquet"
+    )
+    with Pool.open(folder) as pool, pytest.raises(UsageError) as caught:
+        select(pool, [parse("no_filter")], tmp_path / "s.npy", reasons=folder / "why.parquet")
+    assert str(caught.value) == (
+        f"{folder}/why.parquet: among the metadata the reasons would pass for some; "
+        "name another folder"
+    )
+    assert [path.name for path in folder.iterdir()] == ["0.parquet"]
 
 
 def test_a_wrong_name_is_told_before_the_work(pool_of, tmp_path):

@@ -94,8 +94,12 @@ def test_a_pool_is_balanced(features_of):
 
 @pytest.mark.parametrize("clusters", ["", "a", "10/100", "10/10", "0", "10/", 7.5, "³"])
 def test_levels_that_are_none(clusters):
-    with pytest.raises(UsageError, match="clusters"):
+    with pytest.raises(UsageError, match="clusters") as caught:
         registry.create("hierarchical", {"clusters": clusters})
+    assert str(caught.value) == (
+        f"filter hierarchical: parameter clusters is {clusters!r}, expected descending numbers "
+        "such as 1000/100"
+    )
 
 
 def test_one_level_may_be_a_number(features_of):

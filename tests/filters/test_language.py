@@ -55,8 +55,12 @@ def test_a_model_that_is_not_there_or_none_is_one_clear_line(pool_of, tmp_path):
     with pytest.raises(MissingError) as caught:
         run_filters(pool, [parse("language:model=/none/lid.bin")])
     assert str(caught.value) == (
-        "/none/lid.bin: no such fastText model; use model=embedded, or give the path of "
-        "lid.176.bin, which fasttext.cc offers"
+        "language identification finds nothing at /none/lid.bin for the asset fasttext_lid: "
+        "fastText's language model lid.176.bin (126 MB, CC BY-SA 3.0); get it from "
+        "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.bin ('datacomp filter "
+        "assets fasttext_lid -o DIR' does); give it as --asset fasttext_lid=PATH, or under "
+        "[assets] in datacomp.toml (it serves basic_filter, language, laion2b, text_based, "
+        "image_based, image_based_intersect_clip_score)"
     )
     (tmp_path / "model.bin").write_bytes(b"no model" * 10)
     with pytest.raises(DataError) as caught:

@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from datacomp.errors import DataError, UsageError
+from datacomp.errors import DataError, UnsafeInputError, UsageError
 from datacomp.filters.matrices import read_matrix
 from datacomp.filters.pickled_array import read_pickled_array
 from hypothesis import given
@@ -117,8 +117,8 @@ def test_what_is_no_matrix_is_one_clear_line(tmp_path):
     assert complaint("a.safetensors", lambda path: path.write_bytes(b"x" * 20)).startswith(
         "cannot be read as safetensors: "
     )
-    assert complaint("a.pt", lambda path: path.write_bytes(b"x" * 20)).startswith(
-        "cannot be read as pt: "
+    assert complaint("a.pt", lambda path: path.write_bytes(b"hello")) == (
+        "not a matrix that torch wrote, or a damaged one"
     )
     two = {"a": torch.ones(2, 2), "b": torch.ones(2, 2)}
     assert complaint("a.pt", lambda path: torch.save(two, path)) == (
@@ -128,6 +128,23 @@ def test_what_is_no_matrix_is_one_clear_line(tmp_path):
     assert complaint("a.pt", lambda path: torch.save([torch.ones(2)], path)) == (
         "holds a list, not a tensor"
     )
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_beside_a_tensor_is_refused_in_our_words(tmp_path, monkeypatch, recwarn, zipped):
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    content = {"image_features": torch.ones(2, 2), "more": Harmful()}
+    torch.save(content, "a.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsafeInputError) as caught:
+        read_matrix(tmp_path / "a.pt")
+    assert str(caught.value) == (
+        f"{tmp_path}/a.pt: refused, loading it would run code (posix.mkdir); export its tensors "
+        "as safetensors where it comes from"
+    )
+    assert not recwarn.list
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):

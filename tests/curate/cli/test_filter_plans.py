@@ -28,12 +28,17 @@ def test_a_plan_is_printed_and_nothing_written(command, pool, tmp_path):
         "not measured yet\n"
         "   drop as no_caption unless text <> ''\n"
         "   the rest is decided once the scores are there\n"
-        "\nAll decisions together are one scan of 5 samples.\n"
+        "\nAll decisions together are one scan of 5 samples, after those that fractions "
+        "and duplicates need.\n"
     )
     code, out, _ = command("filter", "run", pool, "image_size", "--explain", "--json")
     plan = json.loads(out)
     assert (plan["samples"], plan["combine"]) == (5, "and")
     assert [one["filter"] for one in plan["filters"]] == ["image_size"]
+    subset = tmp_path / "a.npy"
+    code, _, err = command("filter", "run", pool, "image_size", "--explain", "-o", subset)
+    assert (code, err) == (0, "warning: --explain writes nothing: no subset, no reasons\n")
+    assert not subset.exists()
     assert command("filter", "run", pool, "no_filter") == (
         2, "", "error: give -o NAME.npy, where the subset goes, or --explain\n",
     )  # fmt: skip
@@ -54,7 +59,8 @@ def test_groups_are_planned_and_run(command, pool, tmp_path):
         "not measured yet\n"
         "   drop as no_caption unless text <> ''\n"
         "   the rest is decided once the scores are there\n"
-        "\nAll decisions together are one scan of 5 samples.\n"
+        "\nAll decisions together are one scan of 5 samples, after those that fractions "
+        "and duplicates need.\n"
     )
     out_file = tmp_path / "a.npy"
     code, out, _ = command("filter", "run", pool, *words[1:], "-o", out_file, "--json")
