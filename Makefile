@@ -48,7 +48,7 @@ $(BIN)/uv: constraints.txt
 	touch $@
 
 $(VENV)/demo-$(STAMP): $(BIN)/uv
-	$(UV) --editable '.[train,synth]'
+	$(UV) --editable '.[train,synth,clusters]'
 	touch $@
 
 $(VENV)/setup-$(STAMP): $(BIN)/uv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
@@ -17,6 +18,8 @@ class CheckpointScore(Ranked):
 
     use: ClassVar[str]
     """The filter's name, for complaints."""
+
+    needs: ClassVar[Mapping[str, str]] = {"open_clip": "train"}
 
     checkpoint: str = Field(..., description="weights file, or folder of a run")
     model: str | None = Field(None, description="open_clip architecture of the weights file")

@@ -180,6 +180,9 @@ class Filter(BaseModel):
     published: ClassVar[tuple[Published, ...]] = ()
     """What the rule's papers report for it."""
 
+    needs: ClassVar[Mapping[str, str]] = {}
+    """Modules that it needs beyond the base installation, each with the extra that brings it."""
+
     def files(self) -> dict[str, str]:
         """Return those parameters that name a file or folder the filter will read, as given.
 

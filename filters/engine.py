@@ -26,7 +26,7 @@ from typing import Any
 from ..errors import DataError
 from ..pools.pool import Pool
 from ..pools.uids import UidArray
-from .expression import Node, prepare
+from .expression import Node, check_needs, prepare
 from .judging import Engine, Frame
 from .scoring import Unreadable
 from .verdicts import Decider, Verdict
@@ -93,6 +93,7 @@ def run_filters(
     none of the images can be read.
     """
     prepared = prepare(filters, combine)
+    check_needs(prepared)
     total = pool.count()
     if total == 0:
         raise DataError(f"{pool.path}: the pool is empty; add samples with 'datacomp pool add'")

@@ -35,7 +35,7 @@ from ..progress import Progress, say
 from .answers import Bounds, Question
 from .apart import Asked, Judged, NotApart, Task, judge, judge_pool, judge_whole, merge_reasons
 from .engine import Selection, steps_of
-from .expression import Node, prepare
+from .expression import Node, check_needs, prepare
 from .narrowing import most_told, settle
 from .together import Joint, settle_once
 
@@ -69,7 +69,7 @@ def run_partitions(
     removed in the end. Raises as ``run_filters``.
     """
     started = time.monotonic()
-    prepare(filters, combine)  # what is wrong is told before the work
+    check_needs(prepare(filters, combine))  # what is wrong is told before the work
     partitions = partitions_of(pool)
     files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
     asked = [[repr(node) for node in filters], combine, reasons is not None]

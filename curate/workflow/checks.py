@@ -13,6 +13,7 @@ from ...evaluate.scales import get_scale
 from ...evaluate.tasks import select_tasks
 from ...filters.assets import assets_of, check_assets
 from ...filters.contract import Filter
+from ...filters.expression import check_modules
 from ...filters.wording import found
 from ...pools.clip_runs import model_of_run
 from ...pools.sources import open_source
@@ -193,6 +194,7 @@ def _check_files(study: Study, location: Location, section: FilterSection) -> No
             if name not in assets_of(type(made)):
                 _check_run(study, location, section, study.resolve(value))
     with _refusing(study, location):
+        check_modules(section.use, made)
         check_assets(section.use, made)
 
 

@@ -20,7 +20,7 @@ from ..ranking import NO_FEATURES
 from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
-from .kmeans import assign, in_order
+from .kmeans import NEEDS, assign, in_order
 from .semdedup import Redundancy, redundancy
 from .spread import Found, Gather, SpreadClusterScorer, centroids_of
 
@@ -34,6 +34,7 @@ class D4(Filter):
     """
 
     set_level = True
+    needs = NEEDS
 
     dedup_fraction: float = Field(0.75, gt=0, le=1, description="part that SemDeDup keeps")
     fraction: float = Field(0.8, gt=0, le=1, description="part of that to keep then")

@@ -34,7 +34,7 @@ from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Barrier, Together, save
 from ..vectors import Floats
-from .kmeans import Clusters
+from .kmeans import NEEDS, Clusters
 from .spread import Found, Gather, SpreadClusterScorer, WholeClusters, numbered_anew, summed_up
 
 _FINE = 1 << 30
@@ -47,6 +47,7 @@ class Density(Filter):
     """Keep a share of each cluster that grows with its complexity, least typical samples first."""
 
     set_level = True
+    needs = NEEDS
     published = (
         Published(
             "of LAION-CAT-440M after SemDeDup, ViT-B/32", "LAION-440M", 0.641, None,

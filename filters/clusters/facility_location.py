@@ -30,7 +30,7 @@ from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
 from ..vectors import Floats, unit
-from .kmeans import Clusters, by_draw, in_order
+from .kmeans import NEEDS, Clusters, by_draw, in_order
 from .spread import Found, Gather, SpreadClusterScorer, WholeClusters, numbered_anew, summed_up
 
 _MOST = 4096
@@ -40,6 +40,7 @@ class FacilityLocation(Filter):
     """Keep the samples that, within each cluster, are most like all the others."""
 
     set_level = True
+    needs = NEEDS
     published = (
         Published(
             "SDM: submodular too, over sparse concepts", "medium", 0.352, 0.364, "18M",

@@ -33,7 +33,7 @@ from ..sets import Samples, SpreadScorer, Values
 from ..spool import Spool, gathered
 from ..together import Joint, Together, save
 from ..vectors import Floats, uniform
-from .kmeans import Clusters, by_draw, train
+from .kmeans import NEEDS, Clusters, by_draw, train
 from .scorer import ClusterScorer
 from .spread import WholeClusters, centroids_of, gatherer, numbered_anew, summed_up
 
@@ -47,6 +47,7 @@ class Hierarchical(Filter):
     """
 
     set_level = True
+    needs = NEEDS
 
     fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
     clusters: str = Field(

@@ -8,7 +8,7 @@ centroids.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from ...progress import Progress, say
 from ..nearest import Nearest
 from ..spool import Spool
 from ..vectors import Floats, draw, unit
+
+NEEDS: Mapping[str, str] = {"faiss": "clusters"}
+"""What a filter needs whose centroids are found here."""
 
 _SAMPLE = 131_072
 _PER_CLUSTER, _LEAST_PER_CLUSTER = 256, 39

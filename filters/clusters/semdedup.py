@@ -28,7 +28,7 @@ from ..sets import Samples, Values
 from ..spool import Spool, gathered
 from ..together import Together
 from ..vectors import Floats, unit
-from .kmeans import Clusters, by_draw, in_order
+from .kmeans import NEEDS, Clusters, by_draw, in_order
 from .spread import Found, Gather, SpreadClusterScorer, WholeClusters, numbered_anew
 
 Order = Literal["hard", "easy", "random"]
@@ -45,6 +45,7 @@ class SemDeDup(Filter):
     """
 
     set_level = True
+    needs = NEEDS
     published = (
         Published(_WEBSTER, "medium", 0.227, 0.295, "29.6M", note="appendix K"),
         Published(f"{_WEBSTER.replace('0.5', '0.1')}, and CLIP score 30 %", "medium", 0.288, 0.337,

@@ -18,7 +18,7 @@ from ..ranking import NO_FEATURES, highest
 from ..sets import Samples, Values
 from ..spool import gathered
 from ..together import Together
-from .kmeans import assign
+from .kmeans import NEEDS, assign
 from .spread import Found, Gather, SpreadClusterScorer
 
 
@@ -26,6 +26,7 @@ class SslPrototypes(Filter):
     """Keep the samples farthest from the centroids of their clusters."""
 
     set_level = True
+    needs = NEEDS
 
     fraction: float = Field(0.8, gt=0, le=1, description="part to keep")
     clusters: int | None = Field(

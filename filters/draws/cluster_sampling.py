@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ...pools.uids import UID_DTYPE, UidArray
-from ..clusters.kmeans import Clusters, assign
+from ..clusters.kmeans import NEEDS, Clusters, assign
 from ..clusters.scorer import ClusterScorer
 from ..clusters.spread import centroids_of, gatherer, summed_up
 from ..contract import Decision, Filter, Scorer, View
@@ -39,6 +39,7 @@ class ClusterSampling(Filter):
     """
 
     set_level = True
+    needs = NEEDS
     published = (
         Published("best of each column over alpha", "small", 0.040, 0.155),
         Published("best of each column over alpha", "medium", 0.269, 0.295),

@@ -13,6 +13,7 @@ than CLIP filtering.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,6 +41,7 @@ class TextMaskedClipScore(CheckpointScore):
 
     use: ClassVar[str] = "text_masked_clip_score"
     usual_fraction = 0.5
+    needs: ClassVar[Mapping[str, str]] = {**CheckpointScore.needs, "onnxruntime": "text"}
     published = (
         Published(
             "", "medium", 0.338, None, source="arXiv 2307.03132",

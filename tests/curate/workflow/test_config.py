@@ -323,6 +323,19 @@ def test_what_is_not_there_is_told_before_anything_runs(write, tmp_path, text, l
     assert str(error.value).startswith(expected)
 
 
+def test_a_module_that_is_not_installed_is_told_before_anything_runs(write, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from datacomp.filters import Decision, Filter\n"
+        "class Mine(Filter):\n"
+        '    needs = {"no_such_module": "text"}\n'
+        "    def decide(self, view):\n"
+        '        return [Decision("never", "true")]\n'
+    )
+    study = load_study(write(MINIMAL + '\n[truth]\nfilters = [{ use = "mine.py:Mine" }]\n'))
+    with pytest.raises(ConfigError, match=r"mine\.py:Mine needs no_such_module, which is not"):
+        check_inputs(study)
+
+
 @pytest.mark.parametrize(
     ("path", "output", "data", "message"),
     [
