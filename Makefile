@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
 SPREAD := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-STAMP = $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' -)
+STAMP = $(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 
 .PHONY: demo test setup check bench test-peers clean
 
