@@ -29,13 +29,30 @@ def filter_() -> None:
     """List, show, run and compare filters."""
 
 
-@filter_.command("list", epilog=examples("datacomp filter list", "datacomp filter list --json"))
+@filter_.command(
+    "list",
+    epilog=examples(
+        "datacomp filter list",
+        "datacomp filter list my.py:Mine",
+        "datacomp filter list --json",
+    ),
+)
+@click.argument("own", nargs=-1, metavar="[FILE.py:CLASS]...")
 @json_option
-def list_(as_json: bool) -> None:
-    """List the filters there are: built in, and from installed packages."""
+def list_(own: tuple[str, ...], as_json: bool) -> None:
+    """List the filters there are: built in, from installed packages, and those in files named.
+
+    The origin of one of your own is the file and line of its class.
+    """
     from ...filters import registry
 
     rows = [_describe(name) for name in registry.names()]
+    # One that is named and cannot be used is an error, not a line of the list.
+    rows += [
+        (name, registry.get(name).rule(), registry.origin(name))
+        for name in dict.fromkeys(own)
+        if name not in registry.names()
+    ]
     if as_json:
         emit_json([{"name": n, "rule": rule, "origin": origin} for n, rule, origin in rows])
     else:

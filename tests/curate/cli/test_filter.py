@@ -79,6 +79,20 @@ def test_list_names_every_filter(command):
     assert "clip_score" in command("filter", "list")[1]
 
 
+def test_list_shows_filters_in_files_with_their_place(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = 'from datacomp.filters import Filter\n\nclass Mine(Filter):\n    """Keep mine."""\n'
+    (tmp_path / "my.py").write_text(text)
+    code, out, _ = command("filter", "list", "my.py:Mine", "my.py:Mine", "no_filter", "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert rows[-1] == {"name": "my.py:Mine", "rule": "Keep mine.", "origin": "my.py:3"}
+    assert [row["name"] for row in rows[:-1]] == registry.names()
+    assert command("filter", "list", "none.py:Mine") == (
+        1, "", "error: filter none.py:Mine: no such file none.py\n",
+    )  # fmt: skip
+
+
 def test_list_shows_a_broken_plug_in_beside_the_others(command, tmp_path, monkeypatch):
     info = tmp_path / "plug-1.dist-info"
     info.mkdir()
