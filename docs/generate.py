@@ -190,6 +190,8 @@ def _filter(name: str, told: set[str], assets: dict[str, str]) -> str:
         ]  # fmt: skip
         header = ("reported", "scale", "kept", "ImageNet", "average of 38", "source")
         lines.append(_table(header, rows))
+    elif found.not_reported:
+        lines.append(f"Not reported on DataComp: {found.not_reported}.")
     source = _source_of(found)
     if source and source not in told:
         told.add(source)

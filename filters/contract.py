@@ -183,6 +183,9 @@ class Filter(BaseModel):
     needs: ClassVar[Mapping[str, str]] = {}
     """Modules that it needs beyond the base installation, each with the extra that brings it."""
 
+    not_reported: ClassVar[str] = ""
+    """Why nothing is ``published``: what its papers do instead of training on DataComp's pools."""
+
     def files(self) -> dict[str, str]:
         """Return those parameters that name a file or folder the filter will read, as given.
 

@@ -20,6 +20,8 @@ class MinInk(Filter):
     from the background. Samples of other sources, which have none, are dropped.
     """
 
+    not_reported = "it is for synthetic sets"
+
     share: float = Field(0.01, ge=0, le=1, description="share of pixels drawn on, at least")
 
     def decide(self, view: View) -> list[Decision]:

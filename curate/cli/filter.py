@@ -93,6 +93,7 @@ def show(name: str, as_json: bool) -> None:
             ],
             "assets": [vars(asset) for asset in assets],
             "published": [vars(row) for row in found.published],
+            "not_reported": found.not_reported or None,
         })  # fmt: skip
         return
     # The first paragraph of a module says what the rule says, in other words.
@@ -110,6 +111,8 @@ def show(name: str, as_json: bool) -> None:
         click.echo()
         emit_table(_published(found.published), ["reported", "scale", "kept", "ImageNet",
                                                  "average 38", "source"])  # fmt: skip
+    elif found.not_reported:
+        click.echo(f"\nnot reported on DataComp: {found.not_reported}")
 
 
 def _published(rows: Sequence[Published]) -> list[tuple[str, ...]]:

@@ -47,6 +47,7 @@ class NearCaptions(Filter):
     """
 
     set_level = True
+    not_reported = "the papers are of documents, and train nothing"
 
     threshold: float = Field(
         0.8, ge=0.3, le=1, description="captions resemble each other from this Jaccard index on"

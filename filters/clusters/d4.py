@@ -35,6 +35,7 @@ class D4(Filter):
 
     set_level = True
     needs = NEEDS
+    not_reported = "the paper trains language models"
 
     dedup_fraction: float = Field(0.75, gt=0, le=1, description="part that SemDeDup keeps")
     fraction: float = Field(0.8, gt=0, le=1, description="part of that to keep then")

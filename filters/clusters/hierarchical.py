@@ -48,6 +48,7 @@ class Hierarchical(Filter):
 
     set_level = True
     needs = NEEDS
+    not_reported = "the paper trains self-supervised models of images alone"
 
     fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
     clusters: str = Field(

@@ -27,6 +27,7 @@ class SslPrototypes(Filter):
 
     set_level = True
     needs = NEEDS
+    not_reported = "the paper prunes ImageNet and trains on its labels"
 
     fraction: float = Field(0.8, gt=0, le=1, description="part to keep")
     clusters: int | None = Field(

@@ -39,6 +39,8 @@ _DIGITS = re.compile(r"(\d+)")
 class Aesthetic(Filter):
     """Keep images that a network on their features finds beautiful enough."""
 
+    not_reported = "LAION's paper makes subsets with it that are not of CommonPool"
+
     weights_file: str = Field(..., description="weights of the network")
     min: float = Field(5.0, description="lowest mark to keep")
     features: str = Field("l14_img", description="image features that the network is for")
@@ -63,6 +65,8 @@ class Aesthetic(Filter):
 
 class Nsfw(Filter):
     """Drop images that a network on their features takes for unsafe."""
+
+    not_reported = "CommonPool was freed of unsafe images before it was published"
 
     weights_file: str = Field(..., description="weights of the network")
     max: float = Field(0.1, description="drop above this")

@@ -43,6 +43,7 @@ class Seeds(Filter):
     """
 
     set_level = True
+    not_reported = "the paper trains self-supervised models of images alone"
 
     target_embeddings: str | None = asset_field("target_embeddings")
     neighbours: int = Field(4, ge=1, le=1000, description="how many of the nearest each seed takes")

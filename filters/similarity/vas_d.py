@@ -44,6 +44,7 @@ class VasD(Filter):
     """
 
     set_level = True
+    not_reported = "no number of this rule alone is known here"
 
     fraction: float = Field(0.3, gt=0, le=1, description="part to keep")
     rounds: int = Field(100, ge=1, le=10_000, description="in how many rounds the rest drops out")

@@ -269,6 +269,15 @@ def test_show_prints_what_papers_report_and_where_assets_come_from():
     assert [asset["name"] for asset in shown["assets"]] == ["fasttext_lid"]
 
 
+def test_show_says_where_nothing_is_reported():
+    result = CliRunner().invoke(cli, ["filter", "show", "d4"])
+    assert result.output.endswith("\nnot reported on DataComp: the paper trains language models\n")
+    shown = json.loads(CliRunner().invoke(cli, ["filter", "show", "d4", "--json"]).output)
+    assert (shown["published"], shown["not_reported"]) == ([], "the paper trains language models")
+    shown = json.loads(CliRunner().invoke(cli, ["filter", "show", "laion2b", "--json"]).output)
+    assert shown["not_reported"] is None
+
+
 @pytest.mark.parametrize("name", sorted({text.partition(":")[0] for text in SUBSETS}))
 def test_every_baseline_has_its_numbers_at_every_scale_they_are_known_of(name):
     rows = registry.get(name).published

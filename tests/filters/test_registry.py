@@ -59,6 +59,8 @@ def test_every_built_in_filter_is_whole(name):
     for parameter in registry.parameters(found):
         assert parameter.help, f"{name}.{parameter.name} says nothing"
         assert parameter.type
+    # Either numbers, or why there are none.
+    assert bool(found.published) != bool(found.not_reported)
 
 
 def test_parameters_are_told_for_people():
