@@ -65,6 +65,7 @@ BUILT_IN = {
     "nsfw": "similarity.heads:Nsfw",
     "soft_cap": "draws.soft_cap:SoftCap",
     "cluster_sampling": "draws.cluster_sampling:ClusterSampling",
+    "text_sampling": "draws.text_sampling:TextSampling",
 }
 
 

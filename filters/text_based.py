@@ -76,11 +76,43 @@ class TextBased(Filter):
         ]
 
     def _words(self) -> SynsetScorer:
-        return SynsetScorer(
+        synsets = Synsets(
             locate("text_based", "wordnet", self.wordnet),
             locate("text_based", "imagenet21k_synsets", self.imagenet21k_synsets),
             self.exact,
         )
+        return SynsetScorer(synsets)
+
+
+class Synsets:
+    """Finds the listed synset that a word means in its first sense."""
+
+    def __init__(self, wordnet: Path, synsets: Path, exact: bool) -> None:
+        self._wordnet, self._synsets, self._exact = wordnet, synsets, exact
+        self._known: dict[str, int] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """Name both lists by digest, and the form of the rule."""
+        return {
+            "wordnet": _load_wordnet(self._wordnet).digest,
+            "synsets": digest_of("imagenet21k_synsets", self._synsets),
+            "exact": self._exact,
+        }
+
+    def of(self, word: str) -> int:
+        """Return the number of the synset, 0 where it is none of the list."""
+        found = self._known.get(word)
+        if found is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            found = self._known[word] = self._look_up(word)
+        return found
+
+    def _look_up(self, word: str) -> int:
+        sense = _load_wordnet(self._wordnet).first(word if self._exact else _EDGES.sub("", word))
+        if sense is None or not (self._exact or sense[0] == "noun"):
+            return 0
+        return sense[1] if sense[1] in _load_synsets(self._synsets) else 0
 
 
 class SynsetScorer(Scorer):
@@ -91,36 +123,18 @@ class SynsetScorer(Scorer):
     columns = ("text",)
     batch_size = 8192
 
-    def __init__(self, wordnet: Path, synsets: Path, exact: bool) -> None:
-        self._wordnet, self._synsets, self._exact = wordnet, synsets, exact
-        self._known: dict[str, bool] = {}
+    def __init__(self, synsets: Synsets) -> None:
+        self._synsets = synsets
 
     def identity(self) -> dict[str, Any]:
         """Name both lists by digest, and the form of the rule."""
-        return {
-            "wordnet": _load_wordnet(self._wordnet).digest,
-            "synsets": digest_of("imagenet21k_synsets", self._synsets),
-            "exact": self._exact,
-        }
+        return self._synsets.identity()
 
     def score(self, batch: Batch) -> Sequence[bool | None]:
         """Return whether a listed thing is named; None where there is no caption."""
         texts = batch.columns["text"].to_pylist()
-        return [None if text is None else any(map(self._is_listed, text.split())) for text in texts]
-
-    def _is_listed(self, word: str) -> bool:
-        found = self._known.get(word)
-        if found is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            found = self._known[word] = self._look_up(word)
-        return found
-
-    def _look_up(self, word: str) -> bool:
-        sense = _load_wordnet(self._wordnet).first(word if self._exact else _EDGES.sub("", word))
-        if sense is None or not (self._exact or sense[0] == "noun"):
-            return False
-        return sense[1] in _load_synsets(self._synsets)
+        of = self._synsets.of
+        return [None if text is None else any(map(of, text.split())) for text in texts]
 
 
 @functools.lru_cache(maxsize=1)

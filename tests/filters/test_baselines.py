@@ -137,7 +137,7 @@ def test_an_image_without_features_drops_out_and_is_told(
          "text_based needs the asset wordnet: the folder of WordNet 3.0's database files "
          "(index.noun, noun.exc, ...); get it from apt-get install wordnet-base "
          "(/usr/share/wordnet), or nltk's data package wordnet; give it as --asset wordnet=PATH, "
-         "or under [assets] in datacomp.toml (it serves text_based)"),
+         "or under [assets] in datacomp.toml (it serves text_based, text_sampling)"),
         ("image_based", {"target_embeddings": "/none"}, MissingError,
          "image_based finds nothing at /none for the asset target_embeddings: "),
         ("image_based_intersect_clip_score", {"target_embeddings": "."}, MissingError,

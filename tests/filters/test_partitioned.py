@@ -175,8 +175,9 @@ def test_copies_of_rows_in_several_files_leave_one(judge, metadata, tmp_path):
         assert judge(Local(1), "and", f"exact_dedup:by={by}", folder=folder)[1:] == whole[1:]
 
 
-def test_filters_that_stay_with_one_worker(metadata):
-    for name in ("soft_cap:column=clip_b32_similarity_score",):
+def test_filters_that_stay_with_one_worker(metadata, baseline_assets):
+    assets = ",".join(f"{n}={baseline_assets[n]}" for n in ("wordnet", "imagenet21k_synsets"))
+    for name in ("soft_cap:column=clip_b32_similarity_score", f"text_sampling:{assets}"):
         with Pool.open(metadata) as pool:
             spec = parse_all([name]).filters
             (partition, *_) = partitions_of(pool)
