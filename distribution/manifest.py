@@ -110,7 +110,11 @@ def load(path: Path | str) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise MissingError(f"{path}: no such manifest")
-    value = read_json(path, MAX_BYTES)
+    return checked(read_json(path, MAX_BYTES), str(path))
+
+
+def checked(value: Any, path: str) -> Manifest:
+    """Return what was read from ``path`` if it is a manifest; raises as ``load`` does."""
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise DataError(f"{path}: not a manifest (format is not {FORMAT!r})")
     if value.get("version") != VERSION:
@@ -122,7 +126,7 @@ def load(path: Path | str) -> Manifest:
     if not isinstance(files, list) or not all(map(_is_entry, files)):
         raise DataError(f"{path}: 'files' must be a list of {{path, size, sha256}}")
     names = [item["path"] for item in files]
-    check_paths(names, str(path))
+    check_paths(names, path)
     if names != sorted(names):
         raise DataError(f"{path}: the files are not sorted by path")
     if value.get("total_bytes") != sum(item["size"] for item in files):

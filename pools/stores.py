@@ -11,17 +11,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..durable import atomic_path
 from ..errors import DataError, MissingError, StorageError
+from .parallel import map_threads
 from .patience import patiently
 from .ranges import changed, is_remote, join, open_ranges, store
 from .views import METADATA, SAMPLES
 
 PIECE = 8 << 20
 """How many bytes are read at a time."""
+REQUESTS = 16
+"""So many files are removed at a time."""
 
 
 def exists(place: str) -> bool:
@@ -38,21 +42,30 @@ def files_below(place: str) -> list[str]:
 
     Raises MissingError where there are none.
     """
+    names = sorted(sizes_below(place))
+    if not names:
+        raise MissingError(f"{place}: no such folder")
+    return names
+
+
+def sizes_below(place: str) -> dict[str, int]:
+    """Return the sizes of all files in a folder of a store by their paths, from it on."""
     system, path = store(place)
 
-    def find() -> list[str]:
+    def find() -> dict[str, Any]:
         system.invalidate_cache(path)
-        return system.find(path)
+        return system.find(path, detail=True)
 
     try:
         found = patiently(place, find, "listed")
     except FileNotFoundError:
-        found = []
+        return {}
     root = path.rstrip("/") + "/"
-    names = sorted(name[len(root) :] for name in found if name.startswith(root))
-    if not names:
-        raise MissingError(f"{place}: no such folder")
-    return names
+    return {
+        name[len(root) :]: int(info["size"] or 0)
+        for name, info in found.items()
+        if name.startswith(root)
+    }
 
 
 def download(place: str, path: Path) -> None:
@@ -94,17 +107,32 @@ def upload(path: Path, place: str) -> None:
         raise StorageError(str(error)) from None
 
 
+def remove(places: Iterable[str]) -> None:
+    """Remove files of a store, several at a time; one that is not there is none."""
+
+    def remove_one(place: str) -> None:
+        system, path = store(place)
+        with contextlib.suppress(FileNotFoundError):
+            patiently(place, lambda: system.rm_file(path), "removed")
+
+    try:
+        for _ in map_threads(remove_one, places, REQUESTS):
+            pass
+    except DataError as error:
+        raise StorageError(str(error)) from None
+
+
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextlib.contextmanager
-def staged(place: Path | str, known: Sequence[str] = (), first: str = "") -> Iterator[Path]:
+def staged(place: Path | str, known: Sequence[str] = ()) -> Iterator[Path]:
     """Yield where to write what is to be at a place, a file or a folder.
 
     What is to go to a store is written to a temporary folder; all that is new there in the end
-    goes to the store: the file ``first`` first, ``.json`` after the rest and a manifest after all.
+    goes to the store, ``.json`` after the rest.
     The files ``known`` of a folder are there from the beginning, if the store has them.
     """
     text = str(place)
@@ -125,11 +153,7 @@ def staged(place: Path | str, known: Sequence[str] = (), first: str = "") -> Ite
             for path in sorted(Path(home).rglob("*"))
             if path.is_file() and path.name[0] != "." and not _same(path, before)
         ]
-
-        def rank(path: Path) -> tuple[bool, bool, bool]:
-            return path.name != first, path.suffix == ".json", path.name == "manifest.json"
-
-        for path in sorted(made, key=rank):
+        for path in sorted(made, key=lambda path: path.suffix == ".json"):
             upload(path, join(root, path.relative_to(home).as_posix()))
 
 

@@ -181,8 +181,7 @@ def build(
 
     SOURCE is a folder of WebDataset tars (or several) or a pool with images. The same input gives
     the same bytes, whatever the number of workers; after an interruption the same command goes on
-    where it stopped. What is built for an object store (s3://...) stands in a temporary folder
-    until it is whole: there the same command begins again.
+    where it stopped, in a folder and in an object store (s3://...).
     """
     from ..shards import build_shards
 

@@ -16,7 +16,7 @@ unless a seed shuffles them. The number of workers changes nothing.
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,39 +26,25 @@ import numpy as np
 
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
-from ...durable import atomic_path, digest, sha256_file, sweep_attempts, write_json, write_text
+from ...durable import atomic_path, digest, sha256_file, write_json, write_text
 from ...errors import DataError, IntegrityError, UsageError
 from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
 from ...pools.parallel import default_workers
-from ...pools.ranges import is_remote
-from ...pools.stores import staged
+from ...pools.ranges import join
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
 from .blur import Box, Boxes, blurred_members, box_files, read_boxes, require_known
-from .folder import (
-    SHARD_NAME,
-    STATE,
-    STATS_NAME,
-    begin_without,
-    claim,
-    entry_of,
-    is_whole,
-    known_entries,
-    locked,
-    make_room,
-    refuse_foreign,
-    refuse_foreign_store,
-    stats_path,
-    stats_text,
-)
+from .destination import Destination, Known, destination_of
+from .folder import SHARD_NAME, STATS_NAME, entry_of, stats_text
 from .origin import Members, Origin, Slice, TarOrigin, Unusable, open_origin
 from .output import OutputFile
 from .selection import SHARD_SIZE, Wanted, at_hand
 
 FORMAT = "datacomp-build"
 VERSION = 2
+SUBSET = "sample_ids.npy"
 NO_BOXES = "no_face_boxes"
 WRONG_BOXES = "wrong_face_boxes"
 NOT_BLURRED = "not_blurred"
@@ -120,8 +106,8 @@ def build_shards(
     face boxes to blur (see ``blur.read_boxes``). Uids that cannot be had are an error; with
     ``keep_going`` they are listed in ``missing.txt``. A folder that holds another build is refused;
     with ``renew`` one that differs in its folders of tars alone is made anew. After an
-    interruption the same call goes on where it stopped; for an object store, where shards arrive
-    when all are built, it makes all of them again. Raises UsageError, DataError,
+    interruption the same call goes on where it stopped. ``out`` may be a folder of an object store:
+    each worker writes a shard to its own disk and puts it there. Raises UsageError, DataError,
     IntegrityError, MissingError, StorageError.
     """
     sources = [source] if isinstance(source, Path | str) else list(source)
@@ -135,40 +121,37 @@ def build_shards(
             chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
             keep_going=keep_going,
         )  # fmt: skip
-        if is_remote(str(out)):
-            refuse_foreign_store(str(out))
-        with staged(out, (STATE,), first=STATE) as folder:
-            report = _build_locked(folders, wanted, folder, engine, pad, blur, renew)
+        destination = destination_of(out)
+        with destination.held():
+            report = _build_held(folders, wanted, destination, engine, pad, blur, renew)
     report.path = str(out)
     return report
 
 
-def _build_locked(
-    sources: Sequence[Path], wanted: Wanted, out: Path, engine: Engine, pad: int | None,
+def _build_held(
+    sources: Sequence[Path], wanted: Wanted, out: Destination, engine: Engine, pad: int | None,
     blur: Path | str | None, renew: bool,
 ) -> BuildReport:  # fmt: skip
-    with locked(out):
-        refuse_foreign(out)
-        origin = open_origin(sources, engine, wanted.keep_going)
-        try:
-            faces = None if blur is None else Path(blur)
-            plan = _plan(origin, wanted, pad, faces, out if renew else None)
-            unusable = claim(out, plan.identity)
-            if unusable and not wanted.keep_going:
-                raise DataError(
-                    f"{out}: was begun without {len(unusable):,} samples that cannot be used "
-                    f"({unusable[0][0]} {unusable[0][1]}); go on with --keep-going, or remove it"
-                )
-            engine.reach(*origin.places(), out)
-            while True:
-                try:
-                    now = plan.without(origin, unusable)
-                    return _build(origin, now, wanted.subset, out, engine)
-                except _UnusableError as error:
-                    unusable = sorted({*unusable, *error.samples})
-                    begin_without(out, plan.identity, unusable)
-        finally:
-            origin.close()
+    origin = open_origin(sources, engine, wanted.keep_going)
+    try:
+        faces = None if blur is None else Path(blur)
+        plan = _plan(origin, wanted, pad, faces, out if renew else None)
+        unusable = out.claim(plan.identity)
+        if unusable and not wanted.keep_going:
+            raise DataError(
+                f"{out.place}: was begun without {len(unusable):,} samples that cannot be used "
+                f"({unusable[0][0]} {unusable[0][1]}); go on with --keep-going, or remove it"
+            )
+        engine.reach(*origin.places(), *out.local())
+        while True:
+            try:
+                now = plan.without(origin, unusable)
+                return _build(origin, now, wanted.subset, out, engine)
+            except _UnusableError as error:
+                unusable = sorted({*unusable, *error.samples})
+                out.begin_without(plan.identity, unusable)
+    finally:
+        origin.close()
 
 
 # -- planning --------------------------------------------------------------------------------
@@ -230,14 +213,18 @@ class _Faces:
 
 
 def _plan(
-    origin: Origin, wanted: Wanted, pad: int | None, blur: Path | None, renewed: Path | None
+    origin: Origin,
+    wanted: Wanted,
+    pad: int | None,
+    blur: Path | None,
+    renewed: Destination | None,
 ) -> _Plan:
     """Find the samples; in the folder ``renewed`` an older build makes room, even for none."""
     faces, unknown = None, []
     if blur is not None:
         faces, wanted, unknown = _faces(wanted, blur)
     if renewed is not None and isinstance(origin, TarOrigin):
-        make_room(renewed, _identity(origin, wanted, pad, faces))
+        renewed.make_room(_identity(origin, wanted, pad, faces))
     total, missing = origin.find(wanted)
     missing = sorted(missing + unknown)
     identity = {
@@ -282,14 +269,15 @@ def _faces(wanted: Wanted, blur: Path) -> tuple[_Faces, Wanted, list[tuple[str, 
 
 @dataclass(frozen=True)
 class _Task:
-    """One output shard. Without samples it is there already and only its digest is needed."""
+    """One output shard."""
 
-    path: Path
+    out: Destination
+    number: int
     count: int
-    samples: Slice | None = None
-    pad: int | None = None
-    boxes: list[list[Box]] | None = None
-    keep_going: bool = False
+    samples: Slice
+    pad: int | None
+    boxes: list[list[Box]] | None
+    keep_going: bool
 
 
 class _UnusableError(Exception):
@@ -300,28 +288,24 @@ class _UnusableError(Exception):
         self.samples = samples
 
 
-def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine) -> BuildReport:
+def _build(
+    origin: Origin, plan: _Plan, subset: Path, out: Destination, engine: Engine
+) -> BuildReport:  # fmt: skip
     parts = plan.parts
-    sweep_attempts(out)
-    known = known_entries(out)
-    whole = [
-        is_whole(out, number, last - first, known) for number, (first, last) in enumerate(parts)
-    ]
-    if not all(whole):
-        (out / manifests.NAME).unlink(missing_ok=True)
+    found = out.found([last - first for first, last in parts])
     entries: list[FileEntry] = []
     report = BuildReport(
-        path=str(out),
+        path=out.place,
         selected=plan.wanted.selected,
         samples=plan.total,
         shards=len(parts),
-        reused=sum(whole),
+        reused=len(parts) - found.shards.count(None),
         bytes=0,
         set_aside=dict(origin.set_aside),
         weighed_out=origin.weighed_out,
     )
-    tasks = _tasks(origin, plan, out, whole, known)
-    count = len(parts) - sum(whole) if known else len(parts)
+    tasks = _tasks(origin, plan, out, found.shards)
+    count = sum(not isinstance(shard, FileEntry) for shard in found.shards)
     # Copying is hashing and waiting for the disk, which let go of Python's lock: a few threads do
     # it without the time that processes take to start.
     copies = isinstance(origin, TarOrigin) and plan.faces is None
@@ -343,9 +327,12 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
     images = 0
     if plan.faces is not None:
         report.blurred, images = plan.faces.count(origin, parts)
-    entries += _write_rest(plan, images, subset, out)
+    entries += _write_rest(plan, images, subset, out, found.known)
     manifest = manifests.manifest_of(entries)
-    manifests.write(out / manifests.NAME, manifest)
+    if {entry.path: entry for entry in entries} != found.known:
+        with out.file(manifests.NAME) as path:
+            manifests.write(path, manifest)
+    out.settle()
     for _, reason in plan.missing:
         report.missing[reason] = report.missing.get(reason, 0) + 1
     report.digest = manifest["digest"]
@@ -353,45 +340,49 @@ def _build(origin: Origin, plan: _Plan, subset: Path, out: Path, engine: Engine)
 
 
 def _tasks(
-    origin: Origin, plan: _Plan, out: Path, whole: list[bool], known: dict[str, FileEntry]
-) -> Iterator[_Task | FileEntry]:
+    origin: Origin, plan: _Plan, out: Destination, found: list[FileEntry | Path | None]
+) -> Iterator[_Task | FileEntry | Path]:
     parts = plan.parts
-    slices = origin.slices([p for p, done in zip(parts, whole, strict=True) if not done])
-    for number, part in enumerate(parts):
-        path = out / SHARD_NAME.format(number)
-        if whole[number]:
-            yield known.get(path.name) or _Task(path, 0)
+    slices = origin.slices([p for p, there in zip(parts, found, strict=True) if there is None])
+    for number, (part, there) in enumerate(zip(parts, found, strict=True)):
+        if there is not None:
+            yield there
             continue
         boxes = None
         if plan.faces is not None:
             boxes = plan.faces.of(plan.faces.places(origin, part))
         yield _Task(
-            path, part[1] - part[0], next(slices), plan.identity["pad"], boxes,
+            out, number, part[1] - part[0], next(slices), plan.identity["pad"], boxes,
             plan.wanted.keep_going,
         )  # fmt: skip
 
 
-def _run(task: _Task | FileEntry) -> FileEntry | list[tuple[str, str]]:
+def _run(task: _Task | FileEntry | Path) -> FileEntry | list[tuple[str, str]]:
     """Write one shard, or find out the digest of one that is there. Runs in a worker.
 
     Returns (uid, reason) of the samples that cannot be used, if there are such.
     """
     if isinstance(task, FileEntry):
         return task
-    if task.samples is None:
-        return entry_of(task.path)
+    if isinstance(task, Path):
+        return entry_of(task)
     try:
-        return _write_shard(task, task.samples)
+        return _write_shard(task)
     except _UnusableError as error:
         return error.samples
 
 
-def _write_shard(task: _Task, samples: Slice) -> FileEntry:
+def _write_shard(task: _Task) -> FileEntry:
     written = 0
     unusable: list[tuple[str, str]] = []
-    with atomic_path(task.path) as partial, OutputFile(partial) as file:
+    name = SHARD_NAME.format(task.number)
+    with (
+        task.out.file(name) as path,
+        atomic_path(path) as partial,
+        OutputFile(partial) as file,
+    ):
         writer = tar.TarWriter(file)
-        for number, (key, members) in enumerate(samples.samples()):
+        for number, (key, members) in enumerate(task.samples.samples()):
             boxes = task.boxes[number] if task.boxes is not None else []
             found = _blurred(key, members, boxes)
             if isinstance(found, Unusable):
@@ -404,14 +395,18 @@ def _write_shard(task: _Task, samples: Slice) -> FileEntry:
             written += 1
         if unusable:
             raise _UnusableError(unusable)
+        if written != task.count:
+            where = join(task.out.place, name)
+            raise IntegrityError(f"{where}: {written} samples written instead of {task.count}")
         writer.close()
         if task.pad is not None:
             file.write(bytes(-file.size % task.pad))
         sha256 = file.finish()
-    if written != task.count:
-        raise IntegrityError(f"{task.path}: {written} samples written instead of {task.count}")
-    write_text(stats_path(task.path), stats_text(written))
-    return FileEntry(task.path.name, file.size, sha256)
+    with task.out.file(STATS_NAME.format(task.number)) as path:
+        write_text(path, stats_text(written))
+    entry = FileEntry(name, file.size, sha256)
+    task.out.note(entry)
+    return entry
 
 
 def _blurred(key: str, members: Members | Unusable, boxes: list[Box]) -> Members | Unusable:
@@ -424,28 +419,35 @@ def _blurred(key: str, members: Members | Unusable, boxes: list[Box]) -> Members
         return Unusable(NOT_BLURRED, DataError(said))
 
 
-def _write_rest(plan: _Plan, blurred: int, subset: Path, out: Path) -> list[FileEntry]:
+def _write_rest(
+    plan: _Plan, blurred: int, subset: Path, out: Destination, known: Known
+) -> list[FileEntry]:
     """Write what is not a shard, and describe it together with the stats of the shards.
 
     ``blurred`` counts images: one that stands there k times was blurred once.
     """
-    with atomic_path(out / "sample_ids.npy") as partial:
-        shutil.copyfile(subset, partial)
-    shards = len(plan.parts)
+    out.copy(subset, SUBSET, known)
+    entries = [replace(entry_of(subset), path=SUBSET)]
     meta = {
         "shard_size": str(plan.identity["shard_size"]),
         "shuffle": str(plan.identity["shuffle"]),
-        "subset_file": "sample_ids.npy",
+        "subset_file": SUBSET,
         "output_shard_format": SHARD_NAME,
         "output_shard_stats_format": STATS_NAME,
         "apply_blur": str(plan.faces is not None),
         "blur_count": blurred,
         "output_count": plan.total,
-        "output_shard_count": shards,
+        "output_shard_count": len(plan.parts),
     }
-    write_json(out / "meta.json", meta)
-    names = ["sample_ids.npy", "meta.json", *(STATS_NAME.format(n) for n in range(shards))]
+    with out.file("meta.json", known) as path:
+        write_json(path, meta)
+        entries.append(entry_of(path))
     if plan.missing:
-        write_text(out / "missing.txt", "".join(f"{uid} {why}\n" for uid, why in plan.missing))
-        names.append("missing.txt")
-    return [entry_of(out / name) for name in names]
+        with out.file("missing.txt", known) as path:
+            write_text(path, "".join(f"{uid} {why}\n" for uid, why in plan.missing))
+            entries.append(entry_of(path))
+    for number, (first, last) in enumerate(plan.parts):
+        stats = stats_text(last - first).encode()
+        sha256 = hashlib.sha256(stats).hexdigest()
+        entries.append(FileEntry(STATS_NAME.format(number), len(stats), sha256))
+    return entries

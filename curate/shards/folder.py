@@ -1,20 +1,17 @@
-"""The folder that is built: one build at a time, nothing of another's, done shards found again."""
+"""The folder that is built: one build at a time, done shards found again."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
-from ...durable import alone, sha256_file, storage_errors, write_json
-from ...errors import DataError, MissingError, StorageError, UsageError
-from ...pools.stores import files_below
-from ...progress import say
+from ...durable import alone, sha256_file, storage_errors
+from ...errors import StorageError, UsageError
 
 SHARD_NAME = "{:08d}.tar"
 STATS_NAME = "{:08d}_stats.json"
@@ -22,7 +19,6 @@ STATE = "build.json"
 UNUSABLE = "unusable"
 GROWN = "grown"
 """In ``build.json``: shards were appended, so that the build alone is no longer what is there."""
-_SHARD = re.compile(r"[0-9]{8,}(\.tar|_stats\.json)")
 
 
 @contextlib.contextmanager
@@ -57,98 +53,6 @@ def _locked(out: Path) -> Iterator[None]:
         yield
 
 
-def refuse_foreign(out: Path) -> None:
-    """Refuse a folder that holds something else than a build."""
-    _refuse_foreign(str(out), [path.name for path in out.iterdir()])
-
-
-def refuse_foreign_store(place: str) -> None:
-    """Refuse a folder of an object store that holds something else than a build."""
-    with contextlib.suppress(MissingError):
-        _refuse_foreign(place, files_below(place))
-
-
-def _refuse_foreign(out: str, names: list[str]) -> None:
-    others = sorted(name for name in names if not name.startswith("."))
-    if others and STATE not in others:
-        raise UsageError(
-            f"{out}: is not empty ({others[0]}) and was not made by 'datacomp shards build'; "
-            "choose another folder"
-        )
-
-
-def claim(out: Path, identity: dict[str, Any]) -> list[tuple[str, str]]:
-    """Write what is being built, or make sure that the same is being built already.
-
-    Returns (uid, reason) of samples that an earlier attempt found to be unusable.
-    """
-    path = out / STATE
-    if not path.exists():
-        write_json(path, identity)
-        return []
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: damaged; remove the folder {out} and build again")
-    if found.get(GROWN):
-        raise UsageError(
-            f"{out}: has grown since it was built ('datacomp shards append'); build into another "
-            "folder, and append that"
-        )
-    for name, value in identity.items():
-        if found.get(name) != value:
-            raise UsageError(
-                f"{out}: holds another build ({name}: {short(found.get(name))} instead of "
-                f"{short(value)}); choose another folder or remove this one"
-            )
-    try:
-        return [(str(uid), str(reason)) for uid, reason in found.get(UNUSABLE, [])]
-    except (TypeError, ValueError):
-        raise DataError(f"{path}: damaged; remove the folder {out} and build again") from None
-
-
-def begin_without(out: Path, identity: dict[str, Any], unusable: Sequence[tuple[str, str]]) -> None:
-    """Delete the shards, so that they are built without samples found to be unusable.
-
-    Killed before that is written down, the same call finds them again.
-    """
-    with storage_errors(out):
-        _delete_shards(out)
-    write_json(out / STATE, {**identity, UNUSABLE: unusable})
-
-
-def make_room(out: Path, identity: dict[str, Any]) -> None:
-    """Delete the shards of a build that differs in its source alone, so that it is made anew.
-
-    ``identity`` is that of the new build as far as it is known before its samples are looked up.
-    What names the build goes last: killed, the same call goes on.
-    """
-    path = out / STATE
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return
-    if not isinstance(found, dict):
-        return
-    other = {name for name, value in identity.items() if found.get(name) != value}
-    if other != {"source"}:
-        return
-    say(f"{out}: its source has changed; its shards are deleted and made anew")
-    with storage_errors(out):
-        _delete_shards(out)
-        (out / STATE).unlink()
-
-
-def _delete_shards(out: Path) -> None:
-    for file in sorted(out.iterdir()):
-        if _SHARD.fullmatch(file.name):
-            file.unlink()
-    for name in ("missing.txt", manifests.NAME):
-        (out / name).unlink(missing_ok=True)
-
-
 def short(value: Any) -> str:
     """Write an option of a build or a view for a message."""
     if isinstance(value, dict):
@@ -160,11 +64,6 @@ def short(value: Any) -> str:
 def entry_of(path: Path) -> FileEntry:
     """Read a file and describe it for the manifest."""
     return FileEntry(path.name, path.stat().st_size, sha256_file(path))
-
-
-def stats_path(shard: Path) -> Path:
-    """Return where the stats of a shard stand."""
-    return shard.with_name(STATS_NAME.format(int(shard.stem)))
 
 
 def known_entries(out: Path) -> dict[str, FileEntry]:
@@ -179,7 +78,7 @@ def known_entries(out: Path) -> dict[str, FileEntry]:
 def is_whole(out: Path, number: int, count: int, known: dict[str, FileEntry]) -> bool:
     """Tell whether a shard is there. Its stats are written after it, so both means whole."""
     path = out / SHARD_NAME.format(number)
-    stats = stats_path(path)
+    stats = out / STATS_NAME.format(number)
     if (
         not path.is_file()
         or not stats.is_file()

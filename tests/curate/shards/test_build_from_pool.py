@@ -166,6 +166,27 @@ def test_images_that_changed_can_be_left_out(pool, select, out, make, tmp_path, 
         build_shards(pool, subset, out, shard_size=2, workers=1)
 
 
+def test_images_that_changed_are_left_out_of_shards_in_a_store(pool, select, tmp_path, make, s3):
+    subset = select(0, 1, 1, 2, 3, 4)
+    path = tmp_path / "photos" / "2.jpg"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    options = {"shard_size": 1, "workers": 1, "keep_going": True}
+    build_shards(pool, subset, tmp_path / "here", **options)
+    report = build_shards(pool, subset, "s3://bucket/out", **options)
+    assert (report.missing, report.samples, report.reused) == ({"image_changed": 1}, 5, 0)
+    client = s3.client()
+    found = client.list_objects_v2(Bucket="bucket", Prefix="out/")["Contents"]
+    stored = {
+        item["Key"].removeprefix("out/"): client.get_object(Bucket="bucket", Key=item["Key"])[
+            "Body"
+        ].read()
+        for item in found
+    }
+    client.close()
+    assert stored == make.files_of(tmp_path / "here")
+    assert build_shards(pool, subset, "s3://bucket/out", **options).reused == 5
+
+
 def test_images_that_are_gone_and_samples_without_one_count_as_missing(
     pool, select, out, make, tmp_path
 ):

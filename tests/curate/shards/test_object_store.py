@@ -133,7 +133,7 @@ def test_index_view_and_shards_stand_in_a_bucket(store, shards, select, tmp_path
         assert (code, errors.count("\n")) == (2, 1)
         assert f"{place}: is not empty (" in errors
         assert files(place.removeprefix("s3://bucket/") + "/") == before
-    # A build that was interrupted while it was sent begins again.
+    # A build of which only its name has arrived goes on.
     for name in found:
         if name != "build.json":
             client.delete_object(Bucket="bucket", Key=f"built/{name}")
