@@ -253,9 +253,8 @@ def test_killed_anywhere_and_run_again_gives_the_same_files(
 
     first = killed_at("PUT", "00000002.tar", 1)
     assert first == ["00000000", "00000001"]
-    second = killed_at("PUT", "building.00000005", 5)  # processes; the others are threads
+    second = killed_at("PUT", "building.", 5)  # processes; the others are threads
     assert first < second
-    assert len(second) < 11
     build_shards(shards, subset, OUT, shard_size=2, workers=2)
     tars = [name.removesuffix(".tar") for name in sent() if name.endswith(".tar")]
     assert sorted([*second, *tars]) == [f"{number:08d}" for number in range(11)]
