@@ -17,7 +17,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -36,6 +35,7 @@ from .language import EMBEDDED, HAS_CAPTION, LanguageScorer, is_language
 from .matrices import read_matrix
 from .nearest import Nearest
 from .published import Published
+from .speeds import cache
 
 TOKENS = r"len(regexp_extract_all(text, '\n|[^ \n\r\t\x{0b}\f\x{00}]+'))"
 """How many tokens fastText's tokenizer makes of a caption."""
@@ -175,7 +175,7 @@ class ClusterScorer(Scorer):
         """
         given = f"{self.identity()['centroids']}/{digest_of('target_embeddings', embeddings)}"
         name = hashlib.sha256(given.encode()).hexdigest()
-        kept = _cache() / f"targets-{name}.json"
+        kept = cache() / f"targets-{name}.json"
         with contextlib.suppress(OSError, ValueError):
             return [int(number) for number in json.loads(kept.read_bytes())]
         found = self._find_targets(embeddings)
@@ -210,8 +210,3 @@ class ClusterScorer(Scorer):
 @functools.lru_cache(maxsize=1)
 def _load(centroids: Path, device: str) -> Nearest:
     return Nearest(read_matrix(centroids), device)
-
-
-def _cache() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "datacomp"

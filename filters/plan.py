@@ -1,7 +1,8 @@
 """Tell what a run of filters would do, and what it would cost, before it does it.
 
 Nothing is scored. Decisions that need no score are made, so the plan says how many samples each
-scorer would still see; what a score costs is known once any of it was computed on this pool.
+scorer would still see; what a score costs is known once any of it was computed on this pool, and
+about known once a scorer of the kind was at work on this machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .judging import Engine, Frame
 from .predicates import all_true
 from .relations import CANDIDATES
 from .sets import SetScorer
+from .speeds import estimate
 from .stored import EmbeddedScore
 from .verdicts import Rule, Verdict
 
@@ -26,7 +28,8 @@ from .verdicts import Rule, Verdict
 class ScorerPlan:
     """What a scorer has to do: how many samples at most, how many are scored already.
 
-    ``seconds`` is an estimate from what earlier scores of the kind took; None is not known.
+    ``seconds`` is an estimate from what the score took on this pool, or else from what scorers of
+    the kind took on this machine; None is not known.
     """
 
     name: str
@@ -145,11 +148,12 @@ def _scorer(pool: Pool, scorer: Scorer, alive: list[str]) -> ScorerPlan:
     table = pool.scalar("SELECT values_table FROM scores WHERE digest = ?", [digest])
     samples = pool.scalar(f"SELECT count(*) FROM {CANDIDATES} WHERE {where}")
     if table is None:
-        return ScorerPlan(scorer.name, reads, samples, 0, None)
+        return ScorerPlan(scorer.name, reads, samples, 0, estimate(scorer, samples))
     scored = pool.scalar(
         f"SELECT count(*) FROM {CANDIDATES} SEMI JOIN {table} USING (uid) WHERE {where}"
     )
     ever = pool.scalar(f"SELECT count(*) FROM {table}")
     spent = pool.scalar("SELECT value FROM pool WHERE key = ?", [f"seconds:{digest}"])
-    seconds = float(spent) / ever * (samples - scored) if spent is not None and ever else None
+    left = samples - scored
+    seconds = float(spent) / ever * left if spent is not None and ever else estimate(scorer, left)
     return ScorerPlan(scorer.name, reads, samples, scored, seconds)

@@ -23,6 +23,7 @@ from .registry import defined_at
 from .relations import Relations
 from .sets import SetScorer, SpreadScorer, name_of_set, set_digest, write_set_scores
 from .spec import FilterSpec
+from .speeds import remember
 from .stored import EmbeddedScore
 from .together import Scored
 
@@ -133,7 +134,7 @@ class Scoring:
         """Score batch after batch; of what cannot be finished, what was scored stays."""
         with (
             Progress(f"scoring {scorer.name}", total) as progress,
-            self._timed(scorer.digest(), progress),
+            self._timed(scorer.digest(), progress, scorer),
             ScoreWriter(self.pool, table, spec, scorer) as writer,
         ):
             for uids, batch in batches:
@@ -170,7 +171,10 @@ class Scoring:
             digest = set_digest(self.pool, members, scorer)
             table = self._table(spec, scorer, digest)
             total = self.pool.scalar(f"SELECT count(*) FROM {members}")
-            with self._progress(scorer, digest, total) as progress:
+            with (
+                Progress(f"scoring {scorer.name}", total) as progress,
+                self._timed(digest, progress, scorer),
+            ):
                 if self.pool.scalar(f"SELECT count(*) FROM {table}") != total:
                     write_set_scores(self.pool, members, scorer, table)
                     progress.advance(total)
@@ -194,17 +198,16 @@ class Scoring:
         opened = share.features(self.pool, scorer) if scorer.features else {}
         total = self.pool.scalar(f"SELECT count(*) FROM {members}")
         asking = Asking(share, self.pool, digest, everybody)
-        with self._progress(scorer, digest, total) as progress:
+        # Of what was asked before, this pass has only the answers: it says nothing of the speed.
+        with (
+            Progress(f"scoring {scorer.name}", total) as progress,
+            self._timed(digest, progress),
+        ):
             write_set_scores(self.pool, members, scorer, table, lambda: opened, asking)
             progress.advance(total)
         share.remember(self.pool, table, digest)
         share.join(scored, lambda: None)
         return digest, table
-
-    @contextlib.contextmanager
-    def _progress(self, scorer: Scorer, digest: str, total: int) -> Iterator[Progress]:
-        with Progress(f"scoring {scorer.name}", total) as progress, self._timed(digest, progress):
-            yield progress
 
     def _note_missed(self, scorer: Scorer, table: str, scope: str, total: int) -> None:
         """Set apart what was to be scored and has no score: its image was not there to be seen."""
@@ -245,8 +248,13 @@ class Scoring:
         return f"{uid} of {root if root.is_file() else root / shard}"
 
     @contextlib.contextmanager
-    def _timed(self, digest: str, progress: Progress) -> Iterator[None]:
-        """Add the time of the block to what a score has cost: kept in the pool, as the score is."""
+    def _timed(
+        self, digest: str, progress: Progress, scorer: Scorer | None = None
+    ) -> Iterator[None]:
+        """Add the time of the block to what a score has cost: kept in the pool, as the score is.
+
+        That of a ``scorer`` is remembered for other pools too.
+        """
         key, started = f"seconds:{digest}", time.monotonic()
         before = float(self.pool.scalar("SELECT value FROM pool WHERE key = ?", [key]) or 0)
         self.seconds[digest] = before
@@ -257,6 +265,8 @@ class Scoring:
                 seconds = time.monotonic() - started
                 self.seconds[digest] = before + seconds
                 self.seconds_now += seconds
+                if scorer is not None:
+                    remember(scorer, progress.done, seconds)
                 with contextlib.suppress(DatacompError):  # it may be the pool that failed
                     self.pool.sql("INSERT OR REPLACE INTO pool VALUES (?, ?)",
                                   [key, f"{before + seconds:.3f}"])  # fmt: skip

@@ -5,6 +5,11 @@ import json
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture
 def pool(pool_of):
     texts = ["a wide picture here", "a tall one", "no", "one more of it", "the very last one"]
@@ -42,6 +47,14 @@ def test_a_plan_is_printed_and_nothing_written(command, pool, tmp_path):
     assert command("filter", "run", pool, "no_filter") == (
         2, "", "error: give -o NAME.npy, where the subset goes, or --explain\n",
     )  # fmt: skip
+
+
+def test_a_plan_says_what_scorers_of_the_kind_took_before(command, pool, tmp_path):
+    speeds = tmp_path / "cache/datacomp/speeds.json"
+    speeds.parent.mkdir(parents=True)
+    speeds.write_text('{"datacomp.filters.language.LanguageScorer": 30.0}')
+    _, out, _ = command("filter", "run", pool, "language", "--explain")
+    assert "at most 5 samples, 0 scored already; 2 min 30 s\n" in out
 
 
 def test_groups_are_planned_and_run(command, pool, tmp_path):
