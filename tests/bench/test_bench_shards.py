@@ -283,5 +283,5 @@ def large_index(folder: Path) -> np.ndarray:
                 file.truncate(int(length.sum()))
             stat = path.stat()
             records.append(ShardRecord(path.name, stat.st_size, str(stat.st_mtime_ns), per))
-    save_metadata(folder, None, records)
+    save_metadata(folder, None, records, {})
     return np.concatenate(chosen)
