@@ -140,9 +140,9 @@ def test_an_image_from_the_disk_is_searched_by(browser, show, known, tmp_path):
     file = tmp_path / "mine.png"
     file.write_bytes(known.picture(30))
     show("")
-    node = browser.call("DOM.getDocument")["root"]["nodeId"]
-    found = browser.call("DOM.querySelector", nodeId=node, selector="#file")["nodeId"]
-    browser.call("DOM.setFileInputFiles", nodeId=found, files=[str(file)])
+    # Not by the number of a node: numbers are given anew whenever the document is.
+    found = browser.call("Runtime.evaluate", expression="document.querySelector('#file')")
+    browser.call("DOM.setFileInputFiles", objectId=found["result"]["objectId"], files=[str(file)])
     until(browser, "document.querySelector('h1').textContent == 'Like your image'")
     first = browser.eval("document.querySelector('.gallery.live a').getAttribute('href')")
     assert first == "/sample/" + known.uid(30)
