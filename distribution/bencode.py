@@ -86,12 +86,7 @@ def decode(data: bytes, limit: int, where: str = "bencoded data") -> Any:
     Raises UnsafeInputError for more than ``limit`` bytes or deep nesting, DataError for what is
     not exactly one canonical encoding.
     """
-    if len(data) > limit:
-        raise UnsafeInputError(f"{where}: larger than {limit:,} bytes; refused")
-    value, end = _Decoder(data, where).value(0, 0)
-    if end != len(data):
-        raise DataError(f"{where}: {len(data) - end:,} bytes follow its end")
-    return value
+    return _Decoder(data, where).whole(limit)
 
 
 def locate(data: bytes, limit: int, where: str = "bencoded data") -> dict[bytes, memoryview]:
@@ -99,12 +94,8 @@ def locate(data: bytes, limit: int, where: str = "bencoded data") -> dict[bytes,
 
     Empty for what is no dict. Raises as ``decode``.
     """
-    if len(data) > limit:
-        raise UnsafeInputError(f"{where}: larger than {limit:,} bytes; refused")
     decoder = _Locator(data, where)
-    _, end = decoder.value(0, 0)
-    if end != len(data):
-        raise DataError(f"{where}: {len(data) - end:,} bytes follow its end")
+    decoder.whole(limit)
     return decoder.found
 
 
@@ -113,19 +104,23 @@ def scan(file: Any, limit: int, where: str) -> tuple[Any, dict[bytes, Stretch]]:
 
     Long strings are a ``Stretch`` of the file, to be used while it is open. Raises as ``decode``.
     """
-    size = os.fstat(file.fileno()).st_size
-    if size > limit:
-        raise UnsafeInputError(f"{where}: larger than {limit:,} bytes; refused")
-    decoder = _Scanner(file, size, where)
-    value, end = decoder.value(0, 0)
-    if end != size:
-        raise DataError(f"{where}: {size - end:,} bytes follow its end")
-    return value, decoder.places
+    decoder = _Scanner(file, where)
+    return decoder.whole(limit), decoder.places
 
 
 class _Decoder:
     def __init__(self, data: Any, where: str) -> None:
         self._data, self._where = data, where
+
+    def whole(self, limit: int) -> Any:
+        """Return the value that all of the data encode, if they are at most ``limit`` bytes."""
+        size = len(self._data)
+        if size > limit:
+            raise UnsafeInputError(f"{self._where}: larger than {limit:,} bytes; refused")
+        value, end = self.value(0, 0)
+        if end != size:
+            raise DataError(f"{self._where}: {size - end:,} bytes follow its end")
+        return value
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
         """Return the value that starts at an offset, and where it ends."""
@@ -203,8 +198,8 @@ class _Locator(_Decoder):
 
 
 class _Scanner(_Decoder):
-    def __init__(self, file: Any, size: int, where: str) -> None:
-        super().__init__(_Window(file, size), where)
+    def __init__(self, file: Any, where: str) -> None:
+        super().__init__(_Window(file), where)
         self._file = file
         self.places: dict[bytes, Stretch] = {}
 
@@ -222,8 +217,8 @@ class _Scanner(_Decoder):
 class _Window:
     """As much of a file's bytes as a decoder asks of them."""
 
-    def __init__(self, file: Any, size: int) -> None:
-        self._file, self._size = file, size
+    def __init__(self, file: Any) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
         self._at, self._block = 0, b""
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ..durable import append_line, storage_errors
 from ..errors import DatacompError, DataError, IntegrityError, UnsafeInputError
 from ..pools.ranges import fetch, join
+from ..user_cache import user_cache
 from .tasks import HUB, Task, is_url
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ def record_folder(data: Path | str) -> Path:
     """Return the folder that holds the record of the sets in ``data``; it may not be there yet."""
     if not is_url(data):
         return Path(data)
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(str(data).rstrip("/").encode()).hexdigest()[:32]
-    return home / "datacomp" / "evalsets" / name
+    return user_cache() / "evalsets" / name
 
 
 def verify(data: Path | str, task: Task, digest: str) -> bool:

@@ -26,8 +26,9 @@ from typing import Any
 from ..errors import DataError
 from ..pools.pool import Pool
 from ..pools.uids import UidArray
-from .expression import Node, check_needs, prepare
+from .expression import Node, prepare
 from .judging import Engine, Frame
+from .needs import check_needs
 from .scoring import Unreadable
 from .verdicts import Decider, Verdict
 

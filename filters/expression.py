@@ -6,11 +6,10 @@ parentheses all filters are joined by the same word, so that no rule of preceden
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..errors import MissingError, UsageError, suggest
+from ..errors import UsageError, suggest
 from .blaming import all_of, blaming
 from .contract import Filter, Scorer
 from .sets import SetScorer
@@ -198,20 +197,3 @@ def prepare(nodes: Sequence[Node], combine: str, depth: int = 0) -> list[Prepare
     if combine != "then":
         prepared.sort(key=Prepared.cost)
     return prepared
-
-
-def check_needs(prepared: Sequence[Prepared]) -> None:
-    """Raise MissingError if a module is not installed that one of the filters needs."""
-    for one in prepared:
-        check_needs(one.members)
-        if one.made is not None and isinstance(one.node, FilterSpec):
-            check_modules(one.node.use, one.made)
-
-
-def check_modules(use: str, made: Filter) -> None:
-    """Raise MissingError, with the line that installs it, for a module that a filter lacks."""
-    for module, extra in made.needs.items():
-        if importlib.util.find_spec(module) is None:
-            raise MissingError(
-                f"filter {use} needs {module}, which is not installed: pip install -e '.[{extra}]'"
-            )

@@ -27,6 +27,7 @@ from pydantic import Field, model_validator
 from ..durable import write_json
 from ..errors import DataError, StorageError
 from ..progress import Progress
+from ..user_cache import user_cache
 from .assets import asset_field, digest_of, given_assets, locate, parts
 from .basic import CaptionLength
 from .clip_score import ClipScore
@@ -35,7 +36,6 @@ from .language import EMBEDDED, HAS_CAPTION, LanguageScorer, is_language
 from .matrices import read_matrix
 from .nearest import Nearest
 from .published import Published
-from .speeds import cache
 
 TOKENS = r"len(regexp_extract_all(text, '\n|[^ \n\r\t\x{0b}\f\x{00}]+'))"
 """How many tokens fastText's tokenizer makes of a caption."""
@@ -175,7 +175,7 @@ class ClusterScorer(Scorer):
         """
         given = f"{self.identity()['centroids']}/{digest_of('target_embeddings', embeddings)}"
         name = hashlib.sha256(given.encode()).hexdigest()
-        kept = cache() / f"targets-{name}.json"
+        kept = user_cache() / f"targets-{name}.json"
         with contextlib.suppress(OSError, ValueError):
             return [int(number) for number in json.loads(kept.read_bytes())]
         found = self._find_targets(embeddings)

@@ -35,8 +35,9 @@ from ..progress import Progress, say
 from .answers import Bounds, Question
 from .apart import Asked, Judged, NotApart, Task, judge, judge_pool, judge_whole, merge_reasons
 from .engine import Selection, steps_of
-from .expression import Node, check_needs, prepare
+from .expression import Node, prepare
 from .narrowing import most_told, settle
+from .needs import check_needs
 from .together import Joint, settle_once
 
 _ROUNDS = 1000

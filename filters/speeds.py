@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from pathlib import Path
 
 from ..durable import read_json, write_json
 from ..errors import DatacompError
+from ..user_cache import user_cache
 from .contract import Scorer
 
 _ENOUGH_ROWS, _ENOUGH_SECONDS = 1000, 1.0
@@ -41,14 +41,8 @@ def estimate(scorer: Scorer, rows: int) -> float | None:
     return None if each is None else each * rows
 
 
-def cache() -> Path:
-    """Return the folder for what filters found out once."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "datacomp"
-
-
 def _file() -> Path:
-    return cache() / "speeds.json"
+    return user_cache() / "speeds.json"
 
 
 def _name(scorer: Scorer) -> str:

@@ -13,7 +13,7 @@ from ...evaluate.scales import get_scale
 from ...evaluate.tasks import select_tasks
 from ...filters.assets import assets_of, check_assets
 from ...filters.contract import Filter
-from ...filters.expression import check_modules
+from ...filters.needs import check_modules
 from ...filters.wording import found
 from ...pools.clip_runs import model_of_run
 from ...pools.sources import open_source

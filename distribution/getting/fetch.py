@@ -20,7 +20,7 @@ from .order import Order, Wanted
 from .pieces import Pieces
 from .report import GetReport
 from .there import link_same
-from .torrent_file import info_hashes
+from .torrent_file import names_of
 
 
 def fetch(
@@ -103,7 +103,7 @@ def _torrent_of(order: Order, patience: float) -> bytes:
         try:
             where = join_url(base, "..")
             data = fetch_small(where, named["file"], MAX_TORRENT_BYTES, patience)
-            if named["infohash_v2"] in info_hashes(data):
+            if named["infohash_v2"] in names_of(data):
                 return data
             trouble = f"{where} has another torrent than the manifest names"
         except DatacompError as error:

@@ -29,7 +29,7 @@ from ..release.torrents import MAX_TORRENT_BYTES
 from .metalink import MAX_METALINK, read_metalink
 from .mirror import PATIENCE, Mirror
 from .order import Order, data_base, of_manifest
-from .torrent_file import info_hashes, read_torrent
+from .torrent_file import names_of, read_torrent
 from .trouble import SourceTrouble
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Finder:
                 return self._mirrored(lambda other: _facts(other) == _facts(order)) or order
             return self._same(signed, order, where)
         order, seeds = read_torrent(data, where)
-        signed = self._signed_of(info_hashes(data), [*beside, *seeds])
+        signed = self._signed_of(names_of(data), [*beside, *seeds])
         if signed is None:
             return order
         signed.torrent = data

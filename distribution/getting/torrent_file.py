@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 from urllib.parse import quote
 
@@ -10,7 +9,7 @@ from ...errors import DataError, UnsafeInputError
 from ...urls import split_url
 from ..bencode import decode, locate
 from ..manifest import check_paths
-from ..release.torrents import MAX_TORRENT_BYTES
+from ..release.torrents import MAX_TORRENT_BYTES, info_hashes
 from .blocks import Layers
 from .order import Order, Wanted
 
@@ -49,7 +48,7 @@ def read_torrent(data: bytes, where: str) -> tuple[Order, list[str]]:
     seeds = [seeds] if isinstance(seeds, bytes) else seeds if isinstance(seeds, list) else []
     urls = [_text(url, where) for url in seeds[:MAX_SEEDS] if isinstance(url, bytes)]
     single = b"files" not in info and [file.path for file in files] == [name]
-    infohash = min(info_hashes(data))
+    infohash = min(names_of(data))
     order = Order(name, None, files, torrent=data, infohash=infohash, single=single)
     if urls and _is_proven(order, Layers.of_value(value)):
         order.mirrors = [base for url in urls if (base := _base(url, name, single))]
@@ -83,7 +82,7 @@ def _is_http(url: str) -> bool:
         return False
 
 
-def info_hashes(data: bytes) -> set[str]:
+def names_of(data: bytes) -> set[str]:
     """Return what names a torrent: the SHA-1 and the SHA-256 of its info dictionary, in hex.
 
     Raises DataError for what is no torrent.
@@ -91,8 +90,7 @@ def info_hashes(data: bytes) -> set[str]:
     info = locate(data, MAX_TORRENT_BYTES).get(b"info")
     if info is None:
         raise DataError("not a torrent")
-    v1 = hashlib.sha1(info, usedforsecurity=False).hexdigest()
-    return {v1, hashlib.sha256(info).hexdigest()}
+    return set(info_hashes(info))
 
 
 def _tree(tree: dict[Any, Any], folder: str, where: str, depth: int = 0) -> Any:

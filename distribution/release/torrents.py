@@ -163,10 +163,10 @@ def _finish(value: dict[str, Any], webseeds: Sequence[str], trackers: Sequence[s
     return Torrent(bencode.lazily(value), v1, v2 if "piece layers" in value else None)
 
 
-def info_hashes(info: Bytes) -> tuple[str, str]:
+def info_hashes(info: Bytes | memoryview) -> tuple[str, str]:
     """Return the SHA-1 and the SHA-256 of an encoded info dictionary, in hex."""
     v1, v2 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
-    for chunk in chunks_of(info):
+    for chunk in (info,) if isinstance(info, memoryview) else chunks_of(info):
         v1.update(chunk)
         v2.update(chunk)
     return v1.hexdigest(), v2.hexdigest()

@@ -29,6 +29,7 @@ from ...durable import append_line, digest, write_text
 from ...errors import DatacompError
 from ...pools.parallel import map_ordered, map_threads
 from ...pools.uids import UidArray, digest_of_uids
+from ...user_cache import user_cache
 from ..results import Estimate
 from .check import Refusal, Report, check, files_hold
 from .record import Record, read_record
@@ -172,8 +173,7 @@ def rules() -> str:
 def _cache_file(store: Path) -> Path | None:
     """Return where a store's verdicts are remembered; None where there is no home for them."""
     try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        folder = home / "datacomp" / "verdicts"
+        folder = user_cache() / "verdicts"
         store = store.resolve()
         if folder.resolve().is_relative_to(store):
             return None  # whoever writes to the store could write there

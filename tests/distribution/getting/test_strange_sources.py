@@ -3,7 +3,7 @@
 import pytest
 from datacomp.distribution import bencode
 from datacomp.distribution.getting import get
-from datacomp.distribution.getting.torrent_file import info_hashes, read_torrent
+from datacomp.distribution.getting.torrent_file import names_of, read_torrent
 from datacomp.errors import DataError, IntegrityError, MissingError, UsageError
 
 from .conftest import HTTP, contents, options
@@ -70,7 +70,7 @@ def test_addresses_in_a_torrent_that_are_none_are_passed_over(
             text = text.replace(f'<file name="birds/{name}">', f'<file name="birds/{name}">{found}')
         source.write_text(text)
     else:
-        v1 = info_hashes((place / "birds-1.torrent").read_bytes())
+        v1 = names_of((place / "birds-1.torrent").read_bytes())
         hashes = min(v1, key=len)
         seeds = "".join(f"&ws={url}" for url in [*NO_ADDRESSES, f"{server.url}versions/1/"])
         source = f"magnet:?xt=urn:btih:{hashes}{seeds}"
@@ -115,7 +115,7 @@ def test_web_seeds_are_mirrors_where_a_torrent_proves_its_files():
 @pytest.mark.parametrize("data", [b"i5e", b"le", b"de"])
 def test_what_is_no_torrent_has_no_name(data):
     with pytest.raises(DataError, match="not a torrent"):
-        info_hashes(data)
+        names_of(data)
 
 
 @pytest.mark.parametrize(
