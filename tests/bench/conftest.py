@@ -23,12 +23,17 @@ def paired(capsys) -> Callable[..., None]:
         *,
         against: str,
         rounds: int = 5,
+        before: Callable[[], Any] = lambda: None,
     ) -> None:
-        ours(), other()  # warm caches
+        """Time them in turn; what is done ``before`` each is not timed."""
+        for run in (ours, other):  # warm caches
+            before()
+            run()
         times: list[tuple[float, float]] = []
         for _ in range(rounds):
             pair = []
             for run in (ours, other):
+                before()
                 started = time.perf_counter()
                 run()
                 pair.append(time.perf_counter() - started)

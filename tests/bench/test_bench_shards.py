@@ -75,16 +75,15 @@ def read_all(folder):
 
 
 @pytest.fixture
-def fresh(tmp_path):
-    """Return names of folders that are not there yet; those before are removed."""
-    count = iter(range(1000))
+def out(tmp_path):
+    """Return the name of a folder to write."""
+    return tmp_path / "out"
 
-    def fresh():
-        shutil.rmtree(tmp_path, ignore_errors=True)
-        tmp_path.mkdir()
-        return tmp_path / str(next(count))
 
-    return fresh
+@pytest.fixture
+def clear(out):
+    """Return what makes room for it: that takes time that is nobody's."""
+    return lambda: shutil.rmtree(out, ignore_errors=True)
 
 
 def peer(source, out):
@@ -105,28 +104,34 @@ def command(verb, source, out):
 
 
 @pytest.mark.parametrize("verb", ["build", "select"])
-def test_against_the_resharder(source, fresh, paired, verb):
+def test_against_the_resharder(source, out, clear, paired, verb):
     def ours():
-        return command(verb, source, fresh())
+        return command(verb, source, out)
 
     def theirs():
-        return peer(source, fresh())
+        return peer(source, out)
 
-    assert theirs() == ours()
-    paired(f"{verb} 30 % of {SAMPLES:,}", ours, theirs, against="resharder.py", rounds=ROUNDS)
+    found = theirs()
+    clear()
+    assert found == ours()
+    paired(f"{verb} 30 % of {SAMPLES:,}", ours, theirs, against="resharder.py", rounds=ROUNDS,
+           before=clear)  # fmt: skip
 
 
-def test_building_cold_against_reading_the_input_once(source, fresh, paired):
+def test_building_cold_against_reading_the_input_once(source, out, clear, paired):
     def ours():
-        drop_cache(source / "shards")
-        return build_shards(source / "shards", source / "s.npy", fresh(), workers=2).samples
+        return build_shards(source / "shards", source / "s.npy", out, workers=2).samples
 
     def reading():
-        drop_cache(source / "shards")
         read_all(source / "shards")
 
+    def before():
+        clear()
+        drop_cache(source / "shards")
+
     assert ours() == len(load_subset(source / "s.npy"))
-    paired(f"build 30 % of {SAMPLES:,}, cold", ours, reading, against="reading all input")
+    paired(f"build 30 % of {SAMPLES:,}, cold", ours, reading, against="reading all input",
+           before=before)  # fmt: skip
 
 
 @pytest.mark.parametrize("parsed", [False, True], ids=["read", "parsed"])
@@ -239,7 +244,7 @@ def test_training_from_a_view_against_built_shards(photos, paired, workers):
            lambda: list(batches("built")), against="built shards", rounds=3)  # fmt: skip
 
 
-def test_selecting_from_a_large_index(fresh, tmp_path_factory, paired):
+def test_selecting_from_a_large_index(out, clear, tmp_path_factory, paired):
     import pyarrow.parquet as pq
 
     folder = tmp_path_factory.mktemp("large")
@@ -247,7 +252,7 @@ def test_selecting_from_a_large_index(fresh, tmp_path_factory, paired):
     save_subset(folder / "s.npy", subset)
 
     def ours():
-        report = select_shards([folder / "index"], folder / "s.npy", fresh())
+        report = select_shards([folder / "index"], folder / "s.npy", out)
         return report.samples
 
     def reading():
@@ -255,7 +260,8 @@ def test_selecting_from_a_large_index(fresh, tmp_path_factory, paired):
         return len(subset)
 
     assert ours() == reading()
-    paired(f"select {len(subset):,} of {INDEXED:,}", ours, reading, against="reading the uids")
+    paired(f"select {len(subset):,} of {INDEXED:,}", ours, reading, against="reading the uids",
+           before=clear)  # fmt: skip
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"most memory of this process: {used:,} MB")
 
