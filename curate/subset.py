@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, sort_uids, to_hex
+from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, to_hex
 
 FORMAT = "datacomp-subset"
 VERSION = 1
@@ -233,9 +233,7 @@ def write_subset(path: Path | str, uids: UidArray, provenance: dict[str, Any]) -
     """
     _check_provenance(provenance)
     sidecar_path(path)
-    ordered = sort_uids(uids)
-    save_subset(path, ordered)
-    return write_sidecar(path, len(ordered), digest_of_uids(ordered), provenance)
+    return write_sidecar(path, len(uids), save_subset(path, uids), provenance)
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:

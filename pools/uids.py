@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
@@ -116,14 +117,23 @@ def digest_of_uids(ordered: UidArray) -> str:
     return hashlib.sha256(np.ascontiguousarray(ordered).view(np.uint8).data).hexdigest()
 
 
-def save_subset(path: Path | str, uids: UidArray) -> None:
-    """Write records as a DataComp subset file, sorted, atomically."""
+def save_subset(path: Path | str, uids: UidArray) -> str:
+    """Write records as a DataComp subset file, sorted, atomically; return their digest.
+
+    The digest is made while the disk is at work.
+    """
     ordered = np.ascontiguousarray(sort_uids(uids))
-    with atomic_path(path) as partial, partial.open("wb") as file:
+    with (
+        ThreadPoolExecutor(1) as thread,
+        atomic_path(path) as partial,
+        partial.open("wb") as file,
+    ):
+        digest = thread.submit(digest_of_uids, ordered)
         header = np.lib.format.header_data_from_array_1_0(ordered)
         np.lib.format.write_array_header_1_0(file, header)
         # numpy's own writer reports a full disk without saying so.
         file.write(ordered.view(np.uint8).data)
+    return digest.result()
 
 
 def load_subset(path: Path | str) -> UidArray:
