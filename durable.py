@@ -118,6 +118,30 @@ def alone(folder: Path | str, otherwise: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def in_turn(path: Path | str) -> Iterator[None]:
+    """Let one process after the other do something, each waiting for those before it.
+
+    ``path`` is an empty file that stands for it, and stays. The system lets the next one go on
+    when a process ends, however it ends. Raises StorageError where files cannot be locked.
+    """
+    path = Path(path)
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # To be written: NFS locks nothing that is only read.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise StorageError(
+                f"cannot lock {path} ({error.strerror}); choose a file system with locks"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
     """Yield a partial path; on success it is synced and renamed to ``path``, else removed."""
     path = Path(path)

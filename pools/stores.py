@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..durable import atomic_path
+from ..durable import atomic_path, in_turn
 from ..errors import DataError, MissingError, StorageError
 from .parallel import map_threads
 from .patience import patiently
@@ -203,11 +203,13 @@ def copied_folder(place: Path | str, names: Sequence[str], what: str) -> Iterato
 def copied_view(place: str, folder: Path) -> Path:
     """Copy the two small files of a view to a folder, unless they are there; return it.
 
-    The tars that it names stay where they are. Raises MissingError where there is no view.
+    The tars that it names stay where they are. Of several processes that do so at once, as those
+    of torchrun do, one copies and the others wait. Raises MissingError where there is no view.
     """
     if not exists(join(place, METADATA)):
         raise MissingError(f"{place}: no such view; make one with 'datacomp shards select'")
-    for name in (SAMPLES, METADATA):
-        if not (folder / name).is_file():
-            download(join(place, name), folder / name)
+    with in_turn(folder / ".copying"):
+        for name in (SAMPLES, METADATA):
+            if not (folder / name).is_file():
+                download(join(place, name), folder / name)
     return folder

@@ -147,3 +147,31 @@ def test_index_view_and_shards_stand_in_a_bucket(store, shards, select, tmp_path
     with pytest.raises(StorageError, match=r"^s3://nobucket/view/samples.npy: cannot be written"):
         select_shards(["s3://bucket/index"], subset, "s3://nobucket/view")
     client.close()
+
+
+def test_processes_that_need_one_view_copy_it_once(tmp_path):
+    """Those of torchrun begin at the same time: all of them have it, whole."""
+    source, home = tmp_path / "store", tmp_path / "run" / "view-0"
+    source.mkdir()
+    (source / "view.json").write_text("{}")
+    samples = bytes(range(256)) * (256 << 10)
+    (source / "samples.npy").write_bytes(samples)
+    rank = (
+        "import sys, pathlib, time\n"
+        "from datacomp.pools.stores import copied_view\n"
+        "go = pathlib.Path(sys.argv[1])\n"
+        "print('ready', flush=True)\n"
+        "while not go.exists(): time.sleep(0.001)\n"
+        "view = copied_view(sys.argv[2], pathlib.Path(sys.argv[3]))\n"
+        "print((view / 'samples.npy').stat().st_size)\n"
+    )
+    words = [sys.executable, "-c", rank, tmp_path / "go", f"file://{source}", home]
+    ranks = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
+    for one in ranks:
+        assert one.stdout.readline() == b"ready\n"
+    (tmp_path / "go").touch()
+    told = [one.communicate() for one in ranks]
+    assert [out for out, _ in told] == [b"%d\n" % len(samples)] * 2, told
+    assert (home / "samples.npy").read_bytes() == samples
