@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...errors import MissingError, RunError
+from ...errors import MissingError, RunError, UsageError
 from ...pools.engine import Engine
 from ...pools.parallel import default_workers
 from ...progress import say, warn
 from .choice import AUTO, HERE
-from .nodes import check_extra, check_nodes, check_places
+from .nodes import alive, check_extra, check_nodes, check_places, check_room, has_room, too_much
 from .work import Job, work
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class RayEngine(Engine):
         self._connect(address, workers, memory)
         try:
             self.nodes = check_nodes(self._ray)
+            check_room(self._ray, memory)
             resources = self._ray.cluster_resources()
             cpus = max(1, int(resources.get("CPU", 0)))
             self.workers: int | None = min(workers or cpus, cpus)
@@ -79,7 +80,7 @@ class RayEngine(Engine):
             if address == HERE:
                 say("starting Ray on this machine", level=1)
                 count = workers or default_workers()
-                room = {} if memory is None else {"_memory": memory * count}
+                room = {} if memory is None else {"_memory": _room(memory, count)}
                 ray.init(  # "local": even where another cluster runs
                     address="local", num_cpus=count, include_dashboard=False,
                     object_store_memory=STORE, **room, **quiet,
@@ -118,12 +119,14 @@ class RayEngine(Engine):
             options["num_gpus"] = 1
         if self._reserved is not None:
             options["memory"] = self._reserved
+        if "num_gpus" in options:
+            check_room(ray, self._reserved, gpu=True)
         run = ray.remote(work).options(**options)
         job = ray.put(Job.of(function, self._memory))
         pending = iter(partitions)
         waiting: deque[Any] = deque()
         unfinished: list[Any] = []
-        more = True
+        more, told = True, False
         try:
             while more or waiting:
                 while more and len(unfinished) < workers and len(waiting) < 2 * workers:
@@ -135,7 +138,12 @@ class RayEngine(Engine):
                     waiting.append(reference)
                     unfinished.append(reference)
                 if unfinished:
-                    _, unfinished = ray.wait(unfinished, timeout=_WAIT_SECONDS)
+                    ready, unfinished = ray.wait(unfinished, timeout=_WAIT_SECONDS)
+                    gone = not ready and not has_room(ray, self._reserved, "num_gpus" in options)
+                    if gone and not told:
+                        warn("no machine of the cluster is left that can do the work; waiting "
+                             "for one to join")  # fmt: skip
+                    told = gone
                 while waiting and waiting[0] not in unfinished:
                     yield self._take(waiting.popleft())
         finally:
@@ -220,12 +228,19 @@ def _absent(address: str, error: Exception) -> MissingError:
     )
 
 
+def _room(memory: int, workers: int) -> int:
+    """Return what this machine's workers may take together: what they ask, if there is as much."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory > machine:
+        raise UsageError(too_much(memory, "this machine", machine))
+    return min(memory * workers, machine)
+
+
 def _share(ray: Any) -> int:
     """Return what each worker may take where each processor has one."""
     shares = [
         node["Resources"].get("memory", 0) / max(1, node["Resources"].get("CPU", 1))
-        for node in ray.nodes()
-        if node["Alive"]
+        for node in alive(ray)
     ]
     return max(256 << 20, int(SHARE * min(shares, default=0)))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...errors import MissingError, RunError
+from ...errors import MissingError, RunError, UsageError
 
 _ASK_SECONDS = 120
 
@@ -22,11 +22,7 @@ def check_nodes(ray: Any) -> dict[str, str]:
 
     Each must have the same version of datacomp, and of Python but for its last number.
     """
-    nodes = {
-        node["NodeID"]: node["NodeManagerHostname"] + f" ({node['NodeManagerAddress']})"
-        for node in ray.nodes()
-        if node["Alive"]
-    }
+    nodes = {node["NodeID"]: _name(node) for node in alive(ray)}
     python = platform.python_version_tuple()[:2]
     trouble = []
     for node, found in _ask(ray, nodes, _versions()).items():
@@ -47,6 +43,54 @@ def check_nodes(ray: Any) -> dict[str, str]:
     if trouble:
         raise RunError(f"machines of the cluster that cannot do this work: {'; '.join(trouble)}")
     return nodes
+
+
+def check_room(ray: Any, memory: int | None, gpu: bool = False) -> None:
+    """Raise an error unless some machine has room for a worker of this memory: Ray would wait.
+
+    RunError where none has a processor (or none with a GPU), UsageError for too many bytes.
+    """
+    if has_room(ray, memory, gpu):
+        return
+    least = {"CPU": 1, **({"GPU": 1} if gpu else {})}
+    able = [node for node in alive(ray) if _offers(node, least)]
+    if memory is None or not able:
+        what = "a GPU and a processor" if gpu else "processors"
+        raise RunError(
+            f"no machine of the cluster offers {what} for work; start Ray with "
+            f"{' and '.join(f'--num-{kind.lower()}s' for kind in least)} above 0 on some"
+        )
+    largest = max(able, key=lambda node: node["Resources"].get("memory", 0))
+    offers = int(largest["Resources"].get("memory", 0))
+    others = "those with a GPU" if gpu else "the machines of the cluster"
+    raise UsageError(too_much(memory, f"{_name(largest)}, the largest of {others},", offers))
+
+
+def has_room(ray: Any, memory: int | None, gpu: bool = False) -> bool:
+    """Tell whether any machine of the cluster, were it idle, could take a worker."""
+    wanted = {"CPU": 1, **({"GPU": 1} if gpu else {}), **({"memory": memory} if memory else {})}
+    return any(_offers(node, wanted) for node in alive(ray))
+
+
+def too_much(memory: int, name: str, offers: int) -> str:
+    """Say that a worker may take more than a machine has."""
+    return (
+        f"each worker would have {memory / 1e9:,.1f} GB of memory, but {name} has "
+        f"{offers / 1e9:,.1f} GB for them; give the engine's workers less memory"
+    )
+
+
+def alive(ray: Any) -> list[dict[str, Any]]:
+    """Return what Ray knows of the machines that are there."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _name(node: dict[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
+def _offers(node: dict[str, Any], wanted: dict[str, int]) -> bool:
+    return all(node["Resources"].get(kind, 0) >= amount for kind, amount in wanted.items())
 
 
 def check_extra(ray: Any, nodes: dict[str, str], extra: str, modules: Sequence[str]) -> None:

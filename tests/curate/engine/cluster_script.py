@@ -71,8 +71,6 @@ def main(home):
     store = {"object_store_memory": 80 << 20}
     head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args={**head, **store})
-    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
-    cluster.wait_for_nodes()
     address = cluster.address
 
     def refusal(name, attempt):
@@ -82,6 +80,10 @@ def main(home):
         except DatacompError as error:
             tell(name, told=str(error), kind=type(error).__name__)
 
+    refusal("processors", lambda: RayEngine(address))
+    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
+    cluster.wait_for_nodes()
+    refusal("memory", lambda: RayEngine(address, memory=10**13))
     with RayEngine(address) as engine:
         tell("nodes", count=len(engine.nodes), workers=engine.workers)
 

@@ -104,6 +104,14 @@ def test_a_cluster_that_is_not_there_is_told_at_once():
     )
 
 
+def test_workers_larger_than_this_machine_are_refused_before_it_starts():
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with pytest.raises(
+        UsageError, match=r"^each worker would have 10,000\.0 GB of memory, but this"
+    ):
+        open_engine(EngineChoice("ray", "local", memory="10TB"))
+
+
 def test_something_else_at_the_address_is_told_at_once():
     pytest.importorskip("ray", reason="the extra ray is not installed")
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,20 @@ def seen(tmp_path_factory, write_shards, write_subset):
 
 def test_the_machines_are_counted(seen):
     assert seen["nodes"] == {"count": 3, "workers": 2}  # the head works on nothing
+
+
+def test_a_cluster_that_could_never_do_the_work_is_refused(seen):
+    """Ray would wait for a machine that can, without a word."""
+    assert seen["processors"] == {
+        "told": "no machine of the cluster offers processors for work; start Ray with --num-cpus "
+                "above 0 on some", "kind": "RunError",
+    }  # fmt: skip
+    assert seen["memory"]["kind"] == "UsageError"
+    assert re.fullmatch(
+        r"each worker would have 10,000\.0 GB of memory, but \S+ \(127\.0\.0\.1\), the largest of "
+        r"the machines of the cluster, has \d+\.\d GB for them; give the engine's workers less "
+        r"memory", seen["memory"]["told"],
+    )  # fmt: skip
 
 
 def test_a_killed_worker_costs_one_attempt(seen):
