@@ -34,7 +34,7 @@ from .places import (
 )
 from .samples import Flawed, Puzzle, Sample, lines
 from .stream import sha256_of
-from .tasks import CLASSIFYING, Task, find_folder, folder_names, is_url
+from .tasks import CLASSIFYING, Task, folder_names, is_url
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
@@ -154,14 +154,16 @@ def check_evalsets(data: Path | str, tasks: Sequence[Task]) -> None:
     """Check that the data of all ``tasks`` can be opened, before hours are spent on a model.
 
     Reads no sample. Raises MissingError when ``data`` is no folder, or naming the folders in it
-    that are not there, and the errors of :func:`open_evalset` for the first that is broken.
+    that are not there, and the errors of :func:`open_evalset` for the first that is broken. Of
+    sets at a URL it is only asked whether they are there.
     """
-    data = Path(data)
-    if not data.is_dir():
+    if not is_url(data) and not Path(data).is_dir():
         raise MissingError(no_folder(data, tasks))
-    absent = [task for task in tasks if find_folder(data, task) is None]
+    absent = [task for task in tasks if find_set(data, task) is None]
     if absent:
         raise MissingError(absence(data, absent, len(tasks)))
+    if is_url(data):
+        return
     for task in tasks:
         open_evalset(data, task)
 

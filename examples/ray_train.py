@@ -18,9 +18,13 @@ def process(settings: dict[str, Any]) -> None:
     """Train in one of the processes; Ray has told each its rank and where the others are."""
     from datacomp.evaluate.scales import get_scale
     from datacomp.evaluate.training import train
+    from datacomp.pools.stores import copied_view
 
+    shards = settings["shards"]
+    if "://" in shards:  # the first process that comes to it copies the view
+        shards = copied_view(shards, Path(settings["output"]) / "view-0")
     train(
-        [settings["shards"]],
+        [shards],
         settings["output"],
         get_scale(settings["scale"], settings["samples_seen"]),
         seed=settings["seed"],
@@ -29,11 +33,17 @@ def process(settings: dict[str, Any]) -> None:
     )
 
 
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL, but all machines write there")
+    return Path(text).resolve()
+
+
 def main(words: list[str] | None = None) -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description="Train on a Ray cluster.")
-    parser.add_argument("shards", type=Path, help="folder that all machines see")
-    parser.add_argument("output", type=Path, help="folder of the run, that all machines see")
+    parser.add_argument("shards", help="folder that all machines see, or URL of a view")
+    parser.add_argument("output", type=_folder, help="folder of the run, that all machines see")
     parser.add_argument("--scale", default="small")
     parser.add_argument("--samples-seen", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -47,8 +57,9 @@ def main(words: list[str] | None = None) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    settings["shards"] = str(settings["shards"].resolve())
-    output = settings["output"].resolve()
+    if "://" not in settings["shards"]:
+        settings["shards"] = str(Path(settings["shards"]).resolve())
+    output = settings["output"]
     settings["output"] = str(output)
     TorchTrainer(
         process,

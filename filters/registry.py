@@ -21,6 +21,7 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from ..errors import MissingError, UsageError, suggest
+from ..pools.ranges import is_remote
 from . import wording
 from .contract import Filter
 
@@ -143,7 +144,8 @@ def create(name: str, parameters: dict[str, Any]) -> Filter:
     """Make a filter; a wrong parameter is a UsageError that says what is accepted."""
     found = get(name)
     try:
-        return found(**parameters)
+        made = found(**parameters)
+        files = made.files()
     except ValidationError as error:
         raise UsageError(f"filter {name}: {explain(error, found)}") from None
     except Exception as error:
@@ -151,6 +153,13 @@ def create(name: str, parameters: dict[str, Any]) -> Filter:
         raise UsageError(
             f"filter {name}: {where}: {type(error).__name__}: {_one_line(error)}"
         ) from error
+    for parameter, value in files.items():
+        if is_remote(value):  # it would be taken for a path
+            raise UsageError(
+                f"filter {name}: {parameter} is {wording.found(value)}, a URL; expected a path on "
+                "a file system"
+            )
+    return made
 
 
 def explain(error: ValidationError, model: type[Filter]) -> str:

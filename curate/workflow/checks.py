@@ -16,7 +16,8 @@ from ...filters.contract import Filter
 from ...filters.needs import check_modules
 from ...filters.wording import found
 from ...pools.clip_runs import model_of_run
-from ...pools.sources import open_source
+from ...pools.ranges import is_remote
+from ...pools.sources import open_source, source_class
 from ...pools.sources.webdataset import WebDatasetSource
 from .config import RUN, FilterSection, SourceSection, Study, makes_its_files
 from .location import Location
@@ -44,6 +45,10 @@ def check_meaning(study: Study) -> None:
 
 def _check_source(study: Study, location: Location, section: SourceSection) -> None:
     options = section.model_extra or {}
+    for name in source_class(section.kind).file_options:
+        if is_remote(str(options.get(name))):
+            told = f"pool.source.{name} is {found(options[name])}"
+            study.refuse((*location, name), f"{told}, expected a path on a file system, not a URL")
     try:
         source = open_source(section.kind, ".", **options)
     except DatacompError as error:
@@ -70,7 +75,9 @@ def _check_apart(study: Study, number: int) -> None:
         )  # fmt: skip
     if any(folder.is_relative_to(output / name) for name in _MADE):
         study.refuse(location, f"{told}, which the study itself makes; expected samples of yours")
-    if study.evaluate.data is not None and study.eval_data.resolve().is_relative_to(folder):
+    sets = study.eval_data
+    given = study.evaluate.data is not None and isinstance(sets, Path)
+    if given and sets.resolve().is_relative_to(folder):
         study.refuse(
             location, f"{told}, which holds the evaluation sets {found(study.evaluate.data)}; "
             "expected folders apart, or models would be trained on what they are tested on",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Discriminator,
@@ -27,11 +28,13 @@ from pydantic import (
 
 from ...errors import ConfigError, MissingError, suggest
 from ...evaluate.scales import Scale, get_scale
+from ...evaluate.tasks import is_url
 from ...filters.assets import ASSETS, with_assets
 from ...filters.expression import COMBINE, FilterGroup, Node
 from ...filters.registry import get as get_filter
 from ...filters.registry import parameters
 from ...filters.spec import FilterSpec
+from ...pools.ranges import is_remote
 from ...pools.sources import KINDS, open_source, source_class
 from ...pools.sources.base import Source
 from ..engine.choice import ADDRESS, SIZE, EngineChoice
@@ -47,7 +50,16 @@ RUN = "run:"
 _FEATURES = ("features", "arch")
 """Parameters of filters that name features."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-_Path = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+
+
+def _on_file_systems(value: str) -> str:
+    if is_remote(value):
+        raise ValueError("a path on a file system, not a URL")
+    return value
+
+
+_Place = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+_Path = Annotated[_Place, AfterValidator(_on_file_systems)]
 
 
 class _Section(BaseModel):
@@ -229,7 +241,9 @@ class EvaluateSection(_Section):
     """[evaluate]: the suite, and where its data lie."""
 
     suite: Literal["demo", "datacomp"] = Field("datacomp", description="demo or datacomp")
-    data: _Path | None = Field(None, description="folder of evaluation sets (demo: made itself)")
+    data: _Place | None = Field(
+        None, description="folder of evaluation sets, its URL, or hub (demo: made itself)"
+    )
     tasks: list[str] = Field(
         ["*"], min_length=1, description="task keys or patterns",
         examples=['tasks = ["imagenet1k", "vtab/*"]'],
@@ -295,11 +309,12 @@ class Study(_Section):
         return self.output / self.pool.path
 
     @property
-    def eval_data(self) -> Path:
-        """Folder of the evaluation sets."""
-        if self.evaluate.data is not None:
-            return self.home / self.evaluate.data
-        return self.output / "evalsets"
+    def eval_data(self) -> Path | str:
+        """Folder of the evaluation sets, its URL, or ``hub``."""
+        data = self.evaluate.data
+        if data is None:
+            return self.output / "evalsets"
+        return data if is_url(data) else self.home / data
 
     def at(self, address: str) -> Study:
         """Return the study with its cluster at another address."""

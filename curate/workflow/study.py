@@ -116,8 +116,8 @@ def plan(study: Study, evaluation: list[EvaluationTask]) -> list[Task]:
     tasks = [_pool_task(study)]
     if study.evaluate.data is None:
         tasks.append(Task(
-            "evalsets", "evalsets", stages.make_evalsets, (study,), outputs=(study.eval_data,),
-            label="evaluation sets",
+            "evalsets", "evalsets", stages.make_evalsets, (study,), label="evaluation sets",
+            outputs=(Path(study.eval_data),),
             amount=sum(task.size for task in select_tasks(suite=study.evaluate.suite)),
         ))  # fmt: skip
     for dataset in study.dataset:

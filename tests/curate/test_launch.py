@@ -70,3 +70,21 @@ def test_ray_train_takes_the_example(tmp_path, monkeypatch):
     bound = inspect.signature(training.train).bind(*given.args, **given.kwargs)
     assert bound.arguments["output"] == str(tmp_path / "runs" / "medium")
     assert bound.arguments["scale"] == get_scale("medium")
+
+
+def test_the_example_of_ray_train_takes_a_view_of_a_store_and_no_run_there(tmp_path, monkeypatch):
+    example = runpy.run_path(str(ROOT / "examples" / "ray_train.py"))
+    with pytest.raises(SystemExit):
+        example["main"]([str(tmp_path), "s3://bucket/run"])
+    view = tmp_path / "view"
+    view.mkdir()
+    for name in ("view.json", "samples.npy"):
+        (view / name).write_text(name)
+    called = create_autospec(training.train)
+    monkeypatch.setattr(training, "train", called)
+    run = tmp_path / "run"
+    settings = {"shards": f"file://{view}", "output": str(run), "scale": "debug", "seed": 0,
+                "samples_seen": None, "workers": 0, "accumulation": 1}  # fmt: skip
+    example["process"](settings)
+    assert called.call_args.args[0] == [run / "view-0"]
+    assert (run / "view-0" / "samples.npy").read_text() == "samples.npy"

@@ -165,3 +165,13 @@ def test_what_must_be_on_a_file_system_is_refused_in_a_store(words, tmp_path, mo
     assert code == 2
     assert f"{words[-1]} is in an object store, but must be on a file system" in errors
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_filter_reads_must_be_on_a_file_system(tmp_path, monkeypatch, command, folder):
+    monkeypatch.chdir(tmp_path)
+    use = "clip_score:checkpoint=s3://b/x.pt,fraction=0.3"
+    code, _, errors = command("filter", "run", folder, use, "-o", "a.npy")
+    assert (code, errors) == (
+        2, "error: filter clip_score: checkpoint is 's3://b/x.pt', a URL; expected a path on a "
+        "file system\n",
+    )  # fmt: skip

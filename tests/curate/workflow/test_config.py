@@ -323,6 +323,43 @@ def test_what_is_not_there_is_told_before_anything_runs(write, tmp_path, text, l
     assert str(error.value).startswith(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (MINIMAL.replace('"out"', '"s3://bucket/out"'), 2, "study.output is 's3://bucket/out', "
+         "expected a path on a file system, not a URL"),
+        (FOLDER.replace("photos", "s3://bucket/photos"), 6, "pool.source.path is "
+         "'s3://bucket/photos', expected a path on a file system, not a URL"),
+        (MINIMAL.replace('kind = "glyphs"', 'kind = "rcdb"\nweights = "s3://b/w.npy"'), 6,
+         "pool.source.weights is 's3://b/w.npy', expected a path on a file system, not a URL"),
+        (MINIMAL.replace("run:all", "s3://bucket/x.pt"), 16, "filter clip_score: checkpoint is "
+         "'s3://bucket/x.pt', a URL; expected a path on a file system"),
+        (MINIMAL + '[assets]\nwordnet = "s3://bucket/wordnet"\n', 26, "assets.wordnet is "
+         "'s3://bucket/wordnet', expected a path on a file system, not a URL"),
+    ],
+)  # fmt: skip
+def test_a_url_is_not_taken_for_a_path(write, tmp_path, text, line, message):
+    with pytest.raises(ConfigError) as error:
+        load_study(write(text))
+    assert str(error.value) == f"{tmp_path}/datacomp.toml:{line}: {message}"
+
+
+def test_evaluation_sets_may_lie_at_a_url(write, tmp_path):
+    place = f"file://{tmp_path}/store"
+    study = load_study(write(MINIMAL + f'data = "{place}"\ntasks = ["demo/digits"]\n'))
+    assert study.eval_data == place
+    assert "evalsets" not in [task.key for task in plan(study, evaluation_tasks(study))]
+    with pytest.raises(ConfigError) as error:
+        check_inputs(study)
+    assert str(error.value) == (
+        f"{tmp_path}/datacomp.toml:25: evaluate.data: {place}: 1 of 1 tasks have no folder there: "
+        "wds_demo-digits_test; is that the right place?"
+    )
+    (tmp_path / "store/wds_demo-digits_test/test").mkdir(parents=True)
+    (tmp_path / "store/wds_demo-digits_test/test/nshards.txt").write_text("1")
+    check_inputs(study)
+
+
 def test_a_module_that_is_not_installed_is_told_before_anything_runs(write, tmp_path):
     (tmp_path / "mine.py").write_text(
         "from datacomp.filters import Decision, Filter\n"
