@@ -75,9 +75,8 @@ def _check_apart(study: Study, number: int) -> None:
         )  # fmt: skip
     if any(folder.is_relative_to(output / name) for name in _MADE):
         study.refuse(location, f"{told}, which the study itself makes; expected samples of yours")
-    sets = study.eval_data
-    given = study.evaluate.data is not None and isinstance(sets, Path)
-    if given and sets.resolve().is_relative_to(folder):
+    sets = None if study.evaluate.data is None else study.eval_data
+    if isinstance(sets, Path) and sets.resolve().is_relative_to(folder):
         study.refuse(
             location, f"{told}, which holds the evaluation sets {found(study.evaluate.data)}; "
             "expected folders apart, or models would be trained on what they are tested on",

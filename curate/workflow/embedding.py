@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...filters.expression import FilterGroup, Node, leaves_of
 from ...filters.spec import FilterSpec
+from ...pools.engine import Engine
 from ...pools.pool import Pool
 from .config import Study, features_of_runs, run_of
 
 _LONGEST = 32
 
 
-def embedded(study: Study, pool: Pool, nodes: Sequence[Node]) -> list[Node]:
+def embedded(
+    study: Study, pool: Pool, nodes: Sequence[Node], cluster: Callable[[], Engine | None]
+) -> list[Node]:
     """Return filters that name features where they named a run; those are computed if missing.
 
-    Raises what ``embed_pool`` raises.
+    That is done on the study's ``cluster`` if it has one, which is asked for only then. Raises
+    what ``embed_pool`` raises.
     """
     if not any(features_of_runs(spec) for spec in leaves_of(nodes)):
         return list(nodes)
 
     @functools.cache
     def features(dataset: str) -> str:
-        return _embed(study, pool, dataset)
+        return _embed(study, pool, dataset, cluster())
 
     def change(spec: FilterSpec) -> FilterSpec:
         named = {
@@ -37,7 +41,7 @@ def embedded(study: Study, pool: Pool, nodes: Sequence[Node]) -> list[Node]:
     return [n.map(change) if isinstance(n, FilterGroup) else change(n) for n in nodes]
 
 
-def _embed(study: Study, pool: Pool, dataset: str) -> str:
+def _embed(study: Study, pool: Pool, dataset: str, engine: Engine | None) -> str:
     """Embed the pool with the model of a dataset's run; return what the features are called.
 
     Features of a name are of one model for good, so the name has some of the weights' digest.
@@ -49,4 +53,4 @@ def _embed(study: Study, pool: Pool, dataset: str) -> str:
     recipe = Recipe(model_of(study.run_dir(dataset, study.train.seeds[0]), use="features"))
     weights = recipe.identity()["weights_sha256"][:8]
     stem = re.sub(r"[^a-z0-9]+", "_", dataset.lower()).strip("_")[:_LONGEST]
-    return embed_pool(pool, recipe, f"{stem or 'run'}_{weights}").name
+    return embed_pool(pool, recipe, f"{stem or 'run'}_{weights}", engine=engine).name

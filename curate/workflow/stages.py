@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,8 +99,9 @@ def select(study: Study, name: str) -> dict[str, Any]:
     reasons = path.with_suffix(".reasons.parquet")
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
-        engine = _cluster(study, stack) if is_linked(pool.connection) else None
-        filters = embedded(study, pool, study.filters_of(dataset))
+        cluster = functools.cache(lambda: _cluster(study, stack))
+        filters = embedded(study, pool, study.filters_of(dataset), cluster)
+        engine = cluster() if is_linked(pool.connection) else None
         found = select_dataset(pool, filters, path, dataset.combine, reasons, engine)
         chosen = found.selection
         if chosen.unreadable is not None:
@@ -124,8 +126,10 @@ def hold_against_truth(study: Study) -> dict[str, Any]:
 
     rows: list[dict[str, Any]] = []
     unread = 0
-    with Pool.open(study.pool_path, **limits(study)) as pool:
-        for node in embedded(study, pool, study.filters_of(study.truth)):
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
+        cluster = functools.cache(lambda: _cluster(study, stack))
+        for node in embedded(study, pool, study.filters_of(study.truth), cluster):
             chosen = run_filters(pool, [node])
             unread = max(unread, chosen.unreadable.count if chosen.unreadable else 0)
             rows.append({

@@ -13,6 +13,7 @@ from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
 from datacomp.curate.selection import select
 from datacomp.curate.shards import build_shards, check_shards, index_shards
+from datacomp.curate.workflow import load_study, stages
 from datacomp.distribution.release import Plan, SigningKey, verify_releases
 from datacomp.errors import DataError, MissingError, RunError
 from datacomp.evaluate.harness import evaluate
@@ -170,6 +171,34 @@ def test_embed(tmp_path, write_shards, tiny, cluster, files_of, monkeypatch):
     with Pool.open(tmp_path / "ray.duckdb") as pool:
         again = embed_pool(pool, Recipe(tiny(0)), "b", device="cpu", engine=cluster)
     assert (again.embedded, again.known) == (0, 20)
+
+
+def test_a_study_embeds_on_its_cluster(
+    tmp_path, write_shards, tiny_run, cluster, files_of, monkeypatch
+):
+    source = write_shards(tmp_path / "shards")
+    made = []
+    for name, engine in (("local", ""), ("ray", '[engine]\nkind = "ray"\n')):
+        home = tmp_path / name
+        home.mkdir()
+        (home / "datacomp.toml").write_text(
+            f'{engine}[[pool.source]]\nkind = "webdataset"\npath = "{source}"\n'
+            '[[dataset]]\nname = "all"\nfilters = [{ use = "no_filter" }]\n'
+            '[[dataset]]\nname = "near"\n'
+            'filters = [{ use = "clip_score", features = "run:all", fraction = 0.3 }]\n'
+            '[study]\noutput = "out"\n[evaluate]\nsuite = "demo"\n'
+        )
+        study = load_study(home / "datacomp.toml")
+        if engine:  # here nothing is embedded
+            study = study.at(cluster.address)
+            monkeypatch.delattr("datacomp.pools.embedding.embedder.Embedder.embedded")
+        tiny_run(study.run_dir("all", 0))
+        stages.make_pool(study)
+        stages.select(study, "near")
+        features = files_of(home / "out" / "pool.duckdb.features")
+        made.append((features, study.subset_path("near").read_bytes()))
+    assert made[0] == made[1]
+    assert made[0][0]
 
 
 def test_evaluate(tmp_path, evalsets, tiny, cluster):
