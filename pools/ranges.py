@@ -77,6 +77,10 @@ class Ranges(ABC):
             raise changed(self.place)
         return data
 
+    def read_into(self, offset: int, room: memoryview) -> None:
+        """Fill ``room`` with the bytes at ``offset``, as ``read`` does."""
+        room[:] = self.read(offset, len(room))
+
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes at ``offset``: fewer where the file ends."""
@@ -106,6 +110,13 @@ class LocalRanges(Ranges):
     def read_at(self, offset: int, length: int) -> bytes:
         """Return up to ``length`` bytes at ``offset``."""
         return os.pread(self._descriptor, length, offset)
+
+    def read_into(self, offset: int, room: memoryview) -> None:
+        """Fill ``room``, without a copy."""
+        if offset < 0 or offset + len(room) > self.size:
+            raise changed(self.place)
+        if os.preadv(self._descriptor, [room], offset) != len(room):
+            raise changed(self.place)
 
     def announce(self, offset: int, length: int) -> None:
         """Let the system read ahead; ranges apart from each other are none of its guesses."""
@@ -296,6 +307,12 @@ class OpenFiles:
         """Return ``length`` bytes at ``offset``; a file that is not as stamped is a DataError."""
         return self._of(place).get(place, stamp).read(offset, length)
 
+    def read_into(
+        self, place: str, offset: int, room: memoryview, stamp: Stamp | None = None
+    ) -> None:
+        """Fill ``room`` with the bytes at ``offset``, as ``read`` does."""
+        self._of(place).get(place, stamp).read_into(offset, room)
+
     def announce(self, place: str, offset: int, length: int, stamp: Stamp | None = None) -> None:
         """Say what will be read soon."""
         self._of(place).get(place, stamp).announce(offset, length)
@@ -389,39 +406,71 @@ def read_places(
     Local neighbours are read together, and announced before; remote ranges also across small
     gaps, several requests at a time.
     """
+    for (number, start, whole, inside), future in _ahead(files, places, opened):
+        file = files[number]
+        data = opened.read(file.place, start, whole, file) if future is None else future.result()
+        view = memoryview(data)
+        for offset, length in inside:
+            yield view[offset : offset + length]
+
+
+def read_batches(
+    files: list[Stamp], places: Iterable[tuple[int, int, int]], opened: OpenFiles, room: bytearray
+) -> Iterator[tuple[int, bytearray]]:
+    """Yield the same ranges many at a time: how many, and the bytes where they follow each other.
+
+    These are read into ``room`` again and again; only a range that is larger has its own.
+    """
+    free = memoryview(room)
+    count = end = 0
+    for (number, start, whole, inside), future in _ahead(files, places, opened):
+        file = files[number]
+        if future is None and whole <= len(room):  # local ranges have nothing between them
+            if end + whole > len(room):
+                yield count, room
+                count = end = 0
+            opened.read_into(file.place, start, free[end : end + whole], file)
+            count, end = count + len(inside), end + whole
+            continue
+        data = opened.read(file.place, start, whole, file) if future is None else future.result()
+        view = memoryview(data)
+        for offset, length in inside:
+            if count and end + length > len(room):
+                yield count, room
+                count = end = 0
+            if length > len(room):
+                yield 1, bytearray(view[offset : offset + length])
+                continue
+            free[end : end + length] = view[offset : offset + length]
+            count, end = count + 1, end + length
+    if count:
+        yield count, room
+
+
+def _ahead(
+    files: list[Stamp], places: Iterable[tuple[int, int, int]], opened: OpenFiles
+) -> Iterator[tuple[Span, Future[bytes] | None]]:
+    """Yield spans that are read ahead: the system reads the local ones, threads the others."""
+    waiting: deque[tuple[Span, Future[bytes] | None]] = deque()
+    threads = None
+    asked = 0
 
     def limits(number: int) -> tuple[int, int]:
         remote = is_remote(files[number].place)
         return (REMOTE_GAP, REMOTE_SPAN) if remote else (0, LOCAL_SPAN)
 
-    for span, data in _ahead(files, coalesce(places, limits), opened):
-        view = memoryview(data)
-        for offset, length in span[3]:
-            yield view[offset : offset + length]
-
-
-def _ahead(
-    files: list[Stamp], spans: Iterator[Span], opened: OpenFiles
-) -> Iterator[tuple[Span, bytes]]:
-    """Read some spans ahead: the system does for local files, threads for the others."""
-    waiting: deque[tuple[Span, Future[bytes] | None]] = deque()
-    threads = None
-    asked = 0
-
     def read(span: Span) -> bytes:
         file = files[span[0]]
         return opened.read(file.place, span[1], span[2], file)
 
-    def first() -> tuple[Span, bytes]:
+    def first() -> tuple[Span, Future[bytes] | None]:
         nonlocal asked
         span, future = waiting.popleft()
-        if future is None:
-            return span, read(span)
-        asked -= 1
-        return span, future.result()
+        asked -= future is not None
+        return span, future
 
     try:
-        for span in spans:
+        for span in coalesce(places, limits):
             file = files[span[0]]
             if is_remote(file.place):
                 while asked >= AHEAD:

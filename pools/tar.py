@@ -134,7 +134,7 @@ def parse_sample(data: bytes | memoryview, where: str) -> TarSample:
     Raises DataError when it is not exactly one sample.
     """
     view = memoryview(data)
-    plain = _plain_sample(view)
+    plain = plain_sample(view)
     if plain is not None:
         return plain
     found = list(
@@ -145,7 +145,7 @@ def parse_sample(data: bytes | memoryview, where: str) -> TarSample:
     return found[0]
 
 
-def _plain_sample(view: memoryview) -> TarSample | None:
+def plain_sample(view: memoryview) -> TarSample | None:
     """Parse the sample of an ordinary tar fast; None for whatever needs a closer look.
 
     Ordinary are plain members with short, harmless names, and PAX headers that say nothing

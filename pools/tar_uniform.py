@@ -21,16 +21,12 @@ from ..errors import DataError
 from . import tar
 from .images import MAX_BYTES
 from .sources.base import MAX_CAPTION_BYTES, image_member
+from .tar_matrix import DIGITS, FILE, NAME, Bytes, octal, plain_headers, stem_lengths, times
 
 BLOCK = tar.BLOCK
 _BATCH = 1000
 _TIMED = 3 * BLOCK  # a PAX header, the time it tells, and the member's own header
 _ZEROS = b"\0" * BLOCK
-_NAME, _DIGITS, _SUM, _KIND, _PREFIX = slice(0, 100), slice(124, 135), slice(148, 154), 156, 345
-_REST = 160  # what follows is the same in all headers of most tars
-_POWERS = 8 ** np.arange(10, -1, -1, dtype=np.int64)
-_LANES = np.uint64(0x00FF00FF00FF00FF)
-_TIME = np.frombuffer(b"time=", np.uint8)
 
 Read = Callable[[int, int], bytes]
 
@@ -176,15 +172,17 @@ def _checked(
     found = np.array(sizes, np.int64).reshape(len(uids), len(shape.leads))
     data = np.empty_like(found)
     begin, where = 0, np.array(starts[:-1], np.int64)
-    stem: NDArray[np.uint8] | None = None
+    stem: Bytes | None = None
     length = np.zeros(len(uids), np.int64)
     for position, (extension, lead) in enumerate(zip(shape.extensions, shape.leads, strict=True)):
         if lead == _TIMED:
-            _check_time(rows[:, begin : begin + 2 * BLOCK])
+            pax, text = rows[:, begin : begin + BLOCK], rows[:, begin + BLOCK : begin + 2 * BLOCK]
+            _demand(times(pax, text).all())
         head = rows[:, begin + lead - BLOCK : begin + lead]
         begin += lead
-        _check_header(head, ord("0"), found[:, position])
-        name, length = _stem(head[:, _NAME], extension)
+        _demand(plain_headers(head, FILE).all())
+        _demand((octal(head[:, DIGITS])[0] == found[:, position]).all())
+        name, length = _stem(head[:, NAME], extension)
         if stem is not None:
             _demand(np.array_equal(name, stem))
         stem = name
@@ -212,62 +210,13 @@ def _demand(holds: object) -> None:
         raise IrregularTarError
 
 
-def _check_header(head: NDArray[np.uint8], kind: int, sizes: NDArray[np.int64]) -> None:
-    """Check kind, prefix, size and checksum of headers, (n, 512)."""
-    _demand((head[:, _KIND] == kind).all() and not head[:, _PREFIX].any())
-    _demand(not head[:, 135].any() and not head[:, 154].any())
-    _demand((_octal(head[:, _DIGITS]) == sizes).all())
-    if (head[:, _REST:].view(np.uint64) == head[0, _REST:].view(np.uint64)).all():
-        sums = _byte_sums(head[:, :_REST]) + int(head[0, _REST:].sum(dtype=np.int64))
-    else:
-        sums = _byte_sums(head)
-    field = head[:, 148:156].sum(1, dtype=np.int64)
-    _demand((sums - field + 8 * ord(" ") == _octal(head[:, _SUM])).all())
-
-
-def _byte_sums(rows: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Add up the bytes of each row, a multiple of 8 and at most 512 of them."""
-    words = rows.view(np.uint64)
-    lanes = ((words & _LANES) + (words >> np.uint64(8) & _LANES)).sum(1).view(np.uint16)
-    return lanes.reshape(-1, 4).sum(1, dtype=np.int64)
-
-
-def _octal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Read numbers of octal digits, (n, digits)."""
-    values = digits - np.uint8(48)  # what is no digit wraps around, far above 7
-    _demand((values < 8).all())
-    return values.astype(np.int64) @ _POWERS[-digits.shape[1] :]
-
-
-def _check_time(two: NDArray[np.uint8]) -> None:
-    """Check PAX headers that tell a time and nothing else, with what they tell, (n, 1024)."""
-    head, text = two[:, :BLOCK], two[:, BLOCK:]
-    size = _octal(head[:, _DIGITS])
-    _check_header(head, ord("x"), size)
-    _demand((size > 10).all() and (size < 100).all())
-    _demand((text[:, 0] == size // 10 + 48).all() and (text[:, 1] == size % 10 + 48).all())
-    _demand((text[:, 2] == ord(" ")).all() and np.isin(text[:, 3], (97, 99, 109)).all())
-    _demand((text[:, 4:9] == _TIME).all())
-    inside = text[:, 9 : int(size.max()) - 1]
-    digits = (inside - np.uint8(48) < 10) | (inside == ord("."))
-    _demand((digits | (np.arange(9, 9 + inside.shape[1]) >= size[:, None] - 1)).all())
-    _demand((np.take_along_axis(text, size[:, None] - 1, 1) == ord("\n")).all())
-
-
-def _stem(names: NDArray[np.uint8], extension: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _stem(names: Bytes, extension: str) -> tuple[Bytes, NDArray[np.int64]]:
     """Check names of 100 bytes; return them without their extension, and their lengths."""
-    width = int(names.any(0).sum())
-    _demand(not names[:, width:].any())
+    width = int(names.any(0).sum())  # the checks look at no more than they must
+    _demand(width and not names[:, width:].any())
     names = np.ascontiguousarray(names[:, :width])
-    used = names != 0
-    _demand((used[:, 1:] <= used[:, :-1]).all() and (names < 128).all())
-    _demand(not ((names == ord("/")) | (names == ord("\\"))).any())
-    length = (names == ord(".")).argmax(1)
-    _demand((length > 0).all())  # no dot, or a hidden file
-    wanted = np.frombuffer(extension.encode(), np.uint8)
-    ends = length[:, None] + 1 + np.arange(len(wanted))
-    _demand((used.sum(1) == length + 1 + len(wanted)).all() and int(ends.max()) < width)
-    _demand((np.take_along_axis(names, ends, 1) == wanted).all())
+    length, passed = stem_lengths(names, extension.encode())
+    _demand(passed.all())
     longest = int(length.max())
     stem = np.where(np.arange(longest) < length[:, None], names[:, :longest], np.uint8(0))
     return stem, length

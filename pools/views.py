@@ -213,14 +213,26 @@ def read_samples(files: list[Stamp], raw: bytes) -> Iterator[ViewSample]:
     with OpenFiles() as opened:
         try:
             for record, data in zip(records, read_places(files, places, opened), strict=True):
-                high, low, number, block, _, copy = record
-                uid = f"{high:016x}{low:016x}"
-                where = f"{files[number].place} at byte {block * tar.BLOCK}"
-                sample = ViewSample(f"{uid}-{copy}", tar.parse_sample(data, where), data)
-                _check_uid(uid, sample, where)
-                yield sample
+                yield sample_of(files, record, data)
         except IndexError:
-            raise DataError("a view names a tar that it does not list; make it again") from None
+            raise no_such_tar() from None
+
+
+def sample_of(
+    files: list[Stamp], record: tuple[int, int, int, int, int, int], data: memoryview
+) -> ViewSample:
+    """Return the sample of a record whose range holds ``data``, if it is the one indexed."""
+    high, low, number, block, _, copy = record
+    uid = f"{high:016x}{low:016x}"
+    where = f"{files[number].place} at byte {block * tar.BLOCK}"
+    sample = ViewSample(f"{uid}-{copy}", tar.parse_sample(data, where), data)
+    _check_uid(uid, sample, where)
+    return sample
+
+
+def no_such_tar() -> DataError:
+    """Return the error of records that point where nothing is."""
+    return DataError("a view names a tar that it does not list; make it again")
 
 
 def write_sample(writer: tar.TarWriter, sample: ViewSample) -> None:

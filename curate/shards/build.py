@@ -38,7 +38,7 @@ from ..subset import Lookup
 from .blur import Box, Boxes, blurred_members, box_files, read_boxes, require_known
 from .destination import Destination, Known, destination_of
 from .folder import SHARD_NAME, STATS_NAME, entry_of, stats_text
-from .origin import Members, Origin, Slice, TarOrigin, Unusable, open_origin
+from .origin import Members, Origin, Slice, TarOrigin, TarSlice, Unusable, open_origin
 from .output import OutputFile
 from .selection import SHARD_SIZE, Wanted, at_hand
 
@@ -373,32 +373,20 @@ def _run(task: _Task | FileEntry | Path) -> FileEntry | list[tuple[str, str]]:
 
 
 def _write_shard(task: _Task) -> FileEntry:
-    written = 0
-    unusable: list[tuple[str, str]] = []
     name = SHARD_NAME.format(task.number)
     with (
         task.out.file(name) as path,
         atomic_path(path) as partial,
         OutputFile(partial) as file,
     ):
-        writer = tar.TarWriter(file)
-        for number, (key, members) in enumerate(task.samples.samples()):
-            boxes = task.boxes[number] if task.boxes is not None else []
-            found = _blurred(key, members, boxes)
-            if isinstance(found, Unusable):
-                if not task.keep_going:
-                    raise found.error
-                unusable.append((key.rpartition("-")[0], found.reason))
-                continue
-            for extension, data in found:
-                writer.add(f"{key}.{extension}", data)
-            written += 1
-        if unusable:
-            raise _UnusableError(unusable)
+        if isinstance(task.samples, TarSlice) and task.boxes is None:
+            written = task.samples.copy(file)
+        else:
+            written = _write_samples(task, file)
         if written != task.count:
             where = join(task.out.place, name)
             raise IntegrityError(f"{where}: {written} samples written instead of {task.count}")
-        writer.close()
+        file.write(tar.END)
         if task.pad is not None:
             file.write(bytes(-file.size % task.pad))
         sha256 = file.finish()
@@ -407,6 +395,27 @@ def _write_shard(task: _Task) -> FileEntry:
     entry = FileEntry(name, file.size, sha256)
     task.out.note(entry)
     return entry
+
+
+def _write_samples(task: _Task, file: OutputFile) -> int:
+    """Write samples that were taken apart; return how many."""
+    written = 0
+    unusable: list[tuple[str, str]] = []
+    writer = tar.TarWriter(file)
+    for number, (key, members) in enumerate(task.samples.samples()):
+        boxes = task.boxes[number] if task.boxes is not None else []
+        found = _blurred(key, members, boxes)
+        if isinstance(found, Unusable):
+            if not task.keep_going:
+                raise found.error
+            unusable.append((key.rpartition("-")[0], found.reason))
+            continue
+        for extension, data in found:
+            writer.add(f"{key}.{extension}", data)
+        written += 1
+    if unusable:
+        raise _UnusableError(unusable)
+    return written
 
 
 def _blurred(key: str, members: Members | Unusable, boxes: list[Box]) -> Members | Unusable:

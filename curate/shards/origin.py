@@ -19,12 +19,14 @@ import numpy as np
 
 from ...durable import canonical_json
 from ...errors import DataError, IntegrityError, MissingError, UsageError
+from ...pools import tar
 from ...pools.engine import Workers
 from ...pools.images import probe
 from ...pools.ranges import OpenFiles, Stamp, is_remote
 from ...pools.schema import CORE_COLUMNS, TRUTH
 from ...pools.uids import UidArray, to_hex
-from ...pools.views import read_samples
+from ...pools.view_copying import Rows, copies
+from ...pools.views import read_samples, write_sample
 from .index import ensure_index
 from .order import order_samples
 from .selection import (
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...pools.pool import Pool
+    from .output import OutputFile
 
 IMAGE_CHANGED = "image_changed"
 PLAN_BATCH = 100_000
@@ -120,6 +123,18 @@ class TarSlice(Slice):
         for sample in read_samples(self.files, self.raw):
             members = sorted(sample.found.members)
             yield sample.key, [(extension, sample.member(extension)) for extension in members]
+
+    def copy(self, file: OutputFile) -> int:
+        """Write all samples, as they are, into a tar; return how many."""
+        writer, count = tar.TarWriter(file), 0
+        for found in copies(self.files, self.raw):
+            if isinstance(found, Rows):
+                file.write_rows(found.blocks, found.order)
+                count += found.samples
+            else:
+                write_sample(writer, found)
+                count += 1
+        return count
 
 
 class TarOrigin(Origin):

@@ -5,7 +5,7 @@ import os
 import pytest
 from datacomp.errors import DataError, MissingError, StorageError, UnsafeInputError
 from datacomp.pools import ranges
-from datacomp.pools.ranges import OpenFiles, Stamp, fetch, open_ranges, read_places
+from datacomp.pools.ranges import OpenFiles, Stamp, fetch, open_ranges, read_batches, read_places
 
 DATA = bytes(range(256)) * 40
 
@@ -55,6 +55,32 @@ def test_many_ranges_come_in_their_order(place):
     with OpenFiles() as opened:
         found = [bytes(view) for view in read_places([file], places, opened)]
     assert found == [DATA[at : at + 100] for _, at, _ in places]
+
+
+@pytest.mark.parametrize("room", [100, 256, 1000, 1 << 16])
+def test_many_ranges_come_together(place, room):
+    stamp = open_ranges(place)
+    file = Stamp(place, stamp.size, stamp.version)
+    stamp.close()
+    places = [(0, at, size) for at, size in ((0, 100), (100, 150), (5000, 9), (300, 700), (0, 0))]
+    found = []
+    with OpenFiles() as opened:
+        for count, data in read_batches([file], places * 4, opened, bytearray(room)):
+            assert count
+            at = 0
+            for _, _, size in (places * 4)[len(found) : len(found) + count]:
+                found.append(bytes(data[at : at + size]))
+                at += size
+            assert at <= room or count == 1
+    assert found == [DATA[at : at + size] for _, at, size in places * 4]
+
+
+def test_ranges_that_end_behind_the_file(place):
+    file = open_ranges(place)
+    for offset, length in ((0, len(DATA) + 1), (-1, 4), (len(DATA), 1)):
+        with pytest.raises(DataError, match="changed while it was read; run the same command"):
+            file.read_into(offset, memoryview(bytearray(length)))
+    file.close()
 
 
 def test_remote_ranges_are_joined_wherever_the_first_file_lies(tmp_path, server):

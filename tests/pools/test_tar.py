@@ -503,7 +503,7 @@ def test_a_sample_is_parsed_alike_fast_and_slowly(kind, key):
     whole = list(tar._group(tar._scan(window_on(buffer), len(buffer.getvalue()), "t"), "t"))
     data = buffer.getvalue()[whole[0].start : whole[0].end]
     assert tar.parse_sample(data, "t") == slowly(data)
-    fast = tar._plain_sample(memoryview(data))
+    fast = tar.plain_sample(memoryview(data))
     assert fast in (None, slowly(data))
     assert (fast is not None) == (key in ("a", "k" * 90))
 
@@ -516,7 +516,7 @@ def window_on(buffer):
 def test_a_damaged_sample_is_never_parsed_otherwise_than_slowly(place, value):
     data = bytearray(tar.tar_bytes([("a.jpg", b"x" * 600), ("a.txt", b"y")])[:-1024])
     data[place % len(data)] = value
-    fast = tar._plain_sample(memoryview(bytes(data)))
+    fast = tar.plain_sample(memoryview(bytes(data)))
     if fast is not None:
         assert fast == slowly(bytes(data))
 

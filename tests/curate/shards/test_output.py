@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 
+import numpy as np
 import pytest
 from datacomp.curate.shards import output
 from datacomp.curate.shards.output import OutputFile
@@ -37,6 +38,24 @@ def test_what_is_written_is_there(tmp_path_factory, pieces):
     views = [memoryview(b"-" + piece + b"-")[1:-1] for piece in pieces]
     output.BUFFER = 2 * PAGE
     assert written(path, views) == expected(data)
+    assert path.read_bytes() == data
+
+
+@given(st.lists(st.integers(0, 2 * PAGE) | st.lists(st.integers(0, 8), max_size=40), max_size=8))
+def test_rows_are_written_in_their_order(tmp_path_factory, pieces):
+    path = tmp_path_factory.mktemp("output") / "x"
+    rows = np.frombuffer(os.urandom(9 * 512), np.uint8).reshape(9, 512)
+    output.BUFFER = 2 * PAGE
+    data = b""
+    with OutputFile(path) as file:
+        for piece in pieces:
+            if isinstance(piece, int):  # rows need not begin where a row would
+                file.write(bytes(piece))
+                data += bytes(piece)
+            else:
+                file.write_rows(rows, np.array(piece, np.intp))
+                data += b"".join(rows[row].tobytes() for row in piece)
+        assert (file.size, file.finish()) == expected(data)
     assert path.read_bytes() == data
 
 
