@@ -14,6 +14,7 @@ from ..durable import digest
 from ..errors import DataError, UsageError
 from ..filters import Node, Selection, run_filters
 from ..pools.engine import Engine, Local
+from ..pools.linking import is_linked
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
 from ..pools.stores import is_remote, staged
@@ -50,8 +51,9 @@ def select(
 ) -> Selected:
     """Run filters over a pool; write ``path`` (.npy), its sidecar and, if asked, the ``reasons``.
 
-    With an ``engine`` its workers judge the files that the pool links to, each by itself; the
-    bytes are the same. ``path`` and ``reasons`` may be places in an object store.
+    With an ``engine`` its workers judge the files that the pool links to, each by itself, or, of
+    a pool that holds its samples, score their images; the bytes are the same. ``path`` and
+    ``reasons`` may be places in an object store.
 
     Raises what ``run_filters`` raises, UsageError when ``reasons`` would take the place of
     something else, and DataError when nothing is kept: nothing is written then but the reasons.
@@ -107,8 +109,8 @@ def _select(
 ) -> Selected:  # fmt: skip
     sidecar_path(path)  # a wrong name is told before the work
     apart = None
-    if engine is None:
-        chosen = run_filters(pool, filters, combine, reasons)
+    if engine is None or not is_linked(pool.connection):
+        chosen = run_filters(pool, filters, combine, reasons, engine)
     else:
         # Asked for here: it brings what few runs need.
         from ..filters.partitioned import run_partitions

@@ -14,6 +14,7 @@ ties the smallest uids. A given threshold is inclusive in both; comparisons are 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -216,11 +217,14 @@ class ClipScorer(Scorer):
     columns = ("text",)
     images = True
     batch_size = 256
+    concurrent = True
 
     def __init__(self, model: ModelSpec, device: str) -> None:
         self._model, self._device = model, device
         self._identity = model.identity()
         self._clip: ClipModel | None = None
+        self._loading = threading.Lock()
+        self.gpu = device != "cpu"
 
     def identity(self) -> dict[str, Any]:
         """Name the model by architecture, weights and preprocessing."""
@@ -228,24 +232,34 @@ class ClipScorer(Scorer):
 
     def score(self, batch: Batch) -> Sequence[float | None]:
         """Return one similarity per sample; None where the image cannot be decoded."""
-        if self._clip is None:
-            self._clip = self._model.load(self._device)
+        clip = self._loaded()
         texts = batch.columns["text"].to_pylist()
         tensors, places = [], []
         for place, data in enumerate(batch.images):
             try:
-                tensors.append(self._clip.prepare(self.seen(decode(data))))
+                tensors.append(clip.prepare(self.seen(decode(data))))
             except DataError:
                 continue
             places.append(place)
         values: list[float | None] = [None] * len(texts)
         if places:
-            images = self._clip.encode_tensors(tensors)
-            captions = self._clip.encode_texts([self.read(texts[place]) for place in places])
+            images = clip.encode_tensors(tensors)
+            captions = clip.encode_texts([self.read(texts[place]) for place in places])
             similarities = np.einsum("nd,nd->n", images, captions).astype(np.float32)
             for place, value in zip(places, similarities.tolist(), strict=True):
                 values[place] = value
         return values
+
+    def _loaded(self) -> ClipModel:
+        """Return the model; on a processor each of the threads that share it works alone."""
+        with self._loading:
+            if self._clip is None:
+                self._clip = self._model.load(self._device)
+        if self._clip.device == "cpu":
+            import torch
+
+            torch.set_num_threads(1)  # sums of several depend, in their last digits, on how many
+        return self._clip
 
     def seen(self, image: Image) -> Image:
         """Return the image as the model is to see it."""

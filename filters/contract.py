@@ -81,6 +81,10 @@ class Scorer(ABC):
     features: tuple[str, ...] = ()
     """Features such as ``l14_img``, in place of columns and images; what has none gets no score."""
     batch_size: int = 256
+    concurrent: bool = False
+    """Whether several threads may score images at the same time."""
+    gpu: bool = False
+    """Whether a GPU is of use, where there is one."""
 
     def expect(self, total: int) -> None:  # noqa: B027
         """Hear, before the first batch, that at most ``total`` samples will come."""

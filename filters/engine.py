@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, UsageError
+from ..pools.engine import Engine as Workers
 from ..pools.pool import Pool
 from ..pools.uids import UidArray
 from .expression import Node, prepare
+from .images import reads_images
 from .judging import Engine, Frame
 from .needs import check_needs
 from .scoring import Unreadable
@@ -86,20 +88,28 @@ def run_filters(
     filters: Sequence[Node],
     combine: str = "and",
     reasons: Path | None = None,
+    workers: Workers | None = None,
 ) -> Selection:
     """Run filters, and groups of them, over a pool and return what they keep.
 
-    With ``reasons``, writes a parquet of every dropped sample: uid (hex), filter, reason.
+    With ``reasons``, writes a parquet of every dropped sample: uid (hex), filter, reason. Images
+    are scored by ``workers``, an engine, if there are any; all else is done here.
     Raises UsageError for unknown filters or parameters, MissingError for missing columns or when
     none of the images can be read.
     """
     prepared = prepare(filters, combine)
     check_needs(prepared)
+    if workers is not None and not reads_images(prepared):
+        raise UsageError(
+            f"{pool.path}: holds its samples, so it cannot be worked on in partitions, and no "
+            "filter reads images; leave --workers and --engine out, or give a folder of metadata, "
+            "or a pool that links to one ('datacomp pool add ... --link')"
+        )
     total = pool.count()
     if total == 0:
         raise DataError(f"{pool.path}: the pool is empty; add samples with 'datacomp pool add'")
     started = time.monotonic()
-    engine, frame = Engine(pool), Frame(combine)
+    engine, frame = Engine(pool, workers=workers), Frame(combine)
     try:
         verdicts = [engine.judge(one, frame) for one in prepared]
         outcome = Decider(engine.relations, verdicts, combine).decide(total, reasons)

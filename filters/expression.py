@@ -162,6 +162,17 @@ class Prepared:
         return max(ranks, default=0)
 
 
+def every_scorer(node: Node, made: Filter) -> Iterator[Scorer]:
+    """Yield a filter's scorers, and those whose values these take."""
+    with blaming(node, made):
+        waiting = all_of(Scorer, made.scorers())
+    while waiting:
+        scorer = waiting.pop(0)
+        yield scorer
+        if isinstance(scorer, SetScorer):
+            waiting += scorer.scores
+
+
 def check_combine(combine: str) -> None:
     """Raise UsageError for a way to join filters that there is not."""
     if combine not in COMBINE:

@@ -14,7 +14,6 @@ import pyarrow as pa
 from ..errors import DatacompError, DataError
 from ..pools.features import Features
 from ..pools.pool import HALVES, Pool, quote
-from ..pools.reading import iterate
 from ..pools.uids import UidArray, from_halves
 from ..progress import warn
 from .blaming import blaming_scorer
@@ -94,14 +93,6 @@ def stream_columns(pool: Pool, scorer: Scorer, rows: str) -> Iterator[tuple[UidA
 def _hex_or(column: str) -> str:
     """Return the SQL of a column; uids are written in hex, since Arrow has no such integers."""
     return "printf('%032x', c.uid)" if column == "uid" else f"c.{quote(column)}"
-
-
-def read_images(pool: Pool, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
-    """Yield the images and columns that a scorer asks for of the samples to score."""
-    for part in iterate(pool, "to_score", scorer.columns, True, scorer.batch_size):
-        if seen := [n for n, image in enumerate(part.images) if image is not None]:
-            images = [image for image in part.images if image is not None]
-            yield part.uids[seen], Batch(part.columns.take(seen), images)
 
 
 def read_features(

@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
+from ..pools.engine import Engine as Workers
 from ..pools.pool import Pool
 from .answers import Answers, AsWholeError, Whole
 from .blaming import all_of, blaming, blaming_decision
@@ -52,13 +53,15 @@ class Frame:
 
 
 class Engine:
-    """Judges filters and groups of them over a pool."""
+    """Judges filters and groups of them over a pool; ``workers`` score images, if there are any."""
 
-    def __init__(self, pool: Pool, answers: Answers | None = None) -> None:
+    def __init__(
+        self, pool: Pool, answers: Answers | None = None, workers: Workers | None = None
+    ) -> None:
         self.pool, self.answers = pool, answers or Whole()
         self.relations = Relations(pool)
         self.relations.show_candidates()
-        self.scoring = Scoring(self.relations, self.answers)
+        self.scoring = Scoring(self.relations, self.answers, workers)
         self._numbers = itertools.count(1)
         self._weighted: str | None = None
 

@@ -8,16 +8,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from ..errors import DatacompError, MissingError, RunError, UsageError
+from ..pools.engine import Engine
 from ..pools.pool import quote
-from ..pools.uids import UidArray
 from ..progress import Progress
 from .answers import Answers, Asking, AsWholeError, Share
 from .blaming import blaming_scorer
-from .contract import Batch, Scorer
-from .flow import ScoreWriter, read_features, read_images, stream_columns
+from .contract import Scorer
+from .flow import ScoreWriter, read_features, stream_columns
+from .images import Scores, score_images, values_of
 from .predicates import all_true
 from .registry import defined_at
 from .relations import Relations
@@ -54,8 +53,11 @@ class Scoring:
     images could not be read.
     """
 
-    def __init__(self, relations: Relations, answers: Answers) -> None:
+    def __init__(
+        self, relations: Relations, answers: Answers, workers: Engine | None = None
+    ) -> None:
         self.pool, self.relations, self._answers = relations.pool, relations, answers
+        self._workers = workers
         self.used: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
         self.seconds_now = 0.0
@@ -88,28 +90,33 @@ class Scoring:
         missing = f"FROM {scope} c ANTI JOIN {table} t USING (uid) WHERE {all_true(alive)}"
         if scorer.images or scorer.features:
             self.relations.create("TABLE", "to_score", f"SELECT uid {missing}")
-            batches = self._batches(scorer)
             total = self.pool.scalar("SELECT count(*) FROM to_score")
         else:
-            scored = self.pool.scalar(f"SELECT count(*) FROM {table}")
-            if not scored:  # nothing to leave out
+            known = self.pool.scalar(f"SELECT count(*) FROM {table}")
+            if not known:  # nothing to leave out
                 missing = f"FROM {scope} c WHERE {all_true(alive)}"
-            batches = stream_columns(self.pool, scorer, missing)
-            total = max(0, self.pool.scalar(f"SELECT count(*) FROM {scope}") - scored)
+            total = max(0, self.pool.scalar(f"SELECT count(*) FROM {scope}") - known)
         with blaming_scorer(spec, scorer):
             scorer.expect(total)
-        self._compute(spec, scorer, table, batches, total)
+        scores = self._scores(spec, scorer, missing)
+        self._compute(spec, scorer, table, scores, total)
         self._answers.remember(self.pool, table, digest)
         if scorer.images:
             self._note_missed(scorer, table, scope, total)
         self._use(scorer, digest, table)
 
-    def _batches(self, scorer: Scorer) -> Iterator[tuple[UidArray, Batch]]:
-        """Return the images or features of the samples to score."""
-        if not scorer.features:
-            return read_images(self.pool, scorer)
-        readers = self._answers.features(self.pool, scorer)
-        return iter(()) if readers is None else read_features(self.pool, scorer, readers)
+    def _scores(self, spec: FilterSpec, scorer: Scorer, rows: str) -> Iterator[Scores]:
+        """Score the samples listed, or those of the ``rows`` whose columns are all it takes."""
+        if scorer.images:
+            return score_images(self.pool, "to_score", spec, scorer, self._workers)
+        if scorer.features:
+            readers = self._answers.features(self.pool, scorer)
+            if readers is None:
+                return iter(())
+            batches = read_features(self.pool, scorer, readers)
+        else:
+            batches = stream_columns(self.pool, scorer, rows)
+        return ((uids, values_of(scorer, batch)) for uids, batch in batches)
 
     def _use_embedded(self, scorer: EmbeddedScore) -> None:
         """Let the candidates have what ``pool embed`` wrote."""
@@ -129,18 +136,15 @@ class Scoring:
 
     def _compute(
         self, spec: FilterSpec, scorer: Scorer, table: str,
-        batches: Iterator[tuple[UidArray, Batch]], total: int,
+        scores: Iterator[Scores], total: int,
     ) -> None:  # fmt: skip
-        """Score batch after batch; of what cannot be finished, what was scored stays."""
+        """Write batch after batch; of what cannot be finished, what was scored stays."""
         with (
             Progress(f"scoring {scorer.name}", total) as progress,
             self._timed(scorer.digest(), progress, scorer),
             ScoreWriter(self.pool, table, spec, scorer) as writer,
         ):
-            for uids, batch in batches:
-                values = scorer.score(batch)
-                if not isinstance(values, pa.Array):
-                    values = list(values)
+            for uids, values in scores:
                 if len(values) != len(uids):
                     raise RunError(
                         f"filter {spec.use}: scorer {scorer.name} ({defined_at(scorer)}) returned "

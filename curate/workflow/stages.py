@@ -12,6 +12,8 @@ from typing import Any
 
 from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
+from ...filters.expression import Node, prepare
+from ...filters.images import reads_images
 from ...pools.connection import MEMORY_VARIABLE
 from ...pools.engine import Engine
 from ...pools.feature_places import features_folder
@@ -101,7 +103,8 @@ def select(study: Study, name: str) -> dict[str, Any]:
         pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
         cluster = functools.cache(lambda: _cluster(study, stack))
         filters = embedded(study, pool, study.filters_of(dataset), cluster)
-        engine = cluster() if is_linked(pool.connection) else None
+        shared = is_linked(pool.connection) or any(map(_scores_images, filters))
+        engine = cluster() if shared else None
         found = select_dataset(pool, filters, path, dataset.combine, reasons, engine)
         chosen = found.selection
         if chosen.unreadable is not None:
@@ -130,7 +133,8 @@ def hold_against_truth(study: Study) -> dict[str, Any]:
         pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
         cluster = functools.cache(lambda: _cluster(study, stack))
         for node in embedded(study, pool, study.filters_of(study.truth), cluster):
-            chosen = run_filters(pool, [node])
+            workers = cluster() if _scores_images(node) else None
+            chosen = run_filters(pool, [node], workers=workers)
             unread = max(unread, chosen.unreadable.count if chosen.unreadable else 0)
             rows.append({
                 "filter": node.label(),
@@ -271,6 +275,11 @@ def evaluate(study: Study, name: str, seed: int, keys: list[str]) -> dict[str, A
         more = f" (and {len(found.failed) - 1} more tasks)" if len(found.failed) > 1 else ""
         raise RunError(f"{key} failed: {reason}{more}")
     return {"values": {result.key: result.value for result in found.results}}
+
+
+def _scores_images(node: Node) -> bool:
+    """Tell whether workers are of use to filters over a pool that holds its samples."""
+    return reads_images(prepare([node], "and"))
 
 
 def _cluster(study: Study, stack: contextlib.ExitStack) -> Engine | None:

@@ -73,6 +73,7 @@ class PerceptualHash(Scorer):
     name = "perceptual_hash"
     type = "UBIGINT"
     images = True
+    concurrent = True
 
     def identity(self) -> dict[str, Any]:
         """Name the form of the hash."""

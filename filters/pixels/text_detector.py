@@ -55,6 +55,7 @@ class TextDetector:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.use_deterministic_compute = True
+        options.intra_op_num_threads = 1  # several images are looked at at the same time
         self._path = path
         try:
             self._session = onnxruntime.InferenceSession(

@@ -83,8 +83,9 @@ class TextMaskedClipScorer(ClipScorer):
         """Paint the text over."""
         from PIL.Image import fromarray
 
-        if self._detector is None:
-            self._detector = TextDetector(self._path)
+        with self._loading:
+            if self._detector is None:
+                self._detector = TextDetector(self._path)
         mask = self._detector.find(image)
         return fromarray(filled(np.asarray(image), mask)) if mask.any() else image
 

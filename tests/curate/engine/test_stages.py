@@ -15,7 +15,7 @@ from datacomp.curate.selection import select
 from datacomp.curate.shards import build_shards, check_shards, index_shards
 from datacomp.curate.workflow import load_study, stages
 from datacomp.distribution.release import Plan, SigningKey, verify_releases
-from datacomp.errors import DataError, MissingError, RunError
+from datacomp.errors import DataError, MissingError, RunError, UsageError
 from datacomp.evaluate.harness import evaluate
 from datacomp.filters.expression import parse_all
 from datacomp.pools import Pool
@@ -80,6 +80,92 @@ def test_filter(tmp_path, commonpool, cluster, files_of, words, kept):
         made.append(files_of(tmp_path / name))
     assert made[0] == made[1] == made[2]
     assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
+
+
+OWN = """
+from datacomp.filters import Decision, Filter, Scorer
+
+class Bytes(Scorer):
+    name = "bytes"
+    type = "INTEGER"
+    images = True
+    batch_size = 1
+
+    def identity(self):
+        return {}
+
+    def score(self, batch):
+        if any(text == BAD for text in batch.columns["text"].to_pylist()):
+            raise ValueError("what a caption")
+        return [sum(image) for image in batch.images]
+
+    columns = ("text",)
+
+BAD = "none"
+
+class Even(Filter):
+    "Keep images whose bytes have an even sum."
+
+    def scorers(self):
+        return [Bytes()]
+
+    def decide(self, view):
+        return [Decision("odd", f"{view.score(Bytes())} % 2 = 0")]
+"""
+
+
+def test_images_of_a_pool_are_scored_by_the_workers(tmp_path, write_shards, tiny, cluster):
+    """Models, the hashes of a set-level filter, and a filter of one's own: in several parts."""
+    (tmp_path / "own.py").write_text(OWN)
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("webdataset", write_shards(tmp_path / "shards")))
+    model = tiny(0)
+    given = f"checkpoint={model.checkpoint},model=tiny,model_config_file={model.model_config}"
+    words = [
+        f"clip_score:{given},device=cpu,fraction=0.8", "and", "near_images", "and",
+        f"{tmp_path}/own.py:Even",
+    ]  # fmt: skip
+    filters = parse_all(words).filters
+    made = []
+    for name, engine in (("ray", cluster), ("local", Local(2)), ("none", None)):
+        shutil.copy(tmp_path / "pool.duckdb", tmp_path / f"{name}.duckdb")
+        out = tmp_path / f"{name}.npy"
+        with Pool.open(tmp_path / f"{name}.duckdb") as pool:
+            found = select(pool, filters, out, reasons=tmp_path / f"{name}.parquet", engine=engine)
+            tables = pool.sql("SELECT name, values_table FROM scores ORDER BY name").fetchall()
+            values = [
+                (score, pool.sql(f"FROM {table} ORDER BY uid").fetchall())
+                for score, table in tables
+            ]
+        assert [score for score, _ in values] == [
+            "bytes", "clip_score", "first_of_near_images", "perceptual_hash"
+        ]  # fmt: skip
+        assert [len(rows) for _, rows in values] == [17, 20, 20, 20]
+        assert 0 < found.selection.kept < 17
+        reasons = (tmp_path / f"{name}.parquet").read_bytes()
+        made.append((out.read_bytes(), out.with_suffix(".json").read_bytes(), reasons, values))
+    assert made[0] == made[1] == made[2]
+
+
+def test_a_scorer_that_fails_in_a_worker_is_named(tmp_path, write_shards, cluster):
+    (tmp_path / "own.py").write_text(OWN.replace('BAD = "none"', 'BAD = "caption 7"'))
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("webdataset", write_shards(tmp_path / "shards")))
+        filters = parse_all([f"{tmp_path}/own.py:Even"]).filters
+        told = []
+        for engine in (cluster, None):
+            with pytest.raises(RunError) as caught:
+                select(pool, filters, tmp_path / "s.npy", engine=engine)
+            told.append(str(caught.value))
+    assert told[0] == told[1]
+    assert "own.py:15: ValueError: what a caption" in told[0]
+    assert not (tmp_path / "s.npy").exists()
+
+
+def test_workers_are_refused_where_none_of_a_pools_images_are_read(tmp_path, pool_of):
+    with pytest.raises(UsageError, match="no filter reads images; leave --workers"):
+        select(pool_of(text=["a"]), parse_all(["no_filter"]).filters, tmp_path / "s.npy",
+               engine=Local(2))  # fmt: skip
 
 
 def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):

@@ -1,0 +1,123 @@
+"""Score images: batch by batch in threads of this process, or in parts by an engine's workers.
+
+What goes into one batch depends on the files and on the scorer alone, never on who scores it.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import RunError
+from ..pools.engine import Engine
+from ..pools.parallel import default_workers, map_threads
+from ..pools.pool import Pool
+from ..pools.reading import PlacedBatch, PlaceReader, iterate_places
+from ..pools.uids import UidArray
+from .blaming import blaming
+from .contract import Batch, Filter, Scorer
+from .expression import Prepared, every_scorer
+from .spec import FilterSpec
+
+PART = 16
+"""So many batches are one worker's at a time."""
+
+Values = Sequence[Any] | pa.Array
+Scores = tuple[UidArray, Values]
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """Batches for a worker; ``digest`` tells which of the filter's scorers is to score them."""
+
+    spec: FilterSpec
+    digest: str
+    batches: list[PlacedBatch]
+
+
+def reads_images(prepared: Sequence[Prepared]) -> bool:
+    """Tell whether any of some filters scores images."""
+    return any(
+        reads_images(one.members)
+        if one.made is None
+        else any(scorer.images for scorer in every_scorer(one.node, one.made))
+        for one in prepared
+    )
+
+
+def score_images(
+    pool: Pool, listed: str, spec: FilterSpec, scorer: Scorer, engine: Engine | None
+) -> Iterator[Scores]:
+    """Yield the scores of the samples that a relation lists, but of those that cannot be read."""
+    batches = iterate_places(pool, listed, scorer.columns, True, scorer.batch_size)
+    if engine is None:
+        threads = default_workers() if scorer.concurrent else 1
+        yield from map_threads(functools.partial(_score_batch, scorer), batches, threads)
+        return
+    _prepare(pool, spec, engine)
+    digest = scorer.digest()
+    parts = (
+        ImagePart(spec, digest, part)
+        for part in iter(lambda: list(itertools.islice(batches, PART)), [])
+    )
+    for part in engine.map(score_part, parts, gpu=scorer.gpu):
+        yield from part
+
+
+def _prepare(pool: Pool, spec: FilterSpec, engine: Engine) -> None:
+    """Make sure that the workers have what the filter needs, and see what it reads."""
+    made = spec.make()
+    for module, extra in made.needs.items():
+        engine.require(extra, module)
+    own = [spec.use.rpartition(":")[0]] if spec.is_file else []
+    engine.reach(*pool.source_paths().values(), *made.files().values(), *own)
+
+
+def score_part(part: ImagePart) -> list[Scores]:
+    """Score a part's batches in a worker."""
+    made, scorer = _made_for(part)
+    with blaming(part.spec, made):
+        scorer.expect(sum(map(len, part.batches)))
+        return [_score_batch(scorer, batch) for batch in part.batches]
+
+
+_kept: list[tuple[tuple[FilterSpec, str], tuple[Filter, Scorer]]] = []
+"""What this worker made last: the next part is most likely of the same, and models are large."""
+
+
+def _made_for(part: ImagePart) -> tuple[Filter, Scorer]:
+    """Make the filter of a part, unless that is at hand; raise RunError for another's scorer."""
+    wanted = (part.spec, part.digest)
+    if not _kept or _kept[0][0] != wanted:
+        made = part.spec.make()
+        found = {scorer.digest(): scorer for scorer in every_scorer(part.spec, made)}
+        if part.digest not in found:
+            raise RunError(
+                f"filter {part.spec.use}: {os.uname().nodename} scores otherwise than the machine "
+                "where it was called; see that both have the same files"
+            )
+        _kept[:] = [(wanted, (made, found[part.digest]))]
+    return _kept[0][1]
+
+
+def _score_batch(scorer: Scorer, batch: PlacedBatch) -> Scores:
+    """Score the images of a batch that can be read."""
+    with PlaceReader() as reader:
+        images = [reader.read(place) for place in batch.places]
+    seen = [n for n, image in enumerate(images) if image is not None]
+    if not seen:
+        return batch.uids[:0], []
+    found = [image for image in images if image is not None]
+    return batch.uids[seen], values_of(scorer, Batch(batch.columns.take(seen), found))
+
+
+def values_of(scorer: Scorer, batch: Batch) -> Values:
+    """Return the scores of a batch, as a list if they are no Arrow array."""
+    values = scorer.score(batch)
+    return values if isinstance(values, pa.Array) else list(values)
