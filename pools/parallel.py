@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.connection
 import os
 import signal
@@ -21,6 +22,22 @@ MEMORY_VARIABLE = "DATACOMP_MEMORY"
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def memory_limited(limit: str | None) -> Iterator[None]:
+    """Let a database that is opened meanwhile, here or in a process of this one, take no more."""
+    if limit is None:
+        yield
+        return
+    before = os.environ.get(MEMORY_VARIABLE)
+    os.environ[MEMORY_VARIABLE] = limit
+    try:
+        yield
+    finally:
+        del os.environ[MEMORY_VARIABLE]
+        if before is not None:
+            os.environ[MEMORY_VARIABLE] = before
 
 
 def default_workers() -> int:
@@ -50,7 +67,10 @@ def map_ordered(
     in each may take.
     """
     if workers <= 1 and not apart:
-        yield from map(function, tasks)
+        for task in tasks:
+            with memory_limited(memory):
+                result = function(task)
+            yield result
         return
     # Not fork: the parent may have threads (Arrow, DuckDB) whose locks a fork would freeze.
     module = _module_of(function)

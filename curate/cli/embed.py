@@ -42,7 +42,6 @@ POOL = click.argument("pool", type=click.Path(path_type=Path))
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Threads that decode images.")
 @engine_option
-@click.option("--memory", metavar="SIZE", help="Most memory DuckDB may take, such as 2GB or 25%.")
 @json_option
 def embed(
     *,
@@ -57,7 +56,6 @@ def embed(
     batch_size: int,
     workers: int | None,
     engine: Engine | None,
-    memory: str | None,
     as_json: bool,
 ) -> None:
     """Compute CLIP features of POOL's images and captions, and their similarity.
@@ -72,7 +70,7 @@ def embed(
     from ...pools.pool import Pool
 
     recipe = Recipe(model_of(checkpoint, model), precision, tome or 0)
-    with Pool.open(pool, memory_limit=memory) as opened:
+    with Pool.open(pool) as opened:
         report = embed_pool(
             opened, recipe, name, shards=shards, device=device, batch_size=batch_size,
             workers=workers, engine=engine,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from ...errors import UsageError, suggest
 from ...pools.engine import Engine, Local
+from ...pools.parallel import MEMORY_VARIABLE
 
 ENGINE_VARIABLE = "DATACOMP_ENGINE"
 KINDS = ("local", "ray")
@@ -23,7 +24,8 @@ class EngineChoice:
     """``kind`` is local or ray, ``address`` that of the cluster (auto, local or HOST:PORT).
 
     ``workers`` is how many work at the same time (None: as the engine thinks fit), ``memory``
-    what a worker may take, such as ``4GB``.
+    what a worker may take, such as ``4GB`` (None: what DATACOMP_MEMORY says, if it says anything);
+    a share such as ``25%`` of its machine bounds only the worker's database.
     """
 
     kind: str = "local"
@@ -49,11 +51,13 @@ class EngineChoice:
             )
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers is {self.workers}, expected at least 1")
-        if self.memory is not None:
+        if self.memory is not None and not is_share(self.memory):
             bytes_of(self.memory)
 
     @classmethod
-    def parse(cls, text: str | None, workers: int | None = None) -> EngineChoice:
+    def parse(
+        cls, text: str | None, workers: int | None = None, memory: str | None = None
+    ) -> EngineChoice:
         """Read ``local``, ``ray`` or ``ray:ADDRESS``; None is what DATACOMP_ENGINE says, or local.
 
         >>> EngineChoice.parse("ray:10.0.0.1:6379").address
@@ -63,7 +67,7 @@ class EngineChoice:
         kind, found, address = text.partition(":")
         if kind == "local" and found:
             raise UsageError(f"engine {text!r}: the local engine has no address")
-        return cls(kind, address if found else AUTO, workers)
+        return cls(kind, address if found else AUTO, workers, memory)
 
     def with_workers(self, workers: int | None) -> EngineChoice:
         """Return the choice with another number of workers, if one is given."""
@@ -83,14 +87,24 @@ def open_engine(choice: EngineChoice = LOCAL) -> Engine:
         return Local(choice.workers, choice.memory)
     from .cluster import RayEngine
 
-    memory = None if choice.memory is None else bytes_of(choice.memory)
-    return RayEngine(choice.address, choice.workers, memory)
+    memory = choice.memory or os.environ.get(MEMORY_VARIABLE)
+    if memory and is_share(memory):  # of each machine, so there are no bytes to ask Ray for
+        return RayEngine(choice.address, choice.workers, limit=memory)
+    return RayEngine(choice.address, choice.workers, None if not memory else bytes_of(memory))
+
+
+def is_share(memory: str) -> bool:
+    """Tell whether a memory is a share of a machine's, such as ``25%``."""
+    return re.fullmatch(r"[1-9]\d*(\.\d+)? ?%", memory) is not None
 
 
 def bytes_of(size: str) -> int:
     """Return a size such as ``2GB`` or ``512MiB`` in bytes."""
     found = re.fullmatch(SIZE, size)
     if found is None:
-        raise UsageError(f"the memory of a worker is {size!r}, expected a size such as 2GB")
+        raise UsageError(
+            f"the memory of a worker is {size!r}, expected a size such as 2GB or a "
+            "share such as 25%"
+        )
     base = 1024 if found[3] else 1000
     return int(float(found[1]) * base ** ("KMGT".index(found[2]) + 1))

@@ -45,14 +45,17 @@ class RayEngine(Engine):
 
     ``workers`` is how many partitions are worked on at the same time (None: as many as the
     cluster has processors), ``memory`` the bytes that each may take: Ray starts no more of them
-    on a machine than fit, and the databases in them take no more.
+    on a machine than fit, and the databases in them take no more. ``limit`` is for the databases
+    alone, in DuckDB's words. Without either these take what DATACOMP_MEMORY says on the machine
+    of the worker, or else the share of its processor.
     """
 
     distributed = True
 
     def __init__(
-        self, address: str = AUTO, workers: int | None = None, memory: int | None = None
-    ) -> None:
+        self, address: str = AUTO, workers: int | None = None, memory: int | None = None,
+        limit: str | None = None,
+    ) -> None:  # fmt: skip
         self._ray = _import_ray()
         self._stack = contextlib.ExitStack()
         self._connect(address, workers, memory)
@@ -63,7 +66,9 @@ class RayEngine(Engine):
             cpus = max(1, int(resources.get("CPU", 0)))
             self.workers: int | None = min(workers or cpus, cpus)
             self._gpus = resources.get("GPU", 0) > 0
-            self._memory, self._reserved = memory or _share(self._ray), memory
+            self._reserved = memory
+            self._limit = limit or (None if memory is None else _size(memory))
+            self._share = _size(_share(self._ray))
         except BaseException:
             self.close()
             raise
@@ -122,7 +127,7 @@ class RayEngine(Engine):
         if "num_gpus" in options:
             check_room(ray, self._reserved, gpu=True)
         run = ray.remote(work).options(**options)
-        job = ray.put(Job.of(function, self._memory))
+        job = ray.put(Job.of(function, self._limit, self._share))
         pending = iter(partitions)
         waiting: deque[Any] = deque()
         unfinished: list[Any] = []
@@ -234,6 +239,10 @@ def _room(memory: int, workers: int) -> int:
     if memory > machine:
         raise UsageError(too_much(memory, "this machine", machine))
     return min(memory * workers, machine)
+
+
+def _size(count: int) -> str:
+    return f"{count // 1000}KB"
 
 
 def _share(ray: Any) -> int:

@@ -15,6 +15,9 @@ from ...errors import RunError
 from ...pools.connection import MEMORY_VARIABLE
 from ...progress import tell_through
 
+_OWN_LIMIT = os.environ.get(MEMORY_VARIABLE)
+"""What this machine's user says, before a job does."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -22,14 +25,17 @@ class Job:
 
     function: Callable[[Any], Any]
     version: str
-    memory: int
+    limit: str | None
+    """What the database in a worker may take, such as ``2GB``; None is for the machine to say."""
+    share: str
+    """The same where nothing is said."""
     folder: str
     """The working directory of the driver, which relative paths are relative to."""
 
     @classmethod
-    def of(cls, function: Callable[[Any], Any], memory: int) -> Job:
-        """Return the job of a function, for workers that take at most ``memory`` bytes each."""
-        return cls(function, __version__, memory, os.getcwd())
+    def of(cls, function: Callable[[Any], Any], limit: str | None, share: str) -> Job:
+        """Return the job of a function that is called here."""
+        return cls(function, __version__, limit, share, os.getcwd())
 
 
 @dataclass
@@ -59,7 +65,7 @@ def work(job: Job, partition: Any) -> Done:
 
     with contextlib.suppress(OSError):  # a machine that has no such folder is told by reach()
         os.chdir(job.folder)
-    os.environ[MEMORY_VARIABLE] = f"{job.memory // 1000}KB"
+    os.environ[MEMORY_VARIABLE] = job.limit or _OWN_LIMIT or job.share
     tell_through(tell)
     name_attempt(f"{zlib.crc32(os.uname().nodename.encode()):08x}-{os.getpid()}")
     done.value = job.function(partition)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,10 @@ from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
 from ...filters.expression import Node, prepare
 from ...filters.images import reads_images
-from ...pools.connection import MEMORY_VARIABLE
 from ...pools.engine import Engine
 from ...pools.feature_places import features_folder
 from ...pools.linking import is_linked
+from ...pools.parallel import memory_limited
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
 from ...pools.uids import UidArray, to_hex
@@ -196,7 +194,7 @@ def build(study: Study, name: str) -> dict[str, Any]:
             )  # fmt: skip
             return {"digest": view.digest, "samples": view.samples, "shards": view.shards,
                     SET_ASIDE: view.missing}  # fmt: skip
-        with _memory_variable(study.pool.memory):
+        with memory_limited(study.pool.memory):
             report = build_shards(
                 study.pool_path, study.subset_path(name), out,
                 shard_size=study.shards.size, workers=engine,
@@ -210,21 +208,6 @@ def build(study: Study, name: str) -> dict[str, Any]:
             raise  # not shards of ours
         _remove(study, out)
         return attempt()
-
-
-@contextlib.contextmanager
-def _memory_variable(limit: str | None) -> Iterator[None]:
-    """Let a pool that is opened elsewhere take no more memory than the study allows."""
-    before = os.environ.get(MEMORY_VARIABLE)
-    if limit is not None:
-        os.environ[MEMORY_VARIABLE] = limit
-    try:
-        yield
-    finally:
-        if limit is not None:
-            os.environ.pop(MEMORY_VARIABLE)
-        if before is not None:
-            os.environ[MEMORY_VARIABLE] = before
 
 
 def train(study: Study, name: str, seed: int) -> dict[str, Any]:

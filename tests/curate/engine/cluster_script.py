@@ -81,11 +81,15 @@ def main(home):
             tell(name, told=str(error), kind=type(error).__name__)
 
     refusal("processors", lambda: RayEngine(address))
-    nodes = [cluster.add_node(num_cpus=1, **store) for _ in range(2)]
+    nodes = [
+        cluster.add_node(num_cpus=1, env_vars={"DATACOMP_MEMORY": "333MB"}, **store)
+        for _ in range(2)
+    ]
     cluster.wait_for_nodes()
     refusal("memory", lambda: RayEngine(address, memory=10**13))
     with RayEngine(address) as engine:
         tell("nodes", count=len(engine.nodes), workers=engine.workers)
+        tell("limit", found=list(engine.map(os.getenv, ["DATACOMP_MEMORY"])))
 
         def kill_worker(seen):
             os.kill(int(seen[0].split("-")[1]), signal.SIGKILL)

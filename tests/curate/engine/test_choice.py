@@ -63,6 +63,13 @@ def _memory(_):
     return os.environ["DATACOMP_MEMORY"]
 
 
+def test_a_memory_that_is_none_is_refused(command, tmp_path):
+    code, _, told = command("shards", "index", tmp_path, "--memory", "much")
+    wanted = "expected a size such as 2GB or a share such as 25%"
+    assert (code, told) == (2, f"error: the memory of a worker is 'much', {wanted}\n")
+    assert "DATACOMP_MEMORY" not in os.environ
+
+
 def test_the_local_engine_is_processes_of_this_machine():
     with open_engine(EngineChoice(workers=2, memory="300MB")) as engine:
         assert isinstance(engine, Local)
@@ -70,6 +77,9 @@ def test_the_local_engine_is_processes_of_this_machine():
         engine.reach("/nowhere")  # it is this machine that looks
         assert list(engine.map(abs, [-1, -2, -3])) == [1, 2, 3]
         assert list(engine.map(_memory, [0, 0])) == ["300MB", "300MB"]
+    with open_engine(EngineChoice(workers=1, memory="200MB")) as engine:  # this process
+        assert list(engine.map(_memory, [0])) == ["200MB"]
+    assert "DATACOMP_MEMORY" not in os.environ
 
 
 def test_hints_say_how_many_processes_or_threads_are_worth_it():

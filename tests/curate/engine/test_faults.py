@@ -65,6 +65,10 @@ def test_a_cluster_that_could_never_do_the_work_is_refused(seen):
     )  # fmt: skip
 
 
+def test_a_machine_may_say_itself_what_its_workers_take(seen):
+    assert seen["limit"] == {"found": ["333MB"]}
+
+
 def test_a_killed_worker_costs_one_attempt(seen):
     assert seen["worker"] == {"found": [0, 1, 4, 9, 16, 25], "attempts": 7}
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
 from datacomp.curate.selection import select
@@ -331,6 +332,25 @@ def test_workers_stand_where_the_driver_stands_and_have_their_share_of_memory(cl
     assert re.fullmatch(r"[1-9]\d+KB", share)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     assert int(share[:-2]) * 1000 <= max(0.7 * machine / 2, 256 << 20)
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "limit"),
+    [("300MB", "200MB", "300000KB"), ("30%", None, "30%"), (None, "200MB", "200000KB")],
+)
+def test_the_memory_of_a_worker_is_an_option_or_the_environment(
+    cluster, monkeypatch, option, variable, limit
+):
+    if variable:
+        monkeypatch.setenv("DATACOMP_MEMORY", variable)
+    with open_engine(EngineChoice.parse("ray", memory=option)) as engine:  # joins the cluster
+        assert list(engine.map(os.getenv, ["DATACOMP_MEMORY"])) == [limit]
+
+
+def test_more_memory_than_any_machine_has_is_one_line(cluster, command, tmp_path):
+    code, _, told = command("shards", "index", tmp_path, "--engine", "ray", "--memory", "10TB")
+    assert (code, len(told.splitlines())) == (2, 1)
+    assert told.startswith("error: each worker would have 10,000.0 GB of memory, but ")
 
 
 def test_an_error_in_a_worker_is_the_error_it_was(cluster):
