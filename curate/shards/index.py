@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...durable import atomic_path
 from ...errors import DataError, UsageError
@@ -24,19 +25,22 @@ from ...pools.engine import Workers, engine_of
 from ...pools.parallel import default_workers, map_threads
 from ...pools.ranges import Stamp, is_remote, join
 from ...pools.stores import copied_folder, staged
-from ...pools.uids import UidArray, to_hex
 from ...progress import Progress
+from .columns import uid_records
 from .folder import none_empty
 from .reading import Found, read_tar
+from .repeats import RepeatFinder
 from .storage import (
     METADATA,
     PARQUET,
     REQUESTS,
+    ROW_GROUP,
     ShardRecord,
     StoredIndex,
     TableWriter,
     is_same,
     open_parquet,
+    read_rows,
     save_metadata,
     schema,
 )
@@ -172,13 +176,22 @@ def index_shards(
         previous = None
     report = IndexReport(str(directory / PARQUET))
     records: list[ShardRecord] = []
-    with none_empty(directory), atomic_path(directory / PARQUET) as partial:
+    with (
+        none_empty(directory),
+        atomic_path(directory / PARQUET) as partial,
+        RepeatFinder(directory) as finder,
+    ):
         with TableWriter(partial) as writer:
+
+            def write(table: pa.Table) -> None:
+                writer.write(table)
+                finder.add(uid_records(table["uid"], str(partial)))
+
             for found in _read_all(tars, previous, workers):
                 if isinstance(found, _Kept):
                     records += found.records
                     for table in found.tables:
-                        writer.write(table)
+                        write(table)
                     continue
                 if found.record.broken and not keep_going:
                     raise found.error()
@@ -190,13 +203,14 @@ def index_shards(
                 report.read += 1
                 report.bytes_read += found.bytes_read
                 report.requests += found.requests
-                writer.write(found.table)
-        repeated = _repeated(writer.uids())
+                write(found.table)
+        repeated = finder.repeated()
         if len(repeated):
             report.duplicates = len(repeated)
-            report.duplicate_uids = to_hex(writer.uids()[repeated[:LISTED]])
+            examples = read_rows(partial, repeated[:LISTED].tolist())
+            report.duplicate_uids = [row["uid"] for row in examples]
             if not keep_going:
-                raise _duplicate_error(partial, repeated, report)
+                raise _duplicate_error(examples[:3], report)
             records = _drop_rows(partial, records, repeated)
     report.shards = len(records)
     report.unchanged = report.shards - report.read
@@ -321,26 +335,8 @@ def _enough_workers(places: list[str]) -> int:
     return min(default_workers(), size // WORTH_A_WORKER + 1)
 
 
-def _repeated(uids: UidArray) -> np.ndarray:
-    """Return the rows, in order, whose uid stands in an earlier row already."""
-    order = np.argsort(uids["f0"], kind="stable")
-    high = uids["f0"][order]
-    if not (high[1:] == high[:-1]).any():
-        return np.zeros(0, np.int64)
-    order = np.lexsort((uids["f1"], uids["f0"]))  # stable: the first of equals stays first
-    ordered = uids[order]
-    same = (ordered["f0"][1:] == ordered["f0"][:-1]) & (ordered["f1"][1:] == ordered["f1"][:-1])
-    return np.sort(order[1:][same])
-
-
-def _duplicate_error(parquet: Path, repeated: np.ndarray, report: IndexReport) -> DataError:
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(parquet, columns=["shard", "key"]).take(repeated[:3]).to_pylist()
-    places = [
-        f"{uid} again in {row['shard']}/{row['key'][:80]}"
-        for uid, row in zip(report.duplicate_uids, rows, strict=False)
-    ]
+def _duplicate_error(rows: list[dict[str, Any]], report: IndexReport) -> DataError:
+    places = [f"{row['uid']} again in {row['shard']}/{row['key'][:80]}" for row in rows]
     count = report.duplicates
     return DataError(
         f"{Path(report.path).parent}: {count:,} sample{'s have' if count > 1 else ' has'} a uid "
@@ -349,23 +345,28 @@ def _duplicate_error(parquet: Path, repeated: np.ndarray, report: IndexReport) -
     )
 
 
-def _drop_rows(parquet: Path, records: list[ShardRecord], rows: np.ndarray) -> list[ShardRecord]:
+def _drop_rows(
+    parquet: Path, records: list[ShardRecord], dropped: NDArray[np.int64]
+) -> list[ShardRecord]:
     """Rewrite the rows without some of them; return the records with what they lost."""
-    import pyarrow.parquet as pq
-
-    kept: list[ShardRecord] = []
-    table = pq.read_table(parquet).cast(schema())
-    keep = np.ones(len(table), bool)
-    keep[rows] = False
-    first = 0
-    with TableWriter(parquet) as writer:
-        for record in records:
-            mask = keep[first : first + record.rows]
-            writer.write(table.slice(first, record.rows).filter(mask))
-            first += record.rows
-            left = int(mask.sum())
-            kept.append(replace(record, rows=left, dropped=record.rows - left))
-    return kept
+    with (
+        open_parquet(parquet) as file,
+        atomic_path(parquet) as partial,
+        TableWriter(partial) as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group).cast(schema())
+            first = group * ROW_GROUP
+            here = dropped[slice(*np.searchsorted(dropped, (first, first + len(table))))]
+            keep = np.ones(len(table), bool)
+            keep[here - first] = False
+            writer.write(table.filter(keep))
+    ends = np.cumsum([record.rows for record in records])
+    lost = np.diff(np.searchsorted(dropped, ends), prepend=0).tolist()
+    return [
+        replace(record, rows=record.rows - count, dropped=count)
+        for record, count in zip(records, lost, strict=True)
+    ]
 
 
 def _gaps(tars: Tars) -> tuple[Counter[str], list[str]]:

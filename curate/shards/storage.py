@@ -18,14 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ...durable import sha256_file, write_json
 from ...errors import DatacompError, DataError
 from ...pools.parallel import map_threads
 from ...pools.ranges import Stamp, is_remote, join, open_ranges
-from ...pools.uids import UID_DTYPE, UidArray
-from .columns import uid_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,12 +123,11 @@ class StoredIndex:
 
 
 class TableWriter:
-    """Writes rows in groups of exactly ROW_GROUP and remembers their uids, 16 bytes each."""
+    """Writes rows in groups of exactly ROW_GROUP."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: list[pa.Table] = []
-        self._uids: list[UidArray] = []
 
     def __enter__(self) -> TableWriter:
         import pyarrow.parquet as pq
@@ -152,15 +147,9 @@ class TableWriter:
 
     def write(self, table: pa.Table) -> None:
         """Append rows."""
-        self._uids.append(uid_records(table["uid"], str(self._path)))
         self._waiting.append(table)
         if sum(map(len, self._waiting)) >= ROW_GROUP:
             self._flush()
-
-    def uids(self) -> UidArray:
-        """Return the uids of all rows, in their order."""
-        self._uids = [np.concatenate(self._uids)] if self._uids else [np.empty(0, UID_DTYPE)]
-        return self._uids[0]
 
     def _flush(self, everything: bool = False) -> None:
         import pyarrow as pa
@@ -202,6 +191,13 @@ def is_same(root: str, shard: ShardRecord) -> bool:
     except (OSError, DatacompError):
         return False
     return (status.st_size, str(status.st_mtime_ns)) == (shard.size, shard.version)
+
+
+def read_rows(parquet: Path, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Return some rows by their numbers."""
+    with open_parquet(parquet) as file:
+        group = functools.lru_cache(1)(file.read_row_group)
+        return [group(row // ROW_GROUP).slice(row % ROW_GROUP, 1).to_pylist()[0] for row in rows]
 
 
 def open_parquet(path: Path, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:

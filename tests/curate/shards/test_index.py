@@ -9,12 +9,10 @@ import sys
 import tarfile
 import textwrap
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.shards import columns, reading, storage
-from datacomp.curate.shards import index as module
 from datacomp.curate.shards.columns import uid_records
 from datacomp.curate.shards.index import ensure_index, index_shards, load_index
 from datacomp.curate.shards.selection import Wanted, choose
@@ -510,11 +508,6 @@ def test_short_commands_do_not_import_what_takes_long(shards, select, tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stderr == "[]\n"
-
-
-def test_repeated_rows_are_all_but_the_first():
-    array = np.array([(1, 1), (0, 5), (1, 1), (1, 2), (1, 1)], "u8,u8")
-    assert module._repeated(array).tolist() == [2, 4]
 
 
 def test_a_tar_that_changes_while_it_is_read_is_an_error(shards, monkeypatch):

@@ -1,0 +1,47 @@
+"""Uids that stand in several rows, found in memory and in files."""
+
+import numpy as np
+import pytest
+from datacomp.curate.shards.repeats import RepeatFinder
+from datacomp.errors import StorageError
+from datacomp.pools.uids import UID_DTYPE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+HALVES = st.sampled_from([0, 1, 5, 1 << 56, (1 << 64) - 1])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.tuples(HALVES, HALVES))), st.integers(1, 30))
+def test_all_but_the_first_are_found_whatever_is_held(tmp_path_factory, parts, held):
+    folder = tmp_path_factory.getbasetemp()
+    with RepeatFinder(folder, held) as finder:
+        for part in parts:
+            finder.add(np.array(part, UID_DTYPE))
+        found = finder.repeated().tolist()
+    seen, expected = set(), []
+    for row, uid in enumerate(uid for part in parts for uid in part):
+        if uid in seen:
+            expected.append(row)
+        seen.add(uid)
+    assert found == expected
+
+
+def test_nothing_is_left_in_the_folder(tmp_path):
+    with RepeatFinder(tmp_path, 2) as finder:
+        for _ in range(3):
+            finder.add(np.array([(1, 1), (1 << 63, 2)], UID_DTYPE))
+        assert finder.repeated().tolist() == [2, 3, 4, 5]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*: "),
+        RepeatFinder(tmp_path, 1) as finder,
+    ):
+        finder.add(np.array([(1, 1)], UID_DTYPE))
