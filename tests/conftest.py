@@ -22,6 +22,17 @@ from datacomp.pools.clip_model import ModelSpec
 from datacomp.pools.sources import open_source
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _disk_is_not_waited_for():
+    """Let tests go on while the disk writes: none of them cuts the power.
+
+    Commands that run as processes of their own, and what kills them, do wait.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def picture():
     """Return a maker of images: the same number gives the same bytes."""
