@@ -14,6 +14,11 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _disk_is_not_waited_for():
+    """Wait for the disk, as users do."""
+
+
 @pytest.fixture
 def paired(capsys) -> Callable[..., None]:
     def paired(
