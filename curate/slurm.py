@@ -71,7 +71,9 @@ def batch_file(
         'nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")',
         "head=${nodes%%$'\\n'*}",
         "",
-        'srun torchrun --nnodes "$SLURM_NNODES" --nproc_per_node ' f"{where.gpus} \\",
+        "# Since Slurm 22.05 srun does not take over --cpus-per-task by itself.",
+        'srun --cpus-per-task="$SLURM_CPUS_PER_TASK" \\',
+        f'    torchrun --nnodes "$SLURM_NNODES" --nproc_per_node {where.gpus} \\',
         f'    --rdzv_backend c10d --rdzv_endpoint "$head:{PORT}" --rdzv_id "$SLURM_JOB_ID" \\',
         f"    -m datacomp.curate.cli train {shlex.quote(data)} -o {shlex.quote(output)} \\",
         f"    --scale {scale.name} --seed {seed} --workers {min(4, where.cpus_per_gpu)} &",
@@ -80,6 +82,10 @@ def batch_file(
     if evalsets is not None:
         lines += [
             "",
-            f"datacomp evaluate {shlex.quote(output)} --data {shlex.quote(evalsets)}",
+            "# The tasks are divided among the GPUs of one node.",
+            'srun --nodes=1 --ntasks=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \\',
+            f"    torchrun --standalone --nproc_per_node {where.gpus} -m datacomp.curate.cli \\",
+            f"    evaluate {shlex.quote(output)} --data {shlex.quote(evalsets)} &",
+            "wait $!",
         ]
     return "\n".join(lines) + "\n"

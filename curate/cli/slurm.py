@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import examples
+from .common import PLACE, examples
 
 
 @click.command(
@@ -18,7 +18,7 @@ from .common import examples
     )
 )
 @click.argument("scale")
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=PLACE)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True,
               help="The run's folder.")  # fmt: skip
 @click.option("--nodes", type=click.IntRange(1), default=1, show_default=True, help="Machines.")
@@ -32,12 +32,13 @@ from .common import examples
 @click.option("--partition", help="Slurm's partition.")
 @click.option("--account", help="Who pays.")
 @click.option("--setup", metavar="COMMAND", help="Run first, such as 'source .venv/bin/activate'.")
-@click.option("--evalsets", type=click.Path(path_type=Path),
+@click.option("--evalsets", type=PLACE, metavar="DIR_OR_URL",
               help="Also evaluate in the end, on these sets.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the run.")
 def slurm(
-    scale: str, data: Path, output: Path, evalsets: Path | None, seed: int, **where: Any
-) -> None:
+    scale: str, data: Path | str, output: Path, evalsets: Path | str | None, seed: int,
+    **where: Any,
+) -> None:  # fmt: skip
     """Print a batch file that trains on DATA at SCALE: one torchrun a node, one process a GPU.
 
     Nothing is sent anywhere: look at it, and give it to sbatch. When its time is over, the job

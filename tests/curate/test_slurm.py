@@ -36,23 +36,24 @@ def test_torchrun_gets_the_run(tmp_path):
     text = batch_file(get_scale("demo"), "a b/shards", "it's", "sets", 0, Allocation(2, 2))
     said = tmp_path / "said"
     for name, answer in (
-        ("srun", f'printf "%s\\n" "$@" > {shlex.quote(str(said))}'),
+        ("srun", f'printf "%s\\n" "$@" >> {shlex.quote(str(said))}'),
         # More names than a pipe holds: whoever stops reading after the first kills the job.
         ("scontrol", "seq -f node%.0f 7 20000"),
-        ("datacomp", f'printf "%s\\n" "$@" >> {shlex.quote(str(said))}'),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
         (tmp_path / name).chmod(0o755)
     subprocess.run(
         ["bash", "-c", text], check=True,
         env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "12", "SLURM_NNODES": "2",
-             "SLURM_JOB_NODELIST": "node[7-8]"},
+             "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_CPUS_PER_TASK": "16"},
     )  # fmt: skip
     assert said.read_text().splitlines() == [
-        "torchrun", "--nnodes", "2", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
-        "--rdzv_endpoint", "node7:29500", "--rdzv_id", "12", "-m", "datacomp.curate.cli", "train",
+        "--cpus-per-task=16", "torchrun", "--nnodes", "2", "--nproc_per_node", "2",
+        "--rdzv_backend", "c10d", "--rdzv_endpoint", "node7:29500", "--rdzv_id", "12",
+        "-m", "datacomp.curate.cli", "train",
         "a b/shards", "-o", "it's", "--scale", "demo", "--seed", "0", "--workers", "4",
-        "evaluate", "it's", "--data", "sets",
+        "--nodes=1", "--ntasks=1", "--cpus-per-task=16", "torchrun", "--standalone",
+        "--nproc_per_node", "2", "-m", "datacomp.curate.cli", "evaluate", "it's", "--data", "sets",
     ]  # fmt: skip
 
 
@@ -75,4 +76,8 @@ def test_the_command_prints_it(command):
     code, out, _ = command("slurm", "small", "shards", "-o", "run", "--gpus", "4")
     assert code == 0
     assert out == batch_file(get_scale("small"), "shards", "run", None, 0, Allocation(gpus=4))
+    code, out, _ = command("slurm", "small", "s3://b/a.view", "-o", "run", "--evalsets", "s3://b/e")
+    assert code == 0  # what train and evaluate take
+    assert "train s3://b/a.view -o run" in out
+    assert "evaluate run --data s3://b/e" in out
     assert command("slurm", "smal", "shards", "-o", "run")[2].startswith("error: unknown scale")
