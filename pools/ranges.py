@@ -50,7 +50,7 @@ class Stamp:
 
 def is_remote(place: str) -> bool:
     """Tell whether a place is a URL."""
-    return _SCHEME.match(place) is not None
+    return "://" in place and _SCHEME.match(place) is not None  # asked of every range
 
 
 def join(root: str, name: str) -> str:

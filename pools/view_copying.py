@@ -208,7 +208,8 @@ class _Batch:
         count, members = heads.shape
         rows = self._blocks[heads.reshape(-1)]
         passed = np.asarray(plain_headers(rows, FILE).reshape(heads.shape).all(1))
-        names = rows[:, NAME].reshape(count, members, -1)
+        width = int(np.flatnonzero(rows[:, NAME].any(0)).max(initial=0)) + 1
+        names = rows[:, :width].reshape(count, members, width)
         stem, length = names[:, 0], np.zeros(count, np.int64)
         for position, extension in enumerate(shape.spelled):
             found, alike = stem_lengths(names[:, position], extension)
