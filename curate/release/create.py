@@ -22,8 +22,8 @@ from ...distribution.release.about import QUESTIONS
 from ...durable import read_json
 from ...errors import DataError, MissingError, UsageError, suggest
 from ...pools.uids import from_hex, sort_uids, to_hex
+from ..shards.columns import uid_records
 from ..shards.index import Index
-from ..shards.storage import uid_records
 from ..subset import Lookup
 from .gather import gather
 
