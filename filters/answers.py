@@ -263,10 +263,10 @@ class Share(Answers):
             if isinstance(like, str):
                 raise need_features(like, scorer.features, scorer.name)
             found = features_of(pool, name)
-            if found == like:
-                readers[name] = Features(pool, name)
-            elif isinstance(found, str):
+            if isinstance(found, str):
                 trouble.append(found)
+            elif found == like:
+                readers[name] = Features(pool, name, (found[0], np.dtype(found[1])))
             else:
                 trouble.append(f"{name} has {found[0]} {found[1]} a row, other files {like[0]} "
                                f"{like[1]}")  # fmt: skip

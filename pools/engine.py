@@ -48,7 +48,8 @@ class Engine(ABC):
         Partitions are drawn only a little ahead of the results, so that a few of them are in
         memory at a time. Function, partitions and results travel: the function is one of a
         module, the others are small and can be pickled. A partition may be worked on twice (its
-        worker may die), so what the function writes it writes whole and always the same.
+        worker may die), even after the others are done, so what the function writes it writes
+        whole and always the same, and never over what it reads.
 
         ``count`` is how many partitions there are, if that is known. The rest are hints to local
         processes: how many of them are ``worth`` their start where nobody said how many, and up

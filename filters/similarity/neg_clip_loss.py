@@ -253,6 +253,8 @@ class Division(Exchange):
         spools: list[Spool] = []
         try:
             for number, records in got:
+                if not len(records):  # of a file without features: no dimension either
+                    continue
                 numbers.append(np.full(len(records), number))
                 parts.append(uids_of(records))
                 vectors = [records[name] for name in ("image", "caption")]

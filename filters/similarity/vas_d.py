@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +135,11 @@ class VasDScorer(SpreadScorer):
                         rows.write(part.astype("<i2").data)
                 return [len(uids), spool.dimension if len(uids) else 0]
 
-        together.ask(joint, share)
+        last = together.ask(joint, share)
         uids = np.load(place.file(joint, "uids"), allow_pickle=False)
         if len(uids):
-            yield uids, np.load(place.file(joint, "lasted"), allow_pickle=False)
+            file = file_in(_round(place.folder(joint), last), "lasted", place.number)
+            yield uids, np.load(file, allow_pickle=False)
 
 
 def kept_in(count: int, fraction: float, rounds: int) -> list[int]:
@@ -158,41 +160,56 @@ class Rounds(Joint):
     rounds: int
 
     def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
-        """Go through the rounds; leave beside the vectors how many each sample outlasts."""
+        """Go through the rounds; return the number of the one that finds how long samples last.
+
+        What a round finds stands in a folder of its own, for a worker may do its part twice, and
+        a machine that was taken for dead may do it late.
+        """
         count, left = len(shares), sum(share[0] for share in shares)
         if not left:
-            return True
-        numbers = range(count)
-        list(engine.map(_begin, [(folder, n, self.rounds) for n in numbers], count=count))
-        moments = self._added(folder, count, engine)
+            return 0
+        numbers, reached = range(count), 0
+        wide = max(share[1] for share in shares)  # a file may have none
+        begun = [(folder, n, self.rounds, wide) for n in numbers]
+        list(engine.map(_begin, begun, count=count))
+        moments = self._added(folder, reached, count, engine)
         with Progress("scoring vas_d_rounds", self.rounds, "rounds") as progress:
-            for number, keep in enumerate(kept_in(left, self.fraction, self.rounds)):
+            for keep in kept_in(left, self.fraction, self.rounds):
                 if keep < left:
-                    save(folder / "matrix.npy", covariance(moments, left))
-                    tasks = [(folder, n, self.rounds) for n in numbers]
+                    at = _round(folder, reached)
+                    save(at / "matrix.npy", covariance(moments, left))
+                    tasks = [(folder, reached, n, self.rounds) for n in numbers]
                     list(engine.map(_score, tasks, count=count))
-                    last = self._place_of(folder, count, engine, keep - 1)
-                    drops = [(folder, n, self.rounds, number, *last) for n in numbers]
+                    last = self._place_of(folder, reached, count, engine, keep - 1)
+                    drops = [(folder, reached, n, self.rounds, wide, *last) for n in numbers]
                     list(engine.map(_drop, drops, count=count))
-                    moments -= self._added(folder, count, engine)
+                    reached += 1
+                    moments -= self._added(folder, reached, count, engine)
                     left = keep
+                    shutil.rmtree(at, ignore_errors=True)
                 progress.advance()
-        return True
+        return reached
 
-    def _added(self, folder: Path, count: int, engine: Engine) -> NDArray[np.int64]:
-        """Add up the moments that the partitions have left."""
-        files = [file_in(folder, "moments", n) for n in range(count)]
-        return np.load(add_up(files, folder, engine), allow_pickle=False)
+    def _added(
+        self, folder: Path, reached: int, count: int, engine: Engine
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """Add up the moments that the partitions have left for a round."""
+        at = _round(folder, reached)
+        files = [file_in(at, "moments", n) for n in range(count)]
+        return np.load(add_up(files, at, engine), allow_pickle=False)
 
-    def _place_of(self, folder: Path, count: int, engine: Engine, place: int) -> tuple[float, int]:
+    def _place_of(
+        self, folder: Path, reached: int, count: int, engine: Engine, place: int
+    ) -> tuple[float, int]:
         """Return score and uid of the sample at a place, from the highest score, then by uid."""
-        score, before = self._at(folder, count, engine, place, None)
-        uid, _ = self._at(folder, count, engine, place - before, score)
+        score, before = self._at(folder, reached, count, engine, place, None)
+        uid, _ = self._at(folder, reached, count, engine, place - before, score)
         return score, uid
 
     def _at(
-        self, folder: Path, count: int, engine: Engine, place: int, score: float | None
-    ) -> tuple[Any, int]:
+        self, folder: Path, reached: int, count: int, engine: Engine, place: int,
+        score: float | None,
+    ) -> tuple[Any, int]:  # fmt: skip
         """Return the value at a place of all, and how many are before it and not equal to it.
 
         Values are scores turned round, or the uids of those of a ``score``.
@@ -200,7 +217,9 @@ class Rounds(Joint):
         bounds, most = Bounds(), most_told(count)
         question = Question("nth", value="score", place=place)
         while True:
-            tasks = [(folder, n, self.rounds, score, bounds, most) for n in range(count)]
+            tasks = [
+                (folder, reached, n, self.rounds, score, bounds, most) for n in range(count)
+            ]  # fmt: skip
             shares = list(engine.map(_tell, tasks, count=count))
             settled, found = narrow(question, shares, bounds)
             if settled:
@@ -208,51 +227,48 @@ class Rounds(Joint):
             bounds = found
         before = 0
         if score is None:
-            below = [(folder, n, self.rounds, found) for n in range(count)]
+            below = [(folder, reached, n, found) for n in range(count)]
             before = sum(engine.map(_count_below, below, count=count))
             return -found, before
         return found, before
 
 
-def _files(folder: Path, number: int) -> list[Path]:
-    kinds = ("vectors", "lasted", "scores", "uids", "moments")
-    return [file_in(folder, kind, number) for kind in kinds]
+def _round(folder: Path, reached: int) -> Path:
+    """Return where a round stands: who is left, their scores, the moments of who just went."""
+    return folder / f"round-{reached}"
 
 
-def _left_of(folder: Path, number: int, rounds: int) -> NDArray[np.int64]:
-    """Return the places of a partition's samples that are left."""
-    lasted = np.load(file_in(folder, "lasted", number), allow_pickle=False)
-    return np.flatnonzero(lasted == rounds)
-
-
-def _begin(task: tuple[Path, int, int]) -> None:
+def _begin(task: tuple[Path, int, int, int]) -> None:
     """Leave the moments of all samples of a partition, in a worker."""
-    folder, number, rounds = task
-    vectors, lasted, _, _, moments = _files(folder, number)
-    rows = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    save(lasted, np.full(len(rows), rounds, np.int32))
-    save(moments, _moments(_mapped(rows, np.arange(len(rows))), rows.shape[1]))
+    folder, number, rounds, wide = task
+    rows = _vectors(folder, number)
+    at = _round(folder, 0)
+    save(file_in(at, "lasted", number), np.full(len(rows), rounds, np.int32))
+    moments = _moments(_mapped(rows, np.arange(len(rows))), wide)
+    save(file_in(at, "moments", number), moments)
 
 
-def _score(task: tuple[Path, int, int]) -> None:
+def _score(task: tuple[Path, int, int, int]) -> None:
     """Leave the scores of the samples of a partition that are left, in a worker."""
-    folder, number, rounds = task
-    rows = np.load(file_in(folder, "vectors", number), mmap_mode="r", allow_pickle=False)
-    matrix = np.load(folder / "matrix.npy", allow_pickle=False)
-    parts = _mapped(rows, _left_of(folder, number, rounds))
+    folder, reached, number, rounds = task
+    at = _round(folder, reached)
+    matrix = np.load(at / "matrix.npy", allow_pickle=False)
+    left = np.flatnonzero(_array(at, "lasted", number) == rounds)
+    parts = _mapped(_vectors(folder, number), left)
     scores = np.concatenate([np.empty(0), *(aligned(part, matrix) for part in parts)])
-    save(file_in(folder, "scores", number), scores)
+    save(file_in(at, "scores", number), scores)
 
 
-def _tell(task: tuple[Path, int, int, float | None, Bounds, int]) -> Steps:
+def _tell(task: tuple[Path, int, int, int, float | None, Bounds, int]) -> Steps:
     """Return a partition's share of the order, in a worker."""
-    folder, number, rounds, score, bounds, most = task
-    scores = np.load(file_in(folder, "scores", number), allow_pickle=False)
+    folder, reached, number, rounds, score, bounds, most = task
+    at = _round(folder, reached)
+    scores = _array(at, "scores", number)
     if score is None:
         values: list[Any] = np.sort(-scores).tolist()
     else:
-        uids = np.load(file_in(folder, "uids", number), allow_pickle=False)
-        some = uids[_left_of(folder, number, rounds)[scores == score]]
+        left = np.flatnonzero(_array(at, "lasted", number) == rounds)
+        some = _array(folder, "uids", number)[left[scores == score]]
         values = sorted((int(high) << 64) + int(low) for high, low in some.tolist())
     low = 0 if bounds.low is None else bisect.bisect_right(values, bounds.low)
     high = len(values) if bounds.high is None else bisect.bisect_right(values, bounds.high)
@@ -265,26 +281,34 @@ def _tell(task: tuple[Path, int, int, float | None, Bounds, int]) -> Steps:
 
 
 def _count_below(task: tuple[Path, int, int, float]) -> int:
-    folder, number, _, value = task
-    scores = np.load(file_in(folder, "scores", number), allow_pickle=False)
-    return int((-scores < value).sum())
+    folder, reached, number, value = task
+    return int((-_array(_round(folder, reached), "scores", number) < value).sum())
 
 
-def _drop(task: tuple[Path, int, int, int, float, int]) -> None:
-    """Let those go that come after a score and uid; leave their moments. In a worker."""
-    folder, number, rounds, outlasted, score, uid = task
-    vectors, file, scored, names, moments = _files(folder, number)
-    rows = np.load(vectors, mmap_mode="r", allow_pickle=False)
-    scores, uids = (np.load(one, allow_pickle=False) for one in (scored, names))
-    lasted = np.load(file, allow_pickle=False)
+def _drop(task: tuple[Path, int, int, int, int, float, int]) -> None:
+    """Let those go that come after a score and uid, for the next round: who is left, and the
+    moments of the others. In a worker.
+    """
+    folder, reached, number, rounds, wide, score, uid = task
+    at, after = _round(folder, reached), _round(folder, reached + 1)
+    scores, lasted = _array(at, "scores", number), _array(at, "lasted", number)
     left = np.flatnonzero(lasted == rounds)
     high, low = np.uint64(uid >> 64), np.uint64(uid & 0xFFFFFFFFFFFFFFFF)
-    some = uids[left]
-    after = (some["f0"] > high) | ((some["f0"] == high) & (some["f1"] > low))
-    dropped = left[(scores < score) | ((scores == score) & after)]
-    save(moments, _moments(_mapped(rows, dropped), rows.shape[1]))
-    lasted[dropped] = outlasted
-    save(file, lasted)
+    some = _array(folder, "uids", number)[left]
+    later = (some["f0"] > high) | ((some["f0"] == high) & (some["f1"] > low))
+    dropped = left[(scores < score) | ((scores == score) & later)]
+    rows = _vectors(folder, number)
+    save(file_in(after, "moments", number), _moments(_mapped(rows, dropped), wide))
+    lasted[dropped] = reached
+    save(file_in(after, "lasted", number), lasted)
+
+
+def _array(folder: Path, kind: str, number: int) -> NDArray[Any]:
+    return np.load(file_in(folder, kind, number), allow_pickle=False)
+
+
+def _vectors(folder: Path, number: int) -> NDArray[np.int16]:
+    return np.load(file_in(folder, "vectors", number), mmap_mode="r", allow_pickle=False)
 
 
 # -- integers --------------------------------------------------------------------------------
