@@ -284,6 +284,8 @@ def _reach(
     if keep is not None:
         Path(keep).mkdir(parents=True, exist_ok=True)
         places.append(keep)
+    if isinstance(model, ModelSpec) and model.model_config is not None:
+        places.append(model.model_config)
     engine.reach(*places, model.checkpoint)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from ...progress import Progress
 from ..engine import Engine
 from ..parallel import default_workers
 from ..pool import Pool
-from ..reading import PlacedBatch, PlaceReader
-from .drift import SAMPLE, Drift, measure_drift
+from ..reading import PlacedBatch
+from .drift import SAMPLE, Drift
 from .embedded import Embedded, joined
-from .embedder import Embedder, PartWork, embed_part
+from .embedder import ModelAbout, PartWork, embed_part, introduce, introduced
 from .journal import Journal, digest_of_batch
 from .origin import Origin, ShardImages, images_of
 from .recipe import Recipe, check_name
@@ -142,7 +141,7 @@ class _Work:
         self._device, self._engine = device, engine
         self._batch_size = batch_size
         self._journal = Journal(store.folder)
-        self._embedder = Embedder(recipe.load(device), workers or default_workers())
+        self._threads = workers or default_workers()
 
     def run(self, origin: Origin, total: int, again: int, report: EmbedReport) -> None:
         """Embed all batches; those of samples that were set aside before come last."""
@@ -152,11 +151,9 @@ class _Work:
             self._engine.reach(
                 *origin.roots(), model.checkpoint, *filter(None, [model.model_config])
             )
-        if self._recipe.tome:
-            report.drift = self._merge(origin)
-        clip = self._embedder.clip
-        dimension = clip.encode_texts([""]).shape[1]
-        self._store.declare(self._identity, clip.preparation(), dimension)
+        about = self._introduce(origin)
+        report.drift = about.drift
+        self._store.declare(self._identity, about.preparation, about.dimension)
         with Progress(f"embedding {self._store.name}", total + again) as progress:
             first = self._store.next_part()
             for number, part in enumerate(self._parts(origin, progress, True), first):
@@ -168,25 +165,17 @@ class _Work:
             progress.total = progress.done
         self._journal.clear()
 
-    def _merge(self, origin: Origin) -> Drift | None:
-        """Let the model merge tokens; return what that changes on a few samples."""
-        from .merging import merge_tokens
-
-        few = origin.some(SAMPLE)
-        clip, threads = self._embedder.clip, self._embedder.threads
-        merged = merge_tokens(clip, self._recipe.tome)
-        drift = None
-        if few is not None:
-            with PlaceReader() as reader, ThreadPoolExecutor(threads, "decode") as pool:
-                read = [reader.read(place) for place in few.places]
-                prepared = list(pool.map(self._embedder.prepare, read))
-            seen = [n for n, one in enumerate(prepared) if not isinstance(one, bytes)]
-            texts = few.columns["text"].to_pylist()
-            drift = measure_drift(
-                clip, merged, [prepared[n] for n in seen], [texts[n] for n in seen]
-            )
-        self._embedder = Embedder(merged, threads)
-        return drift
+    def _introduce(self, origin: Origin) -> ModelAbout:
+        """Return what is to be written down of the model, which a worker loads if there is one."""
+        few = origin.some(SAMPLE) if self._recipe.tome else None
+        if self._engine is None:
+            plain = self._recipe.load(self._device)
+            self._embedder, about = introduced(plain, self._threads, self._recipe.tome, few)
+            return about
+        weights = self._identity["weights_sha256"]
+        work = PartWork(self._recipe, weights, self._device, [] if few is None else [few])
+        (about,) = self._engine.map(introduce, [work], count=1, gpu=self._device != "cpu")
+        return about
 
     def _try_again(self, origin: Origin, progress: Progress) -> None:
         """Embed what could not be read or decoded before, if it can be now."""

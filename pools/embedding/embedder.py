@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import DataError, UnsafeInputError
 from ..clip_model import ClipModel
 from ..reading import PlacedBatch, PlaceReader
+from .drift import Drift, measure_drift
 from .embedded import NO_REASON, Embedded, joined
 from .merging import merge_tokens
 from .recipe import Recipe
@@ -124,20 +125,63 @@ class PartWork:
     batches: list[PlacedBatch]
 
 
+@dataclass(frozen=True)
+class ModelAbout:
+    """How a model prepares images and captions, how long its features are, what merging changes."""
+
+    preparation: dict[str, Any]
+    dimension: int
+    drift: Drift | None
+
+
 def embed_part(work: PartWork) -> Embedded:
     """Embed a part in a worker, which has one processor, or a GPU and its share of processors."""
-    embedder = _of_worker(work.recipe, work.weights, work.device)
+    clip = _of_worker(work.recipe, work.weights, work.device)
+    if work.recipe.tome:
+        clip = merge_tokens(clip, work.recipe.tome)
+    embedder = Embedder(clip, _threads(clip))
     return joined(list(embedder.embedded(work.batches)))
 
 
+def introduce(work: PartWork) -> ModelAbout:
+    """Tell about the model in a worker, merging tokens on a few samples if it is to merge any."""
+    clip = _of_worker(work.recipe, work.weights, work.device)
+    few = work.batches[0] if work.batches else None
+    return introduced(clip, _threads(clip), work.recipe.tome, few)[1]
+
+
+def introduced(
+    clip: ClipModel, threads: int, tome: int, few: PlacedBatch | None
+) -> tuple[Embedder, ModelAbout]:
+    """Return what embeds with a model, merging ``tome`` tokens a layer, and what it is."""
+    embedder, drift = Embedder(clip, threads), None
+    if tome:
+        merged = merge_tokens(clip, tome)
+        if few is not None:
+            drift = _drift(embedder, merged, few)
+        embedder = Embedder(merged, threads)
+    dimension = embedder.clip.encode_texts([""]).shape[1]
+    return embedder, ModelAbout(embedder.clip.preparation(), dimension, drift)
+
+
+def _drift(plain: Embedder, merged: ClipModel, few: PlacedBatch) -> Drift | None:
+    with PlaceReader() as reader, ThreadPoolExecutor(plain.threads, "decode") as pool:
+        prepared = list(pool.map(plain.prepare, [reader.read(place) for place in few.places]))
+    seen = [n for n, one in enumerate(prepared) if not isinstance(one, bytes)]
+    texts = few.columns["text"].to_pylist()
+    return measure_drift(plain.clip, merged, [prepared[n] for n in seen], [texts[n] for n in seen])
+
+
 @functools.lru_cache(maxsize=1)
-def _of_worker(recipe: Recipe, weights: str, device: str) -> Embedder:
-    """Load the model, once for all parts that this worker gets."""
+def _of_worker(recipe: Recipe, weights: str, device: str) -> ClipModel:
+    """Load the model, once for all that this worker gets; tokens are not merged."""
+    del weights  # only tells two files of one name apart
+    return recipe.load(device)
+
+
+def _threads(clip: ClipModel) -> int:
+    """Return a worker's threads: one on its processor, or its GPU's share of all processors."""
     import torch
 
-    del weights  # only tells two files of one name apart
-    clip = recipe.load(device)
-    if recipe.tome:
-        clip = merge_tokens(clip, recipe.tome)
     gpus = torch.cuda.device_count() if clip.device.startswith("cuda") else 0
-    return Embedder(clip, max(1, (os.cpu_count() or 1) // gpus) if gpus else 1)
+    return max(1, (os.cpu_count() or 1) // gpus) if gpus else 1

@@ -255,6 +255,13 @@ def test_embed(tmp_path, write_shards, tiny, cluster, files_of, monkeypatch):
     assert made[0] == made[1]
     assert made[0] == made[2]
     assert len(made[0][0]) == 5 * 2
+    # The model is loaded by workers alone: a head may have no GPU.
+    monkeypatch.setattr(Recipe, "load", None)
+    shutil.copy(tmp_path / "pool.duckdb", tmp_path / "tome.duckdb")
+    with Pool.open(tmp_path / "tome.duckdb") as pool:
+        recipe = Recipe(tiny(0), tome=1)
+        report = embed_pool(pool, recipe, "t", device="cpu", batch_size=2, engine=cluster)
+    assert (report.embedded, report.drift.samples) == (20, 20)
     with Pool.open(tmp_path / "ray.duckdb") as pool:
         again = embed_pool(pool, Recipe(tiny(0)), "b", device="cpu", engine=cluster)
     assert (again.embedded, again.known) == (0, 20)
@@ -301,6 +308,17 @@ def test_evaluate(tmp_path, evalsets, tiny, cluster):
     assert written[0] == written[1] == written[2]
     again = evaluate(tiny(0), data, tasks, tmp_path / "ray.jsonl", engine=cluster, **options)
     assert again.skipped == ["colours", "shapes"]
+
+
+def test_all_that_workers_read_of_a_model_is_reached(tmp_path, evalsets, tiny):
+    class Asked(Local):
+        def reach(self, *places):
+            self.places = {str(place) for place in places}
+
+    data, tasks = evalsets
+    engine = Asked(1)
+    evaluate(tiny(0), data, tasks, tmp_path / "r.jsonl", engine=engine, device="cpu")
+    assert engine.places == {str(data), str(tiny(0).checkpoint), str(tiny(0).model_config)}
 
 
 def test_a_broken_task_is_named_and_the_others_are_measured(tmp_path, evalsets, tiny, cluster):

@@ -18,6 +18,7 @@ from datacomp.pools.checking import check_pool
 from datacomp.pools.clip_runs import model_of
 from datacomp.pools.embedding import embed as embedding
 from datacomp.pools.embedding.embed import embed_pool
+from datacomp.pools.embedding.embedder import Embedder
 from datacomp.pools.embedding.recipe import Recipe, score_digest
 from datacomp.pools.features import Features
 from datacomp.pools.sources import open_source
@@ -349,13 +350,13 @@ def stopped(monkeypatch):
 def counted(monkeypatch):
     """Return the sizes of the batches that a model embeds."""
     computed = []
-    original = embedding.Embedder._embed
+    original = Embedder._embed
 
     def counting(self, batch, prepared):
         computed.append(len(batch))
         return original(self, batch, prepared)
 
-    monkeypatch.setattr(embedding.Embedder, "_embed", counting)
+    monkeypatch.setattr(Embedder, "_embed", counting)
     return computed
 
 
