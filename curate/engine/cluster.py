@@ -158,24 +158,8 @@ class RayEngine(Engine):
 
     def _take(self, reference: Any) -> Any:
         """Return a task's result; raise what it raised, and say what it said."""
-        errors = self._ray.exceptions
-        try:
+        with ray_errors():
             done = self._ray.get(reference)
-        except errors.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, Exception) else RunError(_line(error)) from None
-        except errors.OutOfMemoryError as error:
-            raise RunError(
-                f"a worker took more memory than its machine has ({_line(error)}); run the same "
-                "command again with fewer --workers or more memory for each"
-            ) from None
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
-            raise RunError(
-                f"a partition's worker died {RETRIES + 1} times ({_line(error)}); run the same "
-                "command again to go on"
-            ) from None
-        except errors.RayError as error:
-            raise RunError(f"Ray: {_line(error)}; run the same command again to go on") from None
         for message in done.warnings:
             warn(message)
         return done.value
@@ -191,6 +175,30 @@ class RayEngine(Engine):
     def close(self) -> None:
         """Leave the cluster; one that was made here ends."""
         self._stack.close()
+
+
+@contextlib.contextmanager
+def ray_errors() -> Iterator[None]:
+    """Raise what a worker raised, or a RunError in one line, where Ray raises its own errors."""
+    from ray import exceptions as errors
+
+    try:
+        yield
+    except errors.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, Exception) else RunError(_line(error)) from None
+    except errors.OutOfMemoryError as error:
+        raise RunError(
+            f"a worker took more memory than its machine has ({_line(error)}); run the same "
+            "command again with fewer --workers or more memory for each"
+        ) from None
+    except (errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError) as error:
+        raise RunError(
+            f"the worker of a partition died whenever it was tried ({_line(error)}); run the "
+            "same command again to go on"
+        ) from None
+    except errors.RayError as error:
+        raise RunError(f"Ray: {_line(error)}; run the same command again to go on") from None
 
 
 def _import_ray() -> Any:

@@ -6,6 +6,7 @@ as they are whole.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -55,14 +56,17 @@ def _theirs(name: str) -> Distributor:
         # isort: split
         from img2dataset import distributor
 
-        run = getattr(distributor, f"{name}_distributor")
+        run, errors = getattr(distributor, f"{name}_distributor"), contextlib.nullcontext
         left = list(rows)
         at_once = len(left)
         if name == "ray":
+            from ..engine.cluster import ray_errors as errors
+
             job, at_once = _for_cluster(job, at_once)
         try:
             for first in range(0, len(left), at_once):
-                run(processes, Reporting(job), left[first : first + at_once], 1000, 1)
+                with errors():
+                    run(processes, Reporting(job), left[first : first + at_once], 1000, 1)
         except BaseException:
             Lists(job.out).stop()
             raise

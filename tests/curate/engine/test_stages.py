@@ -201,6 +201,27 @@ def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
     assert sum(path.endswith(".tar") for path in made[0]) == 3
 
 
+def test_a_worker_that_dies_while_it_fetches_is_one_line(
+    tmp_path, server, pool_of, cluster, monkeypatch
+):
+    class Dying:
+        def __init__(self, job):
+            pass
+
+        def __call__(self, row):
+            os._exit(1)
+
+    monkeypatch.setattr("datacomp.curate.fetching.spread.Reporting", Dying)
+    pool_of(url=[f"{server.url}/0.jpg"]).close()
+    options = FetchOptions(boxes=None, allow_private=True)
+    with pytest.raises(RunError) as caught:
+        fetch_pool(tmp_path / "pool.duckdb", tmp_path / "out", options, cluster)
+    told = str(caught.value)
+    assert told.startswith("the worker of a partition died whenever it was tried (")
+    assert told.endswith("); run the same command again to go on")
+    assert "\n" not in told
+
+
 def test_check(tmp_path, write_shards, cluster):
     folder = write_shards(tmp_path / "shards")
     data = bytearray((folder / "00000002.tar").read_bytes())
