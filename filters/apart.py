@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..durable import atomic_path, digest, write_json
+from ..pools.feature_places import computed_names
 from ..pools.partitions import Partition, open_partition
 from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
 from ..pools.uids import save_subset
 from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, share_of
+from .contract import Scorer
 from .engine import Rules, rules_of, run_filters
-from .expression import Node, Prepared, prepare
+from .expression import Node, Prepared, every_scorer, prepare
 from .judging import Engine, Frame
+from .stored import EmbeddedScore
 from .together import Joint, Place
 from .verdicts import Decider
 
@@ -135,12 +138,26 @@ def _opened(task: Task) -> Iterator[Pool]:
 
 def _asks_for_features(task: Task) -> bool:
     """Tell whether any filter scores features."""
+    return any(scorer.features for scorer in _scorers(prepare(task.filters, task.combine)))
 
-    def asks(one: Prepared) -> bool:
-        own = one.made is not None and any(scorer.features for scorer in one.made.scorers())
-        return own or any(map(asks, one.members))
 
-    return any(map(asks, prepare(task.filters, task.combine)))
+def stored_with(pool: Pool, filters: Sequence[Node], combine: str) -> str | None:
+    """Return what filters use of that which ``pool embed`` wrote, in words; None is nothing."""
+    computed = computed_names(pool)
+    for scorer in _scorers(prepare(filters, combine)):
+        if isinstance(scorer, EmbeddedScore):
+            return "the scores that 'pool embed' wrote"
+        for name in scorer.features:
+            if name in computed:
+                return f"the features {name}"
+    return None
+
+
+def _scorers(some: Iterable[Prepared]) -> Iterator[Scorer]:
+    for one in some:
+        if one.made is not None:
+            yield from every_scorer(one.node, one.made)
+        yield from _scorers(one.members)
 
 
 def judge_whole(task: Task) -> Judged:

@@ -25,7 +25,6 @@ from .. import __version__
 from ..durable import digest, read_json, sweep_attempts, write_json
 from ..errors import DataError
 from ..pools.engine import Engine
-from ..pools.feature_places import computed_names
 from ..pools.merging import Merged, merge_subsets
 from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
@@ -33,7 +32,17 @@ from ..pools.remote import RemoteMetadata
 from ..pools.uids import UID_DTYPE, UidArray
 from ..progress import Progress, say
 from .answers import Bounds, Question
-from .apart import Asked, Judged, NotApart, Task, judge, judge_pool, judge_whole, merge_reasons
+from .apart import (
+    Asked,
+    Judged,
+    NotApart,
+    Task,
+    judge,
+    judge_pool,
+    judge_whole,
+    merge_reasons,
+    stored_with,
+)
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
@@ -86,11 +95,14 @@ def run_partitions(
         reasons is not None, most=most_told(len(partitions)), count=len(partitions),
         remote=remote,
     )  # fmt: skip
-    tasks = [replace(task, partition=partition) for partition in partitions]
-    computed = computed_names(pool)
+    tasks = [
+        replace(task, partition=one, remote=None if remote is None else remote.of(one))
+        for one in partitions
+    ]
+    stored = stored_with(pool, filters, combine)
     found: list[Judged] | NotApart = (
-        NotApart(f"the features {computed[0]} lie with the pool, not with its files")
-        if computed
+        NotApart(f"{stored} lie with the pool, not with its files")
+        if stored
         else _rounds(tasks, engine)
     )
     if isinstance(found, NotApart):

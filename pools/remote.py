@@ -10,6 +10,7 @@ for, and removes them again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,15 @@ class RemoteMetadata:
     footers: Path
     features: tuple[str, ...]
     """Names of the files of features there, relative to the place."""
+
+    def of(self, partition: Partition) -> RemoteMetadata:
+        """Return what is to be known of one partition: it travels with it."""
+        beside = partition.file.relative_to(self.footers).with_suffix(".npz").as_posix()
+        return replace(self, features=(beside,) if beside in self._beside else ())
+
+    @functools.cached_property
+    def _beside(self) -> frozenset[str]:
+        return frozenset(self.features)
 
     @contextlib.contextmanager
     def fetched(self, partition: Partition, features: bool) -> Iterator[Partition]:

@@ -353,6 +353,30 @@ def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, 
     assert found[0] == found[1]
 
 
+def test_only_what_uses_features_of_the_pool_itself_keeps_it_whole(
+    metadata, tmp_path, monkeypatch
+):  # fmt: skip
+    """As ``pool embed`` leaves a pool: with features that the files do not have."""
+
+    def whole(task, pool):
+        raise RunError("as a whole")
+
+    monkeypatch.setattr(partitioned, "judge_pool", whole)
+    path = tmp_path / "pool.duckdb"
+    with Pool.create(path) as pool:
+        pool.add(open_source("commonpool", metadata, link=True))
+        pool.sql("INSERT INTO features (name, file, rows_table) VALUES ('mine_img', 'f', 'r')")
+    with Pool.open(path) as pool:
+        for words in (["caption_length"], ["semdedup:clusters=3,epsilon=0.3"]):
+            select(pool, parse_all(words).filters, tmp_path / "a.npy", engine=Local(1))
+        for words in (
+            ["language", "semdedup:clusters=3,features=mine_img"],
+            ["caption_length", "then", "(", "not", "clip_score:features=mine,threshold=0.2", ")"],
+        ):
+            with pytest.raises(RunError, match="as a whole"):
+                select(pool, parse_all(words).filters, tmp_path / "b.npy", engine=Local(1))
+
+
 def test_nothing_kept_is_an_error_and_leaves_nothing(judge, tmp_path):
     for engine in (None, Local(1)):
         with pytest.raises(DataError, match=r"^the filters keep no sample \(900 "):
