@@ -4,9 +4,13 @@ import contextlib
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.engine import EngineChoice, open_engine
@@ -167,6 +171,108 @@ def test_workers_are_refused_where_none_of_a_pools_images_are_read(tmp_path, poo
     with pytest.raises(UsageError, match="no filter reads images; leave --workers"):
         select(pool_of(text=["a"]), parse_all(["no_filter"]).filters, tmp_path / "s.npy",
                engine=Local(2))  # fmt: skip
+
+
+OWN = """
+from datacomp.filters import Decision, Filter, Scorer
+
+class Long(Scorer):
+    name = "long"
+    columns = ("text",)
+    def identity(self): return {"v": 1}
+    def score(self, batch): return [len(text) for text in batch.columns["text"].to_pylist()]
+
+class Mine(Filter):
+    "Keep the longer half of the captions, and of the same ones one."
+    set_level = True
+    def scorers(self): return [Long()]
+    def decide(self, view):
+        score = view.score(Long())
+        limit = view.nth(score, view.count() // 2)
+        return [Decision("short", f"{score} >= {limit}"), Decision("again", view.first("text"))]
+"""
+
+
+@pytest.fixture
+def varied(tmp_path, commonpool):
+    """Metadata whose captions share words, with features that lie apart; beside it a filter."""
+    home = tmp_path / "varied"
+    numbers = np.random.default_rng(3)
+    words = ["a", "the", "dog", "cats", "of", "brown", "house", "green", "beach", "wine"]
+    folder = commonpool(home / "metadata", files=3, rows=40)
+    for file in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(file)
+        texts = [" ".join(numbers.choice(words, numbers.integers(2, 6))) for _ in range(40)]
+        pq.write_table(table.set_column(2, "text", [texts]), file)
+        features = {n: numbers.normal(size=(40, 12)).astype("f2") for n in ("l14_img", "l14_txt")}
+        np.savez(file.with_suffix(".npz"), **features)
+    np.save(home / "seeds.npy", numbers.normal(size=(5, 12)).astype("f4"))
+    (home / "own.py").write_text(OWN)
+    return home
+
+
+def selected(folder, words, out, engine):
+    """Run filters; return what was written."""
+    out.mkdir()
+    with Pool.open(folder) as pool:
+        group = parse_all(words)
+        select(pool, group.filters, out / "subset.npy", group.combine, out / "r.parquet", engine)
+    return [(out / name).read_bytes() for name in ("subset.npy", "subset.json", "r.parquet")]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "semdedup:clusters=4,epsilon=0.3",
+        "vas_d:fraction=0.5,rounds=3",
+        "near_captions:threshold=0.5,letters=3",
+        "hierarchical:clusters=6/2,fraction=0.5",
+        "wfpp:fraction=0.5,t=0.01",
+        "neg_clip_loss:batch_size=30,repeats=2,fraction=0.5",
+        "seeds:target_embeddings={home}/seeds.npy,neighbours=9",
+        "{home}/own.py:Mine",
+    ],
+)
+def test_filters_in_several_rounds(tmp_path, varied, cluster, words):
+    words = [words.format(home=varied)]
+    folder = varied / "metadata"
+    here = selected(folder, words, tmp_path / "whole", None)
+    assert selected(folder, words, tmp_path / "ray", cluster) == here
+    assert 128 < len(here[0]) < 128 + 120 * 16  # some, and not all
+
+
+def test_a_filter_goes_on_when_a_worker_is_killed(tmp_path, varied, cluster):
+    words = ["vas_d:fraction=0.5,rounds=4"]
+    killed, done = [], threading.Event()
+
+    def kill():
+        """Kill who is at the task whose repetition goes on from what the last one wrote."""
+        while not killed and not done.wait(0.001):
+            for pid, name in workers():
+                if name == "ray::_drop" and not killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        made = selected(varied / "metadata", words, tmp_path / "ray", cluster)
+    finally:
+        done.set()
+        thread.join()
+    assert killed
+    assert made == selected(varied / "metadata", words, tmp_path / "whole", None)
+
+
+def workers():
+    """Yield the processes below this one: their ids, and what Ray calls them."""
+    waiting = [os.getpid()]
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(OSError, IndexError):
+            yield pid, Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
 
 
 def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
