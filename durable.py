@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -289,3 +290,16 @@ def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes in lower-case hex, reading it once."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_unchanged(path: Path | str) -> str:
+    """Return the SHA-256 of a file; one that this process has read and nobody has changed since
+    is not read again.
+    """
+    state = Path(path).stat()
+    return _sha256_of(str(path), state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(256)
+def _sha256_of(path: str, *_: int) -> str:
+    return sha256_file(path)

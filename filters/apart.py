@@ -20,6 +20,7 @@ from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
 from ..pools.uids import save_subset
 from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, share_of
+from .behind import check_behind
 from .contract import Scorer
 from .engine import Rules, rules_of, run_filters
 from .expression import Node, Prepared, every_scorer, prepare
@@ -35,6 +36,7 @@ class Task:
 
     ``known`` are the answers so far; ``bounds`` and ``most`` are for its share of the next one;
     ``count`` is how many partitions there are, and ``remote`` where the files are, if not here.
+    ``behind`` are the digests of the files behind the filters (see ``behind``).
     """
 
     partition: Partition | None
@@ -49,6 +51,13 @@ class Task:
     most: int = 0
     count: int = 1
     remote: RemoteMetadata | None = None
+    behind: dict[str, str] = field(default_factory=dict)
+
+    def prepared(self) -> list[Prepared]:
+        """Return the filters, made of the files that they are to be made of."""
+        prepared = prepare(self.filters, self.combine)
+        check_behind(prepared, self.behind)
+        return prepared
 
     def path(self, kind: str, suffix: str) -> Path:
         """Return where the partition's outcome of a kind goes."""
@@ -93,12 +102,12 @@ def judge(task: Task) -> Asked | NotApart | Judged:
     if done is not None:
         return done
     scores = task.work / "scores" / f"{task.partition.number:06d}"
-    with _opened(task) as pool:
+    prepared = task.prepared()
+    with _opened(task, prepared) as pool:
         place = Place(task.partition.number, task.count, task.work / "joint")
         engine = Engine(pool, Share(dict(task.known), scores, place))
         frame = Frame(task.combine)
         try:
-            prepared = prepare(task.filters, task.combine)
             verdicts = [engine.judge(one, frame) for one in prepared]
         except AsWholeError as error:
             return NotApart(str(error))
@@ -125,26 +134,26 @@ def judge(task: Task) -> Asked | NotApart | Judged:
 
 
 @contextlib.contextmanager
-def _opened(task: Task) -> Iterator[Pool]:
+def _opened(task: Task, prepared: Sequence[Prepared]) -> Iterator[Pool]:
     """Open the partition of a task, copied from its store if it is not here."""
     assert task.partition is not None
     with contextlib.ExitStack() as stack:
         partition = task.partition
         if task.remote is not None:
-            fetched = task.remote.fetched(partition, _asks_for_features(task))
+            fetched = task.remote.fetched(partition, _asks_for_features(prepared))
             partition = stack.enter_context(fetched)
         yield stack.enter_context(open_partition(partition, task.columns, threads=1))
 
 
-def _asks_for_features(task: Task) -> bool:
+def _asks_for_features(prepared: Sequence[Prepared]) -> bool:
     """Tell whether any filter scores features."""
-    return any(scorer.features for scorer in _scorers(prepare(task.filters, task.combine)))
+    return any(scorer.features for scorer in _scorers(prepared))
 
 
-def stored_with(pool: Pool, filters: Sequence[Node], combine: str) -> str | None:
+def stored_with(pool: Pool, prepared: Sequence[Prepared]) -> str | None:
     """Return what filters use of that which ``pool embed`` wrote, in words; None is nothing."""
     computed = computed_names(pool)
-    for scorer in _scorers(prepare(filters, combine)):
+    for scorer in _scorers(prepared):
         if isinstance(scorer, EmbeddedScore):
             return "the scores that 'pool embed' wrote"
         for name in scorer.features:
@@ -162,10 +171,11 @@ def _scorers(some: Iterable[Prepared]) -> Iterator[Scorer]:
 
 def judge_whole(task: Task) -> Judged:
     """Judge a folder of metadata as a whole, on one machine, as ``judge_pool`` does."""
+    prepared = task.prepared()
     with contextlib.ExitStack() as stack:
         folder = task.pool
         if task.remote is not None:
-            folder = stack.enter_context(task.remote.everything(_asks_for_features(task)))
+            folder = stack.enter_context(task.remote.everything(_asks_for_features(prepared)))
         with Pool.open(folder, threads=1) as pool:
             return judge_pool(task, pool)
 

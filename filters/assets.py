@@ -7,7 +7,6 @@ datacomp.toml. A file that bears a published file's name must have its bytes.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any, NoReturn
 
 from pydantic import Field
 
-from ..durable import sha256_file
+from ..durable import sha256_unchanged
 from ..errors import IntegrityError, MissingError, UsageError, suggest
 from . import registry
 from .contract import Filter
@@ -229,8 +228,7 @@ def digest_of(name: str, path: Path) -> str:
     """
     digests = []
     for file in parts(path):
-        about = file.stat()
-        found = _sha256(file, about.st_size, about.st_mtime_ns)
+        found = sha256_unchanged(file)
         expected = ASSETS[name].published.get(file.name, found)
         if found != expected:
             raise IntegrityError(
@@ -241,11 +239,6 @@ def digest_of(name: str, path: Path) -> str:
     if path.is_file():
         return digests[0]
     return hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-@functools.lru_cache
-def _sha256(path: Path, size: int, modified: int) -> str:
-    return sha256_file(path)
 
 
 def parts(path: Path) -> list[Path]:

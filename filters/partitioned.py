@@ -12,6 +12,7 @@ own, in this process, which holds it open.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..durable import digest, read_json, sweep_attempts, write_json
-from ..errors import DataError
+from ..durable import atomic_path, digest, read_json, sweep_attempts, write_json
+from ..errors import DataError, RunError
 from ..pools.engine import Engine
 from ..pools.merging import Merged, merge_subsets
-from ..pools.partitions import partitions_of
+from ..pools.partitions import Partition, partitions_of
 from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
 from ..pools.uids import UID_DTYPE, UidArray
@@ -43,6 +44,7 @@ from .apart import (
     merge_reasons,
     stored_with,
 )
+from .behind import digests_of, files_behind
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
@@ -51,6 +53,7 @@ from .together import Joint, settle_once
 
 _ROUNDS = 1000
 _MARK, _MAX_MARK = "work.json", 1 << 20
+_REASONS = "reasons.parquet"
 
 
 @dataclass(frozen=True)
@@ -79,27 +82,30 @@ def run_partitions(
     removed in the end. Raises as ``run_filters``.
     """
     started = time.monotonic()
-    check_needs(prepare(filters, combine))  # what is wrong is told before the work
+    prepared = prepare(filters, combine)
+    check_needs(prepared)  # what is wrong is told before the work
     partitions = partitions_of(pool)
-    files = [(str(p.file), p.file.stat().st_size, p.file.stat().st_mtime_ns) for p in partitions]
+    behind = files_behind(prepared)
+    digests = digests_of(behind)
+    files = [stamp for partition in partitions for stamp in _stamps(partition)]
     asked = [[repr(node) for node in filters], combine, reasons is not None]
     work = out.absolute().with_name(f".{out.name}.partitions")
-    for path in (out, reasons):
-        if path is not None:
-            sweep_attempts(path.parent, path.name)
-    _claim(work, digest([__version__, [list(file) for file in files], asked]))
+    sweep_attempts(out.parent, out.name)
+    _claim(work, digest([__version__, files, asked, digests]))
     folders = {partition.file.parent for partition in partitions} if remote is None else ()
     engine.reach(work, *sorted(folders))
+    # A package's code may lie elsewhere on another machine: each worker looks by itself.
+    engine.reach(*(name for name, path in behind.items() if name == str(path)), contents=True)
     task = Task(
         None, pool.path.absolute(), pool.columns(), tuple(filters), combine, work,
         reasons is not None, most=most_told(len(partitions)), count=len(partitions),
-        remote=remote,
+        remote=remote, behind=digests,
     )  # fmt: skip
     tasks = [
         replace(task, partition=one, remote=None if remote is None else remote.of(one))
         for one in partitions
     ]
-    stored = stored_with(pool, filters, combine)
+    stored = stored_with(pool, prepared)
     found: list[Judged] | NotApart = (
         NotApart(f"{stored} lie with the pool, not with its files")
         if stored
@@ -113,12 +119,14 @@ def run_partitions(
             say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
             (whole,) = engine.map(judge_whole, [task], count=1)
         tasks, found = [task], [whole]
+    _check_scores(tasks, found)
     total = sum(one.samples for one in found)
     if total == 0:
         raise DataError(f"{pool.path}: the pool is empty; add samples with 'datacomp pool add'")
     if reasons is not None:
-        written = [one.path("reasons", ".parquet") for one in tasks]
-        list(engine.map(merge_reasons, [(written, reasons.absolute())], count=1))
+        written, joined = [one.path("reasons", ".parquet") for one in tasks], work / _REASONS
+        list(engine.map(merge_reasons, [(written, joined)], count=1))
+        _bring(joined, reasons)
     merged = merge_subsets([one.path("uids", ".npy") for one in tasks], out, work, engine)
     selection = _selection(found, total, combine, out)
     selection.seconds = time.monotonic() - started
@@ -132,6 +140,46 @@ def _claim(work: Path, identity: str) -> None:
     if not mark.is_file() or read_json(mark, _MAX_MARK) != identity:
         shutil.rmtree(work, ignore_errors=True)
         write_json(mark, identity)
+
+
+def _bring(made: Path, out: Path) -> None:
+    """Put in its place what a worker made in the folder that all see; the place may be ours alone.
+
+    Raises RunError where it is not there.
+    """
+    if not made.is_file():
+        raise RunError(
+            f"{made}: a worker wrote it, but it is not here; the machines of a cluster need a file "
+            "system that they share for the folder of the subset"
+        )
+    with atomic_path(out) as partial:
+        shutil.move(made, partial)
+
+
+def _stamps(partition: Partition) -> list[list[Any]]:
+    """Return what changes when the files of a partition do: their sizes, and times in ns."""
+    found: list[list[Any]] = []
+    for path in (partition.file, partition.file.with_suffix(".npz")):
+        with contextlib.suppress(FileNotFoundError):  # features need not be there
+            state = path.stat()
+            found.append([str(path), state.st_size, state.st_mtime_ns])
+    return found
+
+
+def _check_scores(tasks: list[Task], found: list[Judged]) -> None:
+    """Raise RunError if some partitions were scored by something else than the others.
+
+    What they have done is removed: nobody knows which of them are right.
+    """
+    scores = [{(score["name"], score["digest"]) for score in one.scores} for one in found]
+    for task, used in zip(tasks, scores, strict=True):
+        for name, _ in sorted(used ^ scores[0])[:1]:
+            assert task.partition is not None
+            shutil.rmtree(task.work, ignore_errors=True)
+            raise RunError(
+                f"{task.partition.file}: what gave it {name} is not what gave other files theirs; "
+                "give all machines the same files and packages, and run the same command again"
+            )
 
 
 def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import UnionType
@@ -210,16 +211,23 @@ def _from_file(name: str) -> type[Filter]:
     path = Path(text)
     if not path.is_file():
         raise MissingError(f"filter {name}: no such file {text}")
-    unique = f"_datacomp_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    try:
+        code = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"filter {name}: {path} cannot be read: {error.strerror}") from None
+    # Named by its code too: what was edited is another module, also in a process that lives on.
+    known = hashlib.sha256(f"{path.resolve()}\0".encode() + code).hexdigest()
+    unique = f"_datacomp_plugin_{known[:16]}"
     module = sys.modules.get(unique)
     if module is None:
-        spec = importlib.util.spec_from_file_location(unique, path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"filter {name}: {path} is no Python file")
+        loader = SourceFileLoader(unique, str(path))
+        spec = importlib.util.spec_from_file_location(unique, path, loader=loader)
+        assert spec is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[unique] = module
         try:
-            spec.loader.exec_module(module)
+            # Python's own cache takes an edit within a second that keeps the size for none.
+            exec(loader.source_to_code(code, str(path)), vars(module))
         except Exception as error:
             del sys.modules[unique]
             where = _raised_at(error, path) or f"{path}:1"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
-from ..durable import digest, sha256_file
+from ..durable import digest, sha256_unchanged
 from ..errors import MissingError, UsageError, suggest
 from .clip_config import builtin_config, import_open_clip, read_config, side_of
 from .clip_settings import check_architecture, preparation, settings_of
@@ -30,7 +29,7 @@ def model_identity(
     config = read_config(model_config) if model_config else builtin_config(model)
     if not checkpoint.is_file():
         raise MissingError(f"no checkpoint at {checkpoint}; train the model or give another path")
-    weights = _weights_digest(checkpoint)
+    weights = sha256_unchanged(checkpoint)
     own = settings_of(checkpoint, lambda: weights)
     if own is not None:
         check_architecture(checkpoint, own, model, config, import_open_clip())
@@ -43,14 +42,3 @@ def model_identity(
         "image_size": side_of(config["vision_cfg"].get("image_size", 224)),
         **({"preprocessing": digest(prepared)} if prepared else {}),
     }
-
-
-def _weights_digest(path: Path) -> str:
-    """Return the SHA-256 of a file of weights; one that has not changed is read once."""
-    state = path.stat()
-    return _digest_of(path, state.st_ino, state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(16)
-def _digest_of(path: Path, *_: int) -> str:
-    return sha256_file(path)

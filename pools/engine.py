@@ -62,8 +62,11 @@ class Engine(ABC):
     def require(self, extra: str, *modules: str) -> None:  # noqa: B027
         """Raise MissingError unless every worker has these modules, which an extra brings."""
 
-    def reach(self, *places: Path | str) -> None:  # noqa: B027
-        """Raise MissingError unless every worker sees the same at these paths as this process."""
+    def reach(self, *places: Path | str, contents: bool = False) -> None:  # noqa: B027
+        """Raise MissingError unless every worker sees the same at these paths as this process.
+
+        Of files, their sizes and times are compared, or else their ``contents``.
+        """
 
     def close(self) -> None:  # noqa: B027
         """Let the workers go."""

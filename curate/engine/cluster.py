@@ -168,9 +168,11 @@ class RayEngine(Engine):
         """Raise MissingError, by name, for a machine that lacks some of these modules."""
         check_extra(self._ray, self.nodes, extra, modules)
 
-    def reach(self, *places: Path | str) -> None:
+    def reach(self, *places: Path | str, contents: bool = False) -> None:
         """Raise MissingError, by machine and path, for what a machine sees otherwise."""
-        check_places(self._ray, self.nodes, [Path(place).absolute() for place in places])
+        if places:
+            found = [Path(place).absolute() for place in places]
+            check_places(self._ray, self.nodes, found, contents)
 
     def close(self) -> None:
         """Leave the cluster; one that was made here ends."""

@@ -15,6 +15,8 @@ from ... import __version__
 from ...errors import MissingError, RunError, UsageError
 
 _ASK_SECONDS = 120
+_READ_SECONDS = 3600
+"""For a question whose answer takes reading files."""
 
 
 def check_nodes(ray: Any) -> dict[str, str]:
@@ -102,22 +104,33 @@ def check_extra(ray: Any, nodes: dict[str, str], extra: str, modules: Sequence[s
             )
 
 
-def check_places(ray: Any, nodes: dict[str, str], places: list[Path]) -> None:
-    """Raise MissingError unless all machines see the same at these paths as this one."""
+def check_places(
+    ray: Any, nodes: dict[str, str], places: list[Path], contents: bool = False
+) -> None:
+    """Raise MissingError unless all machines see the same at these paths as this one.
+
+    Files are the same by size and time or, if asked for, by their ``contents``.
+    """
     names = [str(place) for place in places]
     look = _looks()
-    here = look(names)
-    for node, found in _ask(ray, nodes, look, names).items():
+    here = look(names, contents)
+    seconds = _READ_SECONDS if contents else _ASK_SECONDS
+    for node, found in _ask(ray, nodes, look, names, contents, seconds=seconds).items():
         for name, ours, theirs in zip(names, here, found, strict=True):
             if ours != theirs:
                 what = "does not see" if theirs is None else "sees something else at"
+                need = "a file system that they share, or an object store (s3://...)"
+                if contents:
+                    need = "the same file there"
                 raise MissingError(
-                    f"{nodes[node]} {what} {name}; the machines of a cluster need a file system "
-                    "that they share, or an object store (s3://...)"
+                    f"{nodes[node]} {what} {name}; the machines of a cluster need {need}"
                 )
 
 
-def _ask(ray: Any, nodes: dict[str, str], question: Callable[..., Any], *about: Any) -> dict:
+def _ask(
+    ray: Any, nodes: dict[str, str], question: Callable[..., Any], *about: Any,
+    seconds: float = _ASK_SECONDS,
+) -> dict[str, Any]:  # fmt: skip
     """Put a question to every machine, all at once."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -133,7 +146,7 @@ def _ask(ray: Any, nodes: dict[str, str], question: Callable[..., Any], *about: 
     answers = {}
     for node, reference in asked.items():
         try:
-            answers[node] = ray.get(reference, timeout=_ASK_SECONDS)
+            answers[node] = ray.get(reference, timeout=seconds)
         except ray.exceptions.RayError as error:
             text = " ".join(str(error).split())[:200]
             raise RunError(f"{nodes[node]} does not answer: {text}") from None
@@ -165,9 +178,11 @@ def _lacks() -> Callable[[Sequence[str]], list[str]]:
     return lacks
 
 
-def _looks() -> Callable[[list[str]], list[Any]]:
-    def look(names: list[str]) -> list[Any]:
-        """Tell what is at each path: nothing, a file (size, time), or a folder (its names)."""
+def _looks() -> Callable[[list[str], bool], list[Any]]:
+    def look(names: list[str], contents: bool) -> list[Any]:
+        """Tell what is at each path: nothing, a folder (its names), or a file (size, and time or
+        digest).
+        """
         import hashlib
         import os
         import stat
@@ -179,6 +194,10 @@ def _looks() -> Callable[[list[str]], list[Any]]:
                 if stat.S_ISDIR(status.st_mode):
                     inside = hashlib.sha256("\0".join(sorted(os.listdir(name))).encode())
                     found.append(["folder", inside.hexdigest()])
+                elif contents:
+                    with open(name, "rb") as file:
+                        known = hashlib.file_digest(file, "sha256").hexdigest()
+                    found.append(["file", status.st_size, known])
                 else:
                     found.append(["file", status.st_size, status.st_mtime_ns])
             except OSError:

@@ -12,7 +12,7 @@ from ...durable import alone, sha256_file, write_json
 from ...errors import UsageError, suggest
 from ...evaluate.tasks import Task as EvaluationTask
 from ...evaluate.tasks import select_tasks
-from ...filters.assets import parts
+from ...filters.behind import parts_of
 from ...filters.expression import leaves_of
 from ...pools.views import METADATA
 from ...progress import say
@@ -209,15 +209,7 @@ def _digests_of_files(study: Study, dataset: DatasetSection | TruthSection) -> l
         files += [Path(spec.use.rpartition(":")[0])] if spec.is_file else []
         given = spec.make().files().values()
         files += [study.resolve(value) for value in given if not value.startswith(RUN)]
-    return [sha256_file(part) for file in files for part in _parts_of(file) if part.is_file()]
-
-
-def _parts_of(path: Path) -> list[Path]:
-    """Return the files that what a filter uses consists of."""
-    # Of a run of elsewhere, its description names the checkpoint by digest.
-    if (path / "info.json").is_file() or not path.is_dir():
-        return [path / "info.json" if path.is_dir() else path]
-    return parts(path)
+    return [sha256_file(part) for file in files for part in parts_of(file) if part.is_file()]
 
 
 def _only(scheduler: Scheduler, tasks: list[Task], only: str) -> list[Task]:

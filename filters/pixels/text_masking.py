@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ...pools.clip_model import ModelSpec
-from ..assets import asset_field, digest_of, locate
+from ..assets import asset_field, digest_of, given_assets, locate
 from ..checkpoint_score import CheckpointScore
 from ..clip_score import ClipScorer
 from ..published import Published
@@ -52,6 +52,10 @@ class TextMaskedClipScore(CheckpointScore):
 
     fraction: float | None = Field(None, gt=0, le=1, description="part to keep (default 0.5)")
     text_detector: str | None = asset_field(_ASSET)
+
+    def files(self) -> dict[str, str]:
+        """Name the detector too."""
+        return given_assets(self) | super().files()
 
     def scorer_of(self, model: ModelSpec) -> ClipScorer:
         """Score the image with its text painted over."""

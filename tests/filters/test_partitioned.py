@@ -1,6 +1,7 @@
 """A pool judged file by file gives what it gives as a whole, to the byte."""
 
 import contextlib
+import os
 import pickle
 import shutil
 from dataclasses import replace
@@ -13,8 +14,10 @@ from datacomp.curate.selection import select
 from datacomp.errors import DataError, MissingError, RunError, UsageError
 from datacomp.filters import answers, apart, partitioned, together
 from datacomp.filters.answers import Bounds, Question, Steps, share_of
+from datacomp.filters.behind import digests_of, files_behind
+from datacomp.filters.captions import metaclip
 from datacomp.filters.clusters import spread
-from datacomp.filters.expression import parse_all
+from datacomp.filters.expression import parse_all, prepare
 from datacomp.filters.narrowing import most_told, settle
 from datacomp.filters.pixels import near_images
 from datacomp.filters.similarity import neg_clip_loss
@@ -245,9 +248,11 @@ def test_filters_that_stay_with_one_worker(metadata, baseline_assets):
         with Pool.open(metadata) as pool:
             spec = parse_all([name]).filters
             (partition, *_) = partitions_of(pool)
+            behind = digests_of(files_behind(prepare(spec, "and")))
             task = apart.Task(
-                partition, pool.path, pool.columns(), tuple(spec), "and", metadata, False
-            )
+                partition, pool.path, pool.columns(), tuple(spec), "and", metadata, False,
+                behind=behind,
+            )  # fmt: skip
         assert isinstance(apart.judge(task), apart.NotApart)
 
 
@@ -450,6 +455,116 @@ def test_work_of_other_filters_is_not_gone_on_with(judge, tmp_path, monkeypatch)
     monkeypatch.undo()
     case = CASES["fraction"]
     assert judge(Local(1), *case) == judge(None, *case)
+
+
+def broken_off(judge, monkeypatch, folder, *run):
+    """Let a run break off when every file is judged."""
+
+    def fail(*_):
+        raise RunError("the machine went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partitioned, "merge_subsets", fail)
+        with pytest.raises(RunError, match="the machine went away"):
+            judge(Local(1), *run, folder=folder)
+
+
+OWN = """
+from datacomp.filters import Decision, Filter
+
+class Mine(Filter):
+    "Keep short captions."
+    def decide(self, view):
+        return [Decision("long", "length(text) < LIMIT")]
+"""
+
+
+def test_work_of_other_code_lists_or_features_is_not_gone_on_with(
+    judge, metadata, tmp_path, monkeypatch
+):  # fmt: skip
+    own, words, folder = tmp_path / "own.py", tmp_path / "words.txt", tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+
+    def list_words(text):
+        words.write_text(text)
+        metaclip.load.cache_clear()  # another process would read it
+
+    def turn_features():
+        for file in folder.glob("*.npz"):
+            np.savez(file, l14_img=np.load(file)["l14_img"][::-1])
+
+    for case, first, then in (
+        (
+            f"{own}:Mine",
+            lambda: own.write_text(OWN.replace("LIMIT", "40")),
+            lambda: own.write_text(OWN.replace("LIMIT", "20")),
+        ),
+        (
+            f"metaclip:entries_file={words},t=20",
+            lambda: list_words("dog\nbrown dog\nthe"),
+            lambda: list_words("dog\nhouse"),
+        ),
+        ("ssl_prototypes:clusters=6,fraction=0.4", turn_features, turn_features),
+    ):
+        first()
+        before = judge(None, "and", case, folder=folder)
+        then()
+        whole = judge(None, "and", case, folder=folder)
+        assert whole[2] != before[2], case
+        first()
+        broken_off(judge, monkeypatch, folder, "and", case)
+        then()
+        assert judge(Local(1), "and", case, folder=folder) == whole
+
+
+def test_code_that_changes_while_files_are_judged_is_told(judge, tmp_path):
+    own = tmp_path / "own.py"
+    edit = f"Path({str(own)!r}).write_text(Path({str(own)!r}).read_text() + '#')"
+    own.write_text(
+        "from pathlib import Path\n"
+        + OWN.replace("LIMIT", "40").replace("        return", f"        {edit}\n        return")
+    )
+    with pytest.raises(RunError) as caught:
+        judge(Local(1), "and", f"{own}:Mine")
+    assert str(caught.value) == (
+        f"{own}: {os.uname().nodename} has something else there than the command began with; give "
+        "all machines the same, and run the same command again"
+    )
+
+
+MOVING = """
+from pathlib import Path
+from datacomp.filters import Decision, Filter, Scorer
+
+class Odd(Scorer):
+    name = "odd"
+    columns = ("uid",)
+    def identity(self): return {"v": Path(MODEL).read_text()}
+    def score(self, batch): return [1] * len(batch)
+
+class Mine(Filter):
+    "Keep what has a score, and change what gives it."
+    def scorers(self): return [Odd()]
+    def decide(self, view):
+        found = [Decision("no_score", f"{view.score(Odd())} IS NOT NULL")]
+        Path(MODEL).write_text("other")
+        return found
+"""
+
+
+def test_files_that_were_scored_by_different_models_are_told(judge, metadata, tmp_path):
+    """A model that no parameter names, as of a package that other machines have newer."""
+    model = tmp_path / "model"
+    model.write_text("one")
+    (tmp_path / "moving.py").write_text(MOVING.replace("MODEL", repr(str(model))))
+    with pytest.raises(RunError) as caught:
+        judge(Local(1), "and", f"{tmp_path / 'moving.py'}:Mine")
+    second = sorted(metadata.glob("*.parquet"))[1]
+    assert str(caught.value) == (
+        f"{second}: what gave it odd is not what gave other files theirs; give all machines the "
+        "same files and packages, and run the same command again"
+    )
+    assert not (tmp_path / ".out.npy.partitions").exists()
 
 
 # -- the value at a place --------------------------------------------------------------------

@@ -9,6 +9,7 @@ line: what was tried and what was seen.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,23 +128,91 @@ def main(home):
         names = [stack.enter_context(joined(address, shim)) for shim in shims]
         refusal("machines", lambda: RayEngine(address))
     hidden = home / "shards"
-    with joined(address, hidden=hidden), RayEngine(address) as engine:
+    for node in list(cluster.worker_nodes):  # what is left to work is the machine that joins
+        cluster.remove_node(node)
+    own = write_own(home)
+    with joined(address, home / "bare", hidden, own), RayEngine(address) as engine:
         refusal("other", lambda: engine.reach(hidden))
         refusal("unseen", lambda: engine.reach(home / "subset.npy", hidden / "00000000.tar"))
         refusal("seen", lambda: engine.reach(home))
+        filters_apart(home, own, engine, refusal)
     tell("names", names=names)
     cluster.shutdown()
 
 
+# -- filters on a machine that does not share all folders -------------------------------------
+
+OWN = """
+from datacomp.filters import Decision, Filter
+
+class Mine(Filter):
+    "Keep what is wide."
+    def decide(self, view):
+        return [Decision("narrow", "width > 310")]
+"""
+
+
+def write_own(home):
+    """Write metadata, a filter of one's own, and what another machine has: an older copy of it.
+
+    Also a folder of code that hides modules. Returns the folder of the filter.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (home / "metadata").mkdir()
+    for part in range(2):
+        numbers = np.arange(part * 10, part * 10 + 10)
+        pq.write_table(
+            pa.table({
+                "uid": [f"{n:032x}" for n in numbers], "url": [f"http://x/{n}" for n in numbers],
+                "text": [f"a caption {n}" for n in numbers],
+                "original_width": numbers + 300, "original_height": numbers + 200,
+            }),
+            home / "metadata" / f"{part}.parquet",
+        )  # fmt: skip
+    own = home / "own"
+    own.mkdir()
+    (own / "mine.py").write_text(OWN)
+    (home / "old.py").write_text(OWN.replace("310", "300"))
+    shutil.copystat(own / "mine.py", home / "old.py")
+    (home / "bare").mkdir()
+    (home / "bare" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['faiss'] = sys.modules['s3fs'] = None\n"
+    )
+    return own
+
+
+def filters_apart(home, own, engine, refusal):
+    """Run filters where only part of what they need is shared."""
+    from datacomp.curate.selection import select
+    from datacomp.filters.expression import parse_all
+    from datacomp.pools import Pool
+
+    def run(word):
+        with Pool.open(home / "metadata") as pool:
+            reasons = own / "why.parquet"
+            filters = parse_all([word]).filters
+            found = select(pool, filters, home / "kept.npy", reasons=reasons, engine=engine)
+            kept = found.selection.kept
+        tell(word, kept=kept, reasons=sorted(path.name for path in own.glob("*parquet*")))
+
+    run("image_size:min_side=205")
+    refusal("code", lambda: run(f"{own}/mine.py:Mine"))
+
+
 @contextlib.contextmanager
-def joined(address, path=None, hidden=None):
+def joined(address, path=None, hidden=None, own=None):
     """Let one more machine join: with other code on its ``path``, or with a folder ``hidden``.
 
-    Yields the name it goes by.
+    Of ``own``, it has the older copy of the filter. Yields the name it goes by.
     """
     import ray
 
     mount = f"mount -t tmpfs none {hidden} && " if hidden else ""
+    if own:
+        mount += f"mount -t tmpfs none {own} && cp -p {own.parent}/old.py {own}/mine.py && "
     start = (
         f"{mount}exec {sys.executable} -m ray.scripts.scripts start --address {address} "
         "--num-cpus 1 --object-store-memory 80000000 --block --disable-usage-stats"

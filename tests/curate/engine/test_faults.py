@@ -114,3 +114,16 @@ def test_a_path_that_a_machine_does_not_see_is_told(seen):
         "told": f"{name} does not see {home}/shards/00000000.tar{rest}", "kind": "MissingError",
     }  # fmt: skip
     assert seen["other"]["told"] == f"{name} sees something else at {home}/shards{rest}"
+
+
+def test_reasons_come_to_a_folder_that_the_worker_does_not_share(seen):
+    assert seen["image_size:min_side=205"] == {"kept": 15, "reasons": ["why.parquet"]}
+
+
+def test_a_machine_with_other_code_of_a_filter_is_refused(seen):
+    own = seen["home"] / "own" / "mine.py"
+    found = seen["code"]
+    assert found["kind"] == "MissingError"
+    assert found["told"].endswith(
+        f" sees something else at {own}; the machines of a cluster need the same file there"
+    )
