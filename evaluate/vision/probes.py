@@ -8,9 +8,13 @@ it.
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 
 from ...errors import DataError
+from ...pools.parallel import default_workers, map_threads
 from ...progress import Progress
 from .. import fairness, wilds
 from ..classification import Classified, classified
@@ -26,7 +30,9 @@ STRENGTHS = (0.01, 0.1, 1.0, 10.0, 100.0)
 BLOCK = 1 << 26
 """Similarities held at once."""
 SHARED = 1 << 27
-"""Products of numbers in one step of a fit from which on several threads are faster than one."""
+"""Products of numbers in one step of a fit from which on fits side by side are faster."""
+
+Model = Callable[[np.ndarray], np.ndarray]
 
 
 def evaluate_knn(evalset: EvalSet, embedder: Embedder, aside: SetAside) -> Outcome:
@@ -72,27 +78,51 @@ def knn_votes(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
 def linear_scores(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return each sample's logits, float32 (n, classes), from the fold that left it out.
 
-    Features are standardised and the regularisation is chosen on a fifth of each fold's
-    training part. A class too rare for a fold to learn gets the lowest score there.
+    Features are standardised and the regularisation is chosen on a fifth of each fold's training
+    part. A class too rare for a fold to learn gets the lowest score there. The scores are the same
+    on any number of processors.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import KFold, train_test_split
     from threadpoolctl import threadpool_limits
 
-    # Threads that share small products wait for each other longer than these take: 40 times.
-    threads = 1 if features.size * classes < SHARED else None
     scores = np.full((len(labels), classes), -np.inf, np.float32)
-    folds = KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0)
+    folds = list(KFold(min(FOLDS, len(labels)), shuffle=True, random_state=0).split(features))
+    learned = [train for train, _ in folds if len(np.unique(labels[train])) > 1]
+    parts = [train_test_split(train, test_size=0.2, random_state=0) for train in learned]
+    tries = [
+        (np.asarray(part), np.asarray(check), strength)
+        for part, check in parts
+        for strength in STRENGTHS
+    ]
+    # Each fit on one thread: sums of several depend on their number, and where products are small
+    # threads that share one wait for each other longer than it takes, 40 times. Where they are
+    # not, several fits go side by side.
+    small = features.size * classes < SHARED
+    threads = 1 if small else min(default_workers(), len(STRENGTHS))
     with (
-        threadpool_limits(threads),
-        Progress("fitting probes", folds.get_n_splits(), "folds") as progress,
+        threadpool_limits(1),
+        warnings.catch_warnings(),
+        Progress("fitting probes", len(folds), "folds") as progress,
     ):
-        for train, test in folds.split(features):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+
+        def hit(one: tuple[np.ndarray, np.ndarray, float]) -> int:
+            return _hits(features, labels, *one)
+
+        hits = list(map_threads(hit, tries, threads))
+
+        def fit(number: int) -> tuple[Model, np.ndarray]:
+            of_fold = hits[number * len(STRENGTHS) :][: len(STRENGTHS)]
+            best = STRENGTHS[int(np.argmax(of_fold))]
+            return _logistic(features, labels, learned[number], best)
+
+        fitted = map_threads(fit, range(len(learned)), threads)
+        for train, test in folds:
             if len(np.unique(labels[train])) < 2:
                 scores[test, labels[train][0]] = 0.0
                 continue
-            fit, check = map(np.asarray, train_test_split(train, test_size=0.2, random_state=0))
-            best = max(STRENGTHS, key=lambda c, f=fit, t=check: _hits(features, labels, f, t, c))
-            model, known = _logistic(features[train], labels[train], best)
+            model, known = next(fitted)
             scores[np.ix_(test, known)] = model(features[test])
             progress.advance()
     return scores
@@ -103,23 +133,25 @@ def _hits(
 ) -> int:
     if len(np.unique(labels[fit])) < 2:
         return 0
-    model, known = _logistic(features[fit], labels[fit], strength)
+    model, known = _logistic(features, labels, fit, strength)
     return int((known[model(features[check]).argmax(axis=1)] == labels[check]).sum())
 
 
-def _logistic(features: np.ndarray, labels: np.ndarray, strength: float):
-    """Fit; return a function features -> logits (n, known), and the classes it knows."""
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
+def _logistic(
+    features: np.ndarray, labels: np.ndarray, fit: np.ndarray, strength: float
+) -> tuple[Model, np.ndarray]:
+    """Fit on some rows; return a function features -> logits (n, known), and classes it knows."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
-    mean = features.mean(axis=0)
-    scale = np.maximum(features.std(axis=0), 1e-6)
+    own = features[fit]
+    mean = own.mean(axis=0)
+    scale = np.maximum(own.std(axis=0), 1e-6)
+    own -= mean
+    own /= scale
     model = LogisticRegression(C=strength, max_iter=1000)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((features - mean) / scale, labels)
+    with threadpool_limits(1, "openmp"):  # which counts for each thread apart
+        model.fit(own, labels[fit])
 
     def logits(rows: np.ndarray) -> np.ndarray:
         values = model.decision_function((rows - mean) / scale)

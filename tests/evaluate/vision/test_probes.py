@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from datacomp.evaluate.vision import probes
 from datacomp.evaluate.vision.probes import TEMPERATURE, knn_votes, linear_scores
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 
 def unit(rows):
@@ -52,3 +55,25 @@ def test_one_class_alone_is_always_right():
     labels = np.full(10, 2)
     scores = linear_scores(unit(np.random.default_rng(0).normal(size=(10, 4))), labels, 3)
     assert (scores.argmax(axis=1) == 2).all()
+
+
+def test_logits_are_the_same_on_any_number_of_processors(monkeypatch):
+    """Sums of several threads depend on their number, so each fit has one; fits go side by side."""
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 20, 300)
+    features = unit(rng.normal(size=(300, 64)) + 2 * rng.normal(size=(20, 64))[labels])
+    monkeypatch.setattr(probes, "SHARED", 0)
+    threads, fit = [], LogisticRegression.fit
+
+    def watched(*arguments):
+        threads.extend(library["num_threads"] for library in threadpool_info())
+        return fit(*arguments)
+
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    found = []
+    for processors in (1, 2):
+        monkeypatch.setattr(probes, "default_workers", lambda n=processors: n)
+        with threadpool_limits(processors):
+            found.append(linear_scores(features, labels, 20).tobytes())
+    assert found[0] == found[1]
+    assert set(threads) == {1}
