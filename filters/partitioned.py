@@ -87,7 +87,7 @@ def run_partitions(
     partitions = partitions_of(pool)
     behind = files_behind(prepared)
     digests = digests_of(behind)
-    files = [stamp for partition in partitions for stamp in _stamps(partition)]
+    files = [stamp for partition in partitions for stamp in _stamps(partition, remote)]
     asked = [[repr(node) for node in filters], combine, reasons is not None]
     work = out.absolute().with_name(f".{out.name}.partitions")
     sweep_attempts(out.parent, out.name)
@@ -156,8 +156,13 @@ def _bring(made: Path, out: Path) -> None:
         shutil.move(made, partial)
 
 
-def _stamps(partition: Partition) -> list[list[Any]]:
-    """Return what changes when the files of a partition do: their sizes, and times in ns."""
+def _stamps(partition: Partition, remote: RemoteMetadata | None) -> list[list[Any]]:
+    """Return what changes when the files of a partition do.
+
+    That is sizes, and times in ns or the versions of a store.
+    """
+    if remote is not None:
+        return [[s.place, s.size, s.version] for s in remote.of(partition).stamps.values()]
     found: list[list[Any]] = []
     for path in (partition.file, partition.file.with_suffix(".npz")):
         with contextlib.suppress(FileNotFoundError):  # features need not be there

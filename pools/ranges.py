@@ -13,7 +13,7 @@ import re
 import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -210,9 +210,13 @@ class StoreRanges(Ranges):
             info = patiently(self.place, lambda: self._system.info(self._path))
         except FileNotFoundError:
             raise MissingError(f"{self.place}: no such file") from None
-        known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
-        version = next((str(info[name]) for name in known if info.get(name)), "")
-        return int(info["size"]), version
+        return int(info["size"]), version_in(info)
+
+
+def version_in(info: Mapping[str, Any]) -> str:
+    """Return what changes with a file, of what its store tells of it."""
+    known = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created")
+    return next((str(info[name]) for name in known if info.get(name)), "")
 
 
 def open_ranges(place: str, stamp: Stamp | None = None) -> Ranges:

@@ -10,18 +10,17 @@ for, and removes them again.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ..errors import DataError, UnsafeInputError
+from ..errors import DataError, MissingError, UnsafeInputError
 from .partitions import Partition
-from .ranges import join, open_ranges
-from .stores import download, files_below
+from .ranges import Stamp, open_ranges
+from .stores import download, stamps_below
 
 _REQUESTS = 16
 _MAGIC = b"PAR1"
@@ -34,40 +33,32 @@ class RemoteMetadata:
 
     place: str
     footers: Path
-    features: tuple[str, ...]
-    """Names of the files of features there, relative to the place."""
+    stamps: Mapping[str, Stamp]
+    """The files of metadata and features there, by their names relative to the place."""
 
     def of(self, partition: Partition) -> RemoteMetadata:
         """Return what is to be known of one partition: it travels with it."""
-        beside = partition.file.relative_to(self.footers).with_suffix(".npz").as_posix()
-        return replace(self, features=(beside,) if beside in self._beside else ())
-
-    @functools.cached_property
-    def _beside(self) -> frozenset[str]:
-        return frozenset(self.features)
+        name = partition.file.relative_to(self.footers)
+        own = (name.as_posix(), name.with_suffix(".npz").as_posix())
+        return replace(self, stamps={n: self.stamps[n] for n in own if n in self.stamps})
 
     @contextlib.contextmanager
     def fetched(self, partition: Partition, features: bool) -> Iterator[Partition]:
-        """Yield a partition whose file is here meanwhile, and its features if asked for."""
+        """Yield a partition whose file is here meanwhile, and its features if asked for.
+
+        Raises DataError for a file that is not the one whose footer was read.
+        """
         name = partition.file.relative_to(self.footers)
-        with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
-            root = Path(home)
-            download(join(self.place, name.as_posix()), root / name)
-            beside = name.with_suffix(".npz")
-            if features and beside.as_posix() in self.features:
-                download(join(self.place, beside.as_posix()), root / beside)
+        with self.of(partition).everything(features) as root:
             yield replace(partition, root=root, file=root / name)
 
     @contextlib.contextmanager
     def everything(self, features: bool) -> Iterator[Path]:
-        """Yield a folder with all files, for what cannot be judged in partitions."""
+        """Yield a folder with all files that are known here, features only if asked for."""
         with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
-            for file in sorted(self.footers.rglob("*.parquet")):
-                name = file.relative_to(self.footers)
-                download(join(self.place, name.as_posix()), Path(home) / name)
-                beside = name.with_suffix(".npz")
-                if features and beside.as_posix() in self.features:
-                    download(join(self.place, beside.as_posix()), Path(home) / beside)
+            for name, stamp in self.stamps.items():
+                if features or name.endswith(".parquet"):
+                    download(stamp.place, Path(home) / name, stamp)
             yield Path(home)
 
 
@@ -75,17 +66,19 @@ class RemoteMetadata:
 def remote_metadata(place: str) -> Iterator[RemoteMetadata]:
     """Read the footers of the metadata in a store; the folder of them lasts as the block does."""
     place = place.rstrip("/")
-    names = _metadata_names(files_below(place))
+    listed = stamps_below(place)
+    if not listed:
+        raise MissingError(f"{place}: no such folder")
+    stamps = {name: listed[name] for name in _metadata_names(sorted(listed))}
     with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
-        files = [name for name in names if name.endswith(".parquet")]
+        files = [name for name in stamps if name.endswith(".parquet")]
 
-        def copy(name: str) -> None:
-            _copy_footer(join(place, name), Path(home) / name)
+        def copy(name: str) -> Stamp:
+            return _copy_footer(stamps[name].place, Path(home) / name)
 
         with ThreadPoolExecutor(_REQUESTS) as threads:
-            list(threads.map(copy, files))
-        features = tuple(name for name in names if name.endswith(".npz"))
-        yield RemoteMetadata(place, Path(home), features)
+            stamps |= zip(files, threads.map(copy, files), strict=True)
+        yield RemoteMetadata(place, Path(home), stamps)
 
 
 def _metadata_names(names: Sequence[str]) -> list[str]:
@@ -114,8 +107,8 @@ def _is_direct(name: str) -> bool:
     ))  # fmt: skip
 
 
-def _copy_footer(place: str, path: Path) -> None:
-    """Make a file as long as another, with its footer and nothing else."""
+def _copy_footer(place: str, path: Path) -> Stamp:
+    """Make a file as long as another, with its footer and nothing else; return what it is of."""
     file = open_ranges(place)
     try:
         tail = file.read(max(0, file.size - 8), min(8, file.size))
@@ -123,12 +116,13 @@ def _copy_footer(place: str, path: Path) -> None:
         if tail[4:] != _MAGIC or length > min(_MAX_FOOTER, file.size - 8):
             raise DataError(f"{place}: not a parquet file")
         footer = file.read(file.size - 8 - length, length + 8)
-        size = file.size
+        stamp = Stamp(place, file.size, file.version)
     finally:
         file.close()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as out:
-        os.truncate(out.fileno(), size)
+        os.truncate(out.fileno(), stamp.size)
         out.write(_MAGIC)
-        out.seek(size - len(footer))
+        out.seek(stamp.size - len(footer))
         out.write(footer)
+    return stamp

@@ -19,7 +19,7 @@ from ..durable import atomic_path, in_turn
 from ..errors import DataError, MissingError, StorageError
 from .parallel import map_threads
 from .patience import patiently
-from .ranges import changed, is_remote, join, open_ranges, store
+from .ranges import Stamp, changed, is_remote, join, open_ranges, store, version_in
 from .views import METADATA, SAMPLES
 
 PIECE = 8 << 20
@@ -37,19 +37,13 @@ def exists(place: str) -> bool:
     return True
 
 
-def files_below(place: str) -> list[str]:
-    """Return the paths of all files in a folder of a store, from it on, sorted.
-
-    Raises MissingError where there are none.
-    """
-    names = sorted(sizes_below(place))
-    if not names:
-        raise MissingError(f"{place}: no such folder")
-    return names
-
-
 def sizes_below(place: str) -> dict[str, int]:
     """Return the sizes of all files in a folder of a store by their paths, from it on."""
+    return {name: stamp.size for name, stamp in stamps_below(place).items()}
+
+
+def stamps_below(place: str) -> dict[str, Stamp]:
+    """Return all files in a folder of a store, as it lists them, by their paths, from it on."""
     system, path = store(place)
 
     def find() -> dict[str, Any]:
@@ -62,16 +56,23 @@ def sizes_below(place: str) -> dict[str, int]:
         return {}
     root = path.rstrip("/") + "/"
     return {
-        name[len(root) :]: int(info["size"] or 0)
+        name[len(root) :]: Stamp(
+            join(place, name[len(root) :]), int(info["size"] or 0), version_in(info)
+        )
         for name, info in found.items()
         if name.startswith(root)
     }
 
 
-def download(place: str, path: Path) -> None:
-    """Copy a file of a store to ``path``; one that changes meanwhile is a DataError."""
+def download(place: str, path: Path, stamp: Stamp | None = None) -> None:
+    """Copy a file of a store to ``path``.
+
+    One that changes meanwhile, or is not as it was stamped, is a DataError.
+    """
     file = open_ranges(place)
     try:
+        if stamp is not None and _key(stamp) != _key(Stamp(place, file.size, file.version)):
+            raise changed(place)
         with atomic_path(path) as partial, partial.open("wb") as out:
             for start in range(0, file.size, PIECE):
                 out.write(file.read(start, min(PIECE, file.size - start)))
@@ -80,6 +81,11 @@ def download(place: str, path: Path) -> None:
             raise changed(place)
     finally:
         file.close()
+
+
+def _key(stamp: Stamp) -> tuple[int, str]:
+    """Return what tells a file from a later one, in a listing or asked for by itself."""
+    return stamp.size, stamp.version.strip('"')
 
 
 def upload(path: Path, place: str) -> None:

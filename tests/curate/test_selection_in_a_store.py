@@ -1,14 +1,19 @@
 """Metadata, features and subsets in an S3 store: the bytes of a local run, through trouble too."""
 
+import contextlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.selection import select, select_remote
-from datacomp.errors import DataError, MissingError, StorageError
+from datacomp.errors import DataError, MissingError, RunError, StorageError
+from datacomp.filters import partitioned
 from datacomp.filters.expression import parse_all
 from datacomp.pools import Pool, patience
 from datacomp.pools.engine import Local
+from datacomp.pools.partitions import partitions_of
+from datacomp.pools.remote import remote_metadata
 from datacomp.pools.stores import download, upload
 
 PLACE = "s3://bucket/pool/metadata"
@@ -65,6 +70,51 @@ def test_what_is_judged_as_a_whole_is_copied_as_a_whole(folder, bucket, tmp_path
         select(pool, filters, tmp_path / "here.npy")
     select_remote(PLACE, filters, tmp_path / "there.npy", engine=Local(1))
     assert (tmp_path / "here.npy").read_bytes() == (tmp_path / "there.npy").read_bytes()
+
+
+def test_files_that_were_judged_are_judged_again_only_if_the_store_has_others(
+    folder, bucket, s3, tmp_path, monkeypatch
+):  # fmt: skip
+    """What stands for them here has another name each time."""
+    filters, out = parse_all(["caption_length"]).filters, tmp_path / "there.npy"
+
+    def gone(*_):
+        raise RunError("the machine went away")
+
+    def copied():
+        """Run once more; return how many files were copied: their footers are read in two parts."""
+        s3.asked.clear()
+        with contextlib.suppress(RunError):
+            select_remote(PLACE, filters, out, engine=Local(1))
+        return sum("GET" in line and ".parquet" in line for line in s3.asked) - 2 * 4
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partitioned, "merge_subsets", gone)
+        assert (copied(), copied()) == (4, 0)
+        features = min(folder.rglob("*.npz")).relative_to(folder)
+        bucket.put_object(Bucket="bucket", Key=f"pool/metadata/{features}", Body=b"others")
+        assert (copied(), copied()) == (4, 0)
+    assert copied() == 0
+    with Pool.open(folder) as pool:
+        select(pool, filters, tmp_path / "here.npy")
+    assert out.read_bytes() == (tmp_path / "here.npy").read_bytes()
+
+
+def test_a_file_that_changes_between_two_rounds_is_told(bucket):
+    with remote_metadata(PLACE) as remote, Pool.open(remote.footers) as pool:
+        partitions = partitions_of(pool)
+        for partition, suffix in zip(partitions, (".parquet", ".npz"), strict=False):
+            with remote.fetched(partition, True) as here:
+                changed = here.file.with_suffix(suffix)
+                data = bytearray(changed.read_bytes())
+            data[9] ^= 1
+            key = f"pool/metadata/{changed.relative_to(here.root).as_posix()}"
+            bucket.put_object(Bucket="bucket", Key=key, Body=bytes(data))
+            told = f"^s3://bucket/{key}: changed while it was read; run the same command again$"
+            with pytest.raises(DataError, match=told), remote.fetched(partition, True):
+                pass
+        with remote.fetched(partitions[2], False) as here:
+            assert not here.file.with_suffix(".npz").exists()
 
 
 def test_what_is_no_metadata_is_told(bucket, tmp_path):
