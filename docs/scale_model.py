@@ -44,6 +44,14 @@ FILE_ROWS = 512_000
 HOUR = 0.04
 """Dollars of a virtual processor with 4 GB for an hour, as the large clouds rent them."""
 
+TRAINED = {"small": 850, "medium": 850, "large": 390, "xlarge": 77}
+"""Samples a second and A100 when training the model of a scale: ViT-B/32 twice, B/16, L/14.
+
+As LAION reports for its runs on JUWELS Booster (trained_models_info.csv).
+"""
+EMBEDDED = {"ViT-B/32": 3 * 850, "ViT-L/14": 3 * 77}
+"""Embedding is the forward pass alone: a third of the work of training."""
+
 
 def run_filter(folder: Path, name: str) -> float:
     """Run a filter over a folder in partitions; return the seconds of all processors it took."""
@@ -205,6 +213,10 @@ def table(rates: dict[str, Any], workers: int = 64) -> str:
         ("subset of 30 %", lambda n: size(0.3 * n * 16)),
         ("dollars for all of these", lambda n: f"{dollars(rates, n):,.2f}"),
     ]
+    for model, rate in EMBEDDED.items():
+        rows.append((f"embedding with {model}, A100 hours", lambda n, r=rate: hours(n / r)))
+    trained = {count: TRAINED[scale] for scale, count in SCALES.items()}
+    rows.append(("training, A100 hours", lambda n: hours(n / trained[n])))
     for what, value in rows:
         lines.append(f"| {what} | " + " | ".join(value(n) for n in SCALES.values()) + " |")
     return "\n".join(lines)
@@ -225,6 +237,11 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:,.3g} TB" if count < 1000 else f"{count:,.0f} TB"
+
+
+def hours(seconds: float) -> str:
+    """Write the hours of one machine."""
+    return f"{float(f'{seconds / 3600:.2g}'):,g}"
 
 
 def duration(seconds: float) -> str:

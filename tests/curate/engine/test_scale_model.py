@@ -45,6 +45,7 @@ def test_numbers_are_written_for_people(model):
     assert [model.duration(s) for s in (0.16, 101, 600, 9000, 1e6)] == [
         "0.16 s", "101 s", "10 min", "2.5 h", "11.6 d",
     ]  # fmt: skip
+    assert [model.hours(s) for s in (5020, 3600 * 1234.5)] == ["1.4", "1,200"]
 
 
 def test_a_run_is_compared_with_what_was_predicted(model, commonpool, tmp_path):
