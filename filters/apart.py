@@ -25,6 +25,7 @@ from .contract import Scorer
 from .engine import Rules, rules_of, run_filters
 from .expression import Node, Prepared, every_scorer, prepare
 from .judging import Engine, Frame
+from .nearest import asks_for_gpu, in_partitions
 from .stored import EmbeddedScore
 from .together import Joint, Place
 from .verdicts import Decider
@@ -103,7 +104,7 @@ def judge(task: Task) -> Asked | NotApart | Judged:
         return done
     scores = task.work / "scores" / f"{task.partition.number:06d}"
     prepared = task.prepared()
-    with _opened(task, prepared) as pool:
+    with in_partitions(), _opened(task, prepared) as pool:
         place = Place(task.partition.number, task.count, task.work / "joint")
         engine = Engine(pool, Share(dict(task.known), scores, place))
         frame = Frame(task.combine)
@@ -162,6 +163,14 @@ def stored_with(pool: Pool, prepared: Sequence[Prepared]) -> str | None:
     return None
 
 
+def asks_for_gpu_of(some: Iterable[Prepared]) -> bool:
+    """Tell whether any filter was told to use a GPU."""
+    return any(
+        asks_for_gpu(str(getattr(one.made, "device", "cpu"))) or asks_for_gpu_of(one.members)
+        for one in some
+    )
+
+
 def _scorers(some: Iterable[Prepared]) -> Iterator[Scorer]:
     for one in some:
         if one.made is not None:
@@ -176,7 +185,7 @@ def judge_whole(task: Task) -> Judged:
         folder = task.pool
         if task.remote is not None:
             folder = stack.enter_context(task.remote.everything(_asks_for_features(prepared)))
-        with Pool.open(folder, threads=1) as pool:
+        with in_partitions(), Pool.open(folder, threads=1) as pool:
             return judge_pool(task, pool)
 
 

@@ -34,7 +34,7 @@ from .clip_score import ClipScore
 from .contract import Batch, Decision, Filter, Scorer, View
 from .language import EMBEDDED, HAS_CAPTION, LanguageScorer, is_language
 from .matrices import read_matrix
-from .nearest import Nearest
+from .nearest import Nearest, usable_device
 from .published import Published
 
 TOKENS = r"len(regexp_extract_all(text, '\n|[^ \n\r\t\x{0b}\f\x{00}]+'))"
@@ -197,7 +197,7 @@ class ClusterScorer(Scorer):
         return sorted(reached)
 
     def _nearest(self, dimension: int, what: str) -> Nearest:
-        nearest = _load(self._centroids, self._device)
+        nearest = _load(self._centroids, usable_device(self._device))
         expected = nearest.centroids.shape[1]
         if dimension != expected:
             raise DataError(

@@ -7,7 +7,10 @@ centroid is taken: so the answer does not depend on machine, threads or batch.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +29,33 @@ _Floats = NDArray[np.float32]
 _Ids = NDArray[np.int64]
 
 
+_in_partitions = contextvars.ContextVar("_in_partitions", default=False)
+
+
+@contextlib.contextmanager
+def in_partitions() -> Iterator[None]:
+    """Let ``auto`` be the CPU in the block.
+
+    Of many workers some may have a GPU, and its last bits are others: what is kept must not depend
+    on who works on which file.
+    """
+    token = _in_partitions.set(True)
+    try:
+        yield
+    finally:
+        _in_partitions.reset(token)
+
+
+def asks_for_gpu(device: str) -> bool:
+    """Tell whether it was said that a GPU is to be used, and not left to the machine."""
+    return device.startswith("cuda")
+
+
 def usable_device(device: str) -> str:
-    """Return the device to use; ``auto`` is the GPU if there is one."""
-    absent = device == "auto" and not any(Path(path).exists() for path in _GPU_DEVICES)
+    """Return the device to use; ``auto`` is the GPU if there is one, but not ``in_partitions``."""
+    absent = device == "auto" and (
+        _in_partitions.get() or not any(Path(path).exists() for path in _GPU_DEVICES)
+    )
     return "cpu" if absent or device == "cpu" else resolve_device(device)
 
 

@@ -38,6 +38,7 @@ from .apart import (
     Judged,
     NotApart,
     Task,
+    asks_for_gpu_of,
     judge,
     judge_pool,
     judge_whole,
@@ -105,11 +106,12 @@ def run_partitions(
         replace(task, partition=one, remote=None if remote is None else remote.of(one))
         for one in partitions
     ]
+    gpu = asks_for_gpu_of(prepared)
     stored = stored_with(pool, prepared)
     found: list[Judged] | NotApart = (
         NotApart(f"{stored} lie with the pool, not with its files")
         if stored
-        else _rounds(tasks, engine)
+        else _rounds(tasks, engine, gpu)
     )
     if isinstance(found, NotApart):
         if pool.path.is_file():  # open here, so that no worker can open it
@@ -117,7 +119,7 @@ def run_partitions(
             whole = judge_pool(task, pool)
         else:
             say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
-            (whole,) = engine.map(judge_whole, [task], count=1)
+            (whole,) = engine.map(judge_whole, [task], count=1, gpu=gpu)
         tasks, found = [task], [whole]
     _check_scores(tasks, found)
     total = sum(one.samples for one in found)
@@ -187,8 +189,11 @@ def _check_scores(tasks: list[Task], found: list[Judged]) -> None:
             )
 
 
-def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:
-    """Judge all partitions, round after round, until nothing is left to ask."""
+def _rounds(tasks: list[Task], engine: Engine, gpu: bool) -> list[Judged] | NotApart:
+    """Judge all partitions, round after round, until nothing is left to ask.
+
+    ``gpu`` says whether workers are to have one.
+    """
     known: list[tuple[Question | Joint, Any]] = []
     bounds = Bounds()
     for _ in range(_ROUNDS):
@@ -198,7 +203,7 @@ def _rounds(tasks: list[Task], engine: Engine) -> list[Judged] | NotApart:
         questions: set[Question | Joint] = set()
         label = "judging" if not known else f"judging, {len(known)} answers known"
         with Progress(label, len(now), "partitions") as progress:
-            for reply in engine.map(judge, now, count=len(now)):
+            for reply in engine.map(judge, now, count=len(now), gpu=gpu):
                 progress.advance()
                 if isinstance(reply, NotApart):
                     return reply

@@ -208,10 +208,16 @@ def as_one(
 class Exchange(Joint):
     """A joint of records that are put together by their ways; ``judge`` is done by workers."""
 
+    @property
+    def gpu(self) -> bool:
+        """Whether these workers are to have a GPU."""
+        return False
+
     def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
         """Let every way have its worker."""
         count = len(shares)
-        list(engine.map(_judge, [(self, folder, count, way) for way in range(count)], count=count))
+        tasks = [(self, folder, count, way) for way in range(count)]
+        list(engine.map(_judge, tasks, count=count, gpu=self.gpu))
         return True
 
     @abstractmethod

@@ -26,7 +26,7 @@ from ...errors import DataError
 from ...pools.uids import UID_DTYPE, UidArray
 from ...progress import Progress
 from ..contract import Decision, Scorer, View
-from ..nearest import usable_device
+from ..nearest import asks_for_gpu, usable_device
 from ..products import products
 from ..published import Published
 from ..ranking import Ranked
@@ -132,7 +132,7 @@ class NegClipLossScorer(SpreadScorer):
                 repeats = 1  # of one batch, every division is the same
             joint = Division(
                 self.digest(), repeat, rows, self._size, self._temperature, self._seed,
-                self._device, str(file),
+                "cpu" if self._device == "auto" else self._device, str(file),
             )  # fmt: skip
 
             def share(joint: Division = joint) -> None:
@@ -232,6 +232,11 @@ class Division(Exchange):
     seed: int
     device: str
     counts: str
+
+    @property
+    def gpu(self) -> bool:
+        """Whether it was said that a GPU compares."""
+        return asks_for_gpu(self.device)
 
     def ways(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the first and the last way that wants the pairs of each bucket, (buckets,)."""

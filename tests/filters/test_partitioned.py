@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.selection import select
 from datacomp.errors import DataError, MissingError, RunError, UsageError
-from datacomp.filters import answers, apart, partitioned, together
+from datacomp.filters import answers, apart, nearest, partitioned, together
 from datacomp.filters.answers import Bounds, Question, Steps, share_of
 from datacomp.filters.behind import digests_of, files_behind
 from datacomp.filters.captions import metaclip
@@ -380,6 +380,55 @@ def test_only_what_uses_features_of_the_pool_itself_keeps_it_whole(
         ):
             with pytest.raises(RunError, match="as a whole"):
                 select(pool, parse_all(words).filters, tmp_path / "b.npy", engine=Local(1))
+
+
+class Asked(Local):
+    """Notes which work asks for a GPU."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.gpu = {}
+
+    def map(self, function, partitions, *, gpu=False, **hints):
+        self.gpu.setdefault(function.__name__, set()).add(gpu)
+        return super().map(function, partitions, **hints)
+
+
+def test_vectors_are_compared_on_the_processors_unless_a_gpu_is_asked_for(
+    judge, metadata, baseline_assets, tmp_path, monkeypatch
+):  # fmt: skip
+    """On machines that seem to have a GPU."""
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    for file in folder.glob("*.npz"):
+        images = np.load(file)["l14_img"]
+        np.savez(file, l14_img=images, l14_txt=np.roll(images, 1, axis=0))
+    target = f"target_embeddings={baseline_assets['target_embeddings']}"
+    words = [
+        "neg_clip_loss:batch_size=90,repeats=1",
+        "or",
+        f"norm_sim:{target}",
+        "or",
+        "d4:clusters=4",
+    ]
+    plain = judge(None, None, *words, folder=folder)
+    asked = []
+    monkeypatch.setattr(nearest, "_GPU_DEVICES", ("/",))
+    monkeypatch.setattr(nearest, "resolve_device", lambda device: asked.append(device) or "cpu")
+    assert nearest.usable_device("auto") == "cpu"
+    assert asked == ["auto"]
+    engine = Asked()
+    assert judge(engine, None, *words, folder=folder) == plain
+    assert asked == ["auto"]
+    assert set.union(*engine.gpu.values()) == {False}
+
+    words[0] += ",device=cuda"
+    engine = Asked()
+    judge(engine, None, *words, folder=folder)
+    assert set(asked) == {"auto", "cuda"}
+    assert engine.gpu["judge"] == {True}
+    assert engine.gpu["_judge"] == {True, False}  # d4 compares nothing on a device there
+    assert engine.gpu["_merged"] == {False}
 
 
 def test_nothing_kept_is_an_error_and_leaves_nothing(judge, tmp_path):
