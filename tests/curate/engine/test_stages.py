@@ -87,7 +87,7 @@ def test_filter(tmp_path, commonpool, cluster, files_of, words, kept):
     assert list(made[0]) == ["subset.json", "subset.npy", "subset.parquet"]
 
 
-OWN = """
+EVEN = """
 from datacomp.filters import Decision, Filter, Scorer
 
 class Bytes(Scorer):
@@ -121,7 +121,7 @@ class Even(Filter):
 
 def test_images_of_a_pool_are_scored_by_the_workers(tmp_path, write_shards, tiny, cluster):
     """Models, the hashes of a set-level filter, and a filter of one's own: in several parts."""
-    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "own.py").write_text(EVEN)
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("webdataset", write_shards(tmp_path / "shards")))
     model = tiny(0)
@@ -153,7 +153,7 @@ def test_images_of_a_pool_are_scored_by_the_workers(tmp_path, write_shards, tiny
 
 
 def test_a_scorer_that_fails_in_a_worker_is_named(tmp_path, write_shards, cluster):
-    (tmp_path / "own.py").write_text(OWN.replace('BAD = "none"', 'BAD = "caption 7"'))
+    (tmp_path / "own.py").write_text(EVEN.replace('BAD = "none"', 'BAD = "caption 7"'))
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("webdataset", write_shards(tmp_path / "shards")))
         filters = parse_all([f"{tmp_path}/own.py:Even"]).filters
