@@ -17,7 +17,7 @@ from ..pools.engine import Engine, Local
 from ..pools.linking import is_linked
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
-from ..pools.stores import is_remote, staged
+from ..pools.stores import is_remote, require_stores, staged
 from .subset import sidecar_path, write_sidecar, write_subset
 
 if TYPE_CHECKING:
@@ -78,8 +78,10 @@ def select_remote(
     """Do as ``select`` over a folder of metadata in an object store, always in partitions."""
     from ..pools.remote import remote_metadata
 
+    engine = engine or Local()
+    require_stores(engine, place)
     with remote_metadata(place) as remote, Pool.open(remote.footers) as pool:
-        return select(pool, filters, path, combine, reasons, engine or Local(), remote)
+        return select(pool, filters, path, combine, reasons, engine, remote)
 
 
 def _check_place(reasons: Path | str, pool: Pool, path: Path | str) -> None:

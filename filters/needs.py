@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..errors import MissingError
+from ..pools.engine import Engine
 from .contract import Filter
 from .expression import Prepared
 
@@ -16,6 +17,23 @@ def check_needs(prepared: Sequence[Prepared]) -> None:
         check_needs(one.members)
         if one.made is not None:
             check_modules(one.node.use, one.made)
+
+
+def require_needs(engine: Engine, prepared: Sequence[Prepared]) -> None:
+    """Raise MissingError, by machine, for a module that one of the filters needs of a worker."""
+    extras: dict[str, set[str]] = {}
+    for made in _made(prepared):
+        for module, extra in made.needs.items():
+            extras.setdefault(extra, set()).add(module)
+    for extra, modules in sorted(extras.items()):
+        engine.require(extra, *sorted(modules))
+
+
+def _made(prepared: Sequence[Prepared]) -> Iterator[Filter]:
+    for one in prepared:
+        if one.made is not None:
+            yield one.made
+        yield from _made(one.members)
 
 
 def check_modules(use: str, made: Filter) -> None:

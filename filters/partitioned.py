@@ -49,7 +49,7 @@ from .behind import digests_of, files_behind
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
-from .needs import check_needs
+from .needs import check_needs, require_needs
 from .together import Joint, settle_once
 
 _ROUNDS = 1000
@@ -85,6 +85,7 @@ def run_partitions(
     started = time.monotonic()
     prepared = prepare(filters, combine)
     check_needs(prepared)  # what is wrong is told before the work
+    require_needs(engine, prepared)
     partitions = partitions_of(pool)
     behind = files_behind(prepared)
     digests = digests_of(behind)

@@ -60,7 +60,10 @@ class Engine(ABC):
         """
 
     def require(self, extra: str, *modules: str) -> None:  # noqa: B027
-        """Raise MissingError unless every worker has these modules, which an extra brings."""
+        """Raise MissingError unless every worker has these modules.
+
+        ``extra`` is the extra that brings them, or the only one of them.
+        """
 
     def reach(self, *places: Path | str, contents: bool = False) -> None:  # noqa: B027
         """Raise MissingError unless every worker sees the same at these paths as this process.

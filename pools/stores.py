@@ -17,6 +17,7 @@ from typing import Any
 
 from ..durable import atomic_path, in_turn
 from ..errors import DataError, MissingError, StorageError
+from .engine import Engine
 from .parallel import map_threads
 from .patience import patiently
 from .ranges import Stamp, changed, is_remote, join, open_ranges, store, version_in
@@ -26,6 +27,19 @@ PIECE = 8 << 20
 """How many bytes are read at a time."""
 REQUESTS = 16
 """So many files are removed at a time."""
+
+
+def require_stores(engine: Engine, *places: Path | str) -> None:
+    """Raise MissingError, by machine, unless every worker can read the stores of these places."""
+    schemes = {str(place).partition("://")[0] for place in places if is_remote(str(place))}
+    if not schemes:
+        return
+    from fsspec.registry import known_implementations
+
+    for scheme in sorted(schemes):
+        module = known_implementations.get(scheme, {}).get("class", "").partition(".")[0]
+        if module not in ("", "fsspec"):
+            engine.require("s3" if module == "s3fs" else module, module)
 
 
 def exists(place: str) -> bool:

@@ -99,9 +99,8 @@ def check_extra(ray: Any, nodes: dict[str, str], extra: str, modules: Sequence[s
     """Raise MissingError for machines that lack some modules."""
     for node, lacking in _ask(ray, nodes, _lacks(), modules).items():
         if lacking:
-            raise MissingError(
-                f"{nodes[node]} lacks {', '.join(lacking)}; install 'datacomp[{extra}]' there"
-            )
+            what = extra if [extra] == lacking else f"'datacomp[{extra}]'"
+            raise MissingError(f"{nodes[node]} lacks {', '.join(lacking)}; install {what} there")
 
 
 def check_places(

@@ -32,6 +32,7 @@ from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
 from ...pools.parallel import default_workers
 from ...pools.ranges import join
+from ...pools.stores import require_stores
 from ...pools.uids import to_hex
 from ...progress import Progress
 from ..subset import Lookup
@@ -116,6 +117,7 @@ def build_shards(
     if pad is not None and (pad <= 0 or pad % tar.BLOCK):
         raise UsageError(f"tars can be padded to a multiple of {tar.BLOCK} bytes, not of {pad}")
     engine = engine_of(workers)
+    require_stores(engine, out)
     with at_hand(sources, subset, weights) as (folders, chosen_by, weighed_by):
         wanted = Wanted.read(
             chosen_by, weights=weighed_by, mix=mix, shard_size=shard_size, shuffle=shuffle,
@@ -142,6 +144,7 @@ def _build_held(
                 f"{out.place}: was begun without {len(unusable):,} samples that cannot be used "
                 f"({unusable[0][0]} {unusable[0][1]}); go on with --keep-going, or remove it"
             )
+        require_stores(engine, *origin.stores())
         engine.reach(*origin.places(), *out.local())
         while True:
             try:

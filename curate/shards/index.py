@@ -24,7 +24,7 @@ from ...errors import DataError, UsageError
 from ...pools.engine import Workers, engine_of
 from ...pools.parallel import default_workers, map_threads
 from ...pools.ranges import Stamp, is_remote, join
-from ...pools.stores import copied_folder, staged
+from ...pools.stores import copied_folder, require_stores, staged
 from ...progress import Progress
 from .columns import uid_records
 from .folder import none_empty
@@ -161,6 +161,7 @@ def index_shards(
         raise UsageError(f"{source}: the index of a URL needs a folder to stand in (--output)")
     if not is_remote(str(source)) and out is not None:
         raise UsageError(f"{source}: the index of a folder stands in it; --output is for URLs")
+    require_stores(engine_of(workers), source)
     tars = find_tars(source)
     gaps, lacking = _gaps(tars)
     if gaps and not keep_going:

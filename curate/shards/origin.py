@@ -104,6 +104,10 @@ class Origin(ABC):
     def places(self) -> list[Path]:
         """Return the folders and files that workers read."""
 
+    def stores(self) -> list[str]:
+        """Return the places elsewhere that workers read."""
+        return []
+
     def close(self) -> None:  # noqa: B027
         """Let go of what the origin holds open."""
 
@@ -158,6 +162,10 @@ class TarOrigin(Origin):
     def places(self) -> list[Path]:
         """Return the folders of the tars that lie on a file system."""
         return [Path(index.root) for index in self._indexes if not is_remote(index.root)]
+
+    def stores(self) -> list[str]:
+        """Return the places of the tars that lie elsewhere."""
+        return [index.root for index in self._indexes if is_remote(index.root)]
 
     def uids(self, first: int, last: int) -> UidArray:
         """Return the uids of some places."""

@@ -186,7 +186,8 @@ def write_own(home):
 
 def filters_apart(home, own, engine, refusal):
     """Run filters where only part of what they need is shared."""
-    from datacomp.curate.selection import select
+    from datacomp.curate.selection import select, select_remote
+    from datacomp.curate.shards import build_shards, index_shards
     from datacomp.filters.expression import parse_all
     from datacomp.pools import Pool
 
@@ -200,6 +201,12 @@ def filters_apart(home, own, engine, refusal):
 
     run("image_size:min_side=205")
     refusal("code", lambda: run(f"{own}/mine.py:Mine"))
+    refusal("needs", lambda: run("semdedup:clusters=2,epsilon=0.3"))
+    place, subset = "s3://bucket/x", home / "subset.npy"
+    filters = parse_all(["no_filter"]).filters
+    refusal("store", lambda: select_remote(place, filters, home / "x.npy", engine=engine))
+    refusal("index", lambda: index_shards(place, engine, out=home / "index"))
+    refusal("built", lambda: build_shards(home / "shards", subset, place, workers=engine))
 
 
 @contextlib.contextmanager

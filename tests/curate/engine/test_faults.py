@@ -127,3 +127,13 @@ def test_a_machine_with_other_code_of_a_filter_is_refused(seen):
     assert found["told"].endswith(
         f" sees something else at {own}; the machines of a cluster need the same file there"
     )
+
+
+def test_a_machine_without_what_the_work_needs_is_refused(seen):
+    name = seen["code"]["told"].partition(" sees")[0]
+    for case, module, extra in (
+        ("needs", "faiss", "clusters"), ("store", "s3fs", "s3"), ("index", "s3fs", "s3"),
+        ("built", "s3fs", "s3"),
+    ):  # fmt: skip
+        told = f"{name} lacks {module}; install 'datacomp[{extra}]' there"
+        assert seen[case] == {"told": told, "kind": "MissingError"}
