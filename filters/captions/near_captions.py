@@ -200,6 +200,8 @@ class _Rows:
 
     def take(self, codes: NDArray[np.uint64]) -> NDArray[Any]:
         """Return the rows (n, ...) in the order asked for."""
+        if not len(codes):
+            return np.empty(0, UID_DTYPE)
         order = np.argsort(codes)
         numbers, rows = codes[order] >> np.uint64(32), codes[order] & np.uint64(0xFFFFFFFF)
         present, starts = np.unique(numbers, return_index=True)
@@ -207,8 +209,6 @@ class _Rows:
             self._open(int(number))[rows[start:end].astype(np.int64)]
             for number, start, end in zip(present, starts, [*starts[1:], len(order)], strict=True)
         ]
-        if not parts:
-            return np.empty(0, UID_DTYPE)
         ordered = np.concatenate(parts)
         found = np.empty_like(ordered)
         found[order] = ordered

@@ -79,8 +79,8 @@ CASES = {
 class Twice(Engine):
     """Works as a cluster may where machines die, or are taken for dead.
 
-    Every task travels and is done twice, in another order; and some are done once more when all
-    have gone on: nobody hears of these, but they must do no harm.
+    Tasks travel and are done twice, in another order; and some are done once more when all have
+    gone on: nobody hears of these, but they must do no harm.
     """
 
     distributed, workers = True, 2
@@ -92,15 +92,19 @@ class Twice(Engine):
     def map(self, function, partitions, **hints):
         sent = [pickle.dumps((function, partition)) for partition in partitions]
         order = range(len(sent))[:: -1 if self.maps % 2 else 1]
-        first, second = ({n: self._run(sent[n]) for n in o} for o in (order, order[::-1]))
-        assert first == second
+        found = {n: self._run(sent[n]) for n in order}
+        for n in order[::-1]:
+            # What writes nothing but scores is done twice for one file alone: it takes time.
+            asked = isinstance(found[n], apart.Asked) and isinstance(found[n].question, Question)
+            if not asked or n == self.maps % len(sent):
+                assert self._run(sent[n]) == found[n]
         for task in self._waiting:
             self.late += 1
             with contextlib.suppress(Exception):
                 self._run(task)
         self.maps += 1
         self._waiting = sent[self.maps % len(sent) :][:1]
-        return iter([pickle.loads(pickle.dumps(first[n])) for n in range(len(sent))])
+        return iter([pickle.loads(pickle.dumps(found[n])) for n in range(len(sent))])
 
     @staticmethod
     def _run(task):
@@ -240,6 +244,19 @@ def test_copies_of_rows_in_several_files_leave_one(judge, metadata, tmp_path):
     for by in ("image", "caption", "both"):
         whole = judge(None, "and", f"exact_dedup:by={by}", folder=folder)
         assert judge(Local(1), "and", f"exact_dedup:by={by}", folder=folder)[1:] == whole[1:]
+
+
+def test_captions_that_are_all_different_stay(judge, metadata, tmp_path):
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    for number, file in enumerate(sorted(metadata.glob("*.parquet"))):
+        table = pq.read_table(file).slice(0, 5)
+        place = table.schema.names.index("text")
+        texts = [f"{chr(97 + number * 5 + row)}" * 20 for row in range(5)]
+        pq.write_table(table.set_column(place, "text", [texts]), folder / file.name)
+    whole = judge(None, "and", "near_captions", folder=folder)
+    assert judge(Local(1), "and", "near_captions", folder=folder) == whole
+    assert len(whole[2]) == 15
 
 
 def test_filters_that_stay_with_one_worker(metadata, baseline_assets):
