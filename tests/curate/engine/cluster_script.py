@@ -70,7 +70,7 @@ def main(home):
     from ray.cluster_utils import Cluster
 
     store = {"object_store_memory": 80 << 20}
-    head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
+    head = {"num_cpus": 0, "num_gpus": 1, "include_dashboard": False, "no_monitor": True}
     cluster = Cluster(initialize_head=True, head_node_args={**head, **store})
     address = cluster.address
 
@@ -90,6 +90,7 @@ def main(home):
     refusal("memory", lambda: RayEngine(address, memory=10**13))
     with RayEngine(address) as engine:
         tell("nodes", count=len(engine.nodes), workers=engine.workers)
+        refusal("gpu", lambda: list(engine.map(abs, [-1], gpu=True)))
         tell("limit", found=list(engine.map(os.getenv, ["DATACOMP_MEMORY"])))
 
         def kill_worker(seen):

@@ -57,6 +57,10 @@ def test_a_cluster_that_could_never_do_the_work_is_refused(seen):
         "told": "no machine of the cluster offers processors for work; start Ray with --num-cpus "
                 "above 0 on some", "kind": "RunError",
     }  # fmt: skip
+    assert seen["gpu"] == {  # the head has one, and no processor
+        "told": "no machine of the cluster offers a GPU and a processor for work; start Ray with "
+                "--num-cpus and --num-gpus above 0 on some", "kind": "RunError",
+    }  # fmt: skip
     assert seen["memory"]["kind"] == "UsageError"
     assert re.fullmatch(
         r"each worker would have 10,000\.0 GB of memory, but \S+ \(127\.0\.0\.1\), the largest of "
