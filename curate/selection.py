@@ -15,6 +15,7 @@ from ..errors import DataError, UsageError
 from ..filters import Node, Selection, run_filters
 from ..pools.engine import Engine, Local
 from ..pools.linking import is_linked
+from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
 from ..pools.stores import is_remote, require_stores, staged
@@ -142,14 +143,16 @@ def _select(
 def name_of(pool: Pool) -> dict[str, str]:
     """Return what tells a pool from others: the digest of its uids.
 
-    A folder of metadata is told by its files, ``files``: names, sizes and footers, which parquet
-    fills with what stands where. To sort millions of uids would take longer than to filter them.
+    A folder of metadata, and a pool that links to such, is told by its files, ``files``: names,
+    sizes and footers, which parquet fills with what stands where. To sort billions of uids would
+    take longer than to filter them, and more than a machine has.
     """
-    if not pool.path.is_dir():
+    if not is_linked(pool.connection):
         return {"digest": pool.digest()}
-    source = CommonPoolSource(pool.path)
-    files = source.listed()[0]
-    named = [(str(file.relative_to(source.root)), *_footer(file)) for file in files]
+    named = [
+        (str(one.file.relative_to(CommonPoolSource(one.root).root)), *_footer(one.file))
+        for one in partitions_of(pool)
+    ]
     return {"files": digest(named)}
 
 

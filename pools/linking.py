@@ -120,7 +120,7 @@ def _link(
     known = number_of(connection, home, source) is not None
     number = register(connection, home, source)
     if known:
-        linked = _linked_before(connection, number)
+        linked = linked_before(connection, number)
         others = [
             file for file, (name, stamp) in zip(files, stamps.items(), strict=True)
             if stamp != linked.get(name)
@@ -169,7 +169,7 @@ def _stamps(root: Path, files: list[Path]) -> dict[str, list[int]]:
     return stamps
 
 
-def _linked_before(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str, list[int]]:
+def linked_before(connection: duckdb.DuckDBPyConnection, number: int) -> dict[str, list[int]]:
     """Return the files of a source as they were linked last; none if that was not written down."""
     rows = connection.execute(
         "SELECT value FROM pool WHERE key = ?", [_FILES_KEY.format(number)]

@@ -7,6 +7,7 @@ there, as it is in the pool.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import duckdb
 from ..errors import UsageError
 from .columns import quote
 from .connection import connect, pool_errors
-from .linking import is_linked, samples_of
+from .linking import is_linked, linked_before, samples_of
 from .pool import Pool
 from .schema import create
 from .sources import source_class
@@ -48,17 +49,20 @@ def partitions_of(pool: Pool) -> list[Partition]:
     for number, kind, path, options in rows:
         source = source_class(kind).with_options(pool.path.parent / path, json.loads(options))
         assert isinstance(source, CommonPoolSource)
-        aside = {
-            item
-            for (item,) in pool.sql(
-                "SELECT item FROM set_aside WHERE source = ?", [number]
-            ).fetchall()
-        }
-        for file in source.listed()[0]:
-            if str(file.relative_to(source.root)) not in aside:
-                place = len(found)
-                found.append(Partition(place, pool.path, source.path, number, file))
+        for file in _files_of(pool, number, source):
+            found.append(Partition(len(found), pool.path, source.path, number, file))
     return found
+
+
+def _files_of(pool: Pool, number: int, source: CommonPoolSource) -> list[Path]:
+    """Return the files of a source that the pool shows: none that has come since."""
+    linked = linked_before(pool.connection, number)
+    if linked:
+        here = source.path.absolute()
+        return [Path(os.path.normpath(here / name)) for name in linked]
+    rows = pool.sql("SELECT item FROM set_aside WHERE source = ?", [number]).fetchall()
+    aside = {item for (item,) in rows}
+    return [f for f in source.listed()[0] if str(f.relative_to(source.root)) not in aside]
 
 
 def open_partition(

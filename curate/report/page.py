@@ -376,7 +376,11 @@ def _making(results: dict[str, Any]) -> Html:
         ("seeds", ", ".join(str(seed) for seed in study["seeds"])),
         ("suite", study["suite"]),
         ("pool", f"{study['pool']['samples']:,} samples"),
-        ("pool digest", el("code", study["pool"]["digest"])),
+        *(
+            (label, el("code", study["pool"][key]))
+            for key, label in (("digest", "pool digest"), ("files", "digest of the pool's files"))
+            if key in study["pool"]
+        ),
         ("set aside", _set_aside(study["pool"]["set_aside"])),
         ("scored by", _scorers(results)),
         ("datacomp", study["datacomp"]),

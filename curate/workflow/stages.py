@@ -22,6 +22,8 @@ from ...pools.uids import UidArray, to_hex
 from ...pools.views import METADATA
 from ...progress import warn
 from ..engine import open_engine
+from ..selection import name_of
+from ..selection import select as select_dataset
 from .config import Study
 from .embedding import embedded
 
@@ -58,7 +60,7 @@ def make_pool(study: Study) -> dict[str, Any]:
             raise RunError(f"the pool is empty: every sample was set aside ({listed})")
         return {
             "samples": pool.count(),
-            "digest": pool.digest(),
+            **name_of(pool),
             "columns": pool.columns(),
             "set_aside": set_aside,
             "defects": _defects(pool, "true"),
@@ -92,8 +94,6 @@ def make_evalsets(study: Study) -> dict[str, Any]:
 
 def select(study: Study, name: str) -> dict[str, Any]:
     """Run a dataset's filters and write its subset with sidecar and reasons."""
-    from ..selection import select as select_dataset
-
     dataset = study.get_dataset(name)
     path = study.subset_path(name)
     reasons = path.with_suffix(".reasons.parquet")

@@ -14,6 +14,8 @@ from .scheduler import Record
 
 _LEVEL = 0.001
 """How probable it may be that guessing alone would pass for better than chance."""
+_OF_POOL = ("samples", "digest", "files", "set_aside", "defects")
+"""What is told of the pool; it is named by ``digest`` or, if it links to files, by ``files``."""
 
 
 def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def summarise(study: Study, tasks: list[Task], records: dict[str, Record]) -> di
             "seeds": study.train.seeds,
             "suite": study.evaluate.suite,
             "spread": spread,
-            "pool": {key: pool[key] for key in ("samples", "digest", "set_aside", "defects")},
+            "pool": {key: pool[key] for key in _OF_POOL if key in pool},
         },
         "tasks": [
             {

@@ -361,6 +361,24 @@ def test_a_pool_that_links_to_files_is_judged_apart_one_that_holds_samples_is_no
     assert found[0] == found[1] == found[2]
 
 
+def test_a_pool_that_links_is_named_and_judged_by_the_files_it_shows(
+    metadata, tmp_path, monkeypatch
+):  # fmt: skip
+    """As the folder is; nobody sorts its uids, and a file that came later is none of it."""
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    spec, told = parse_all(["clip_score:arch=l14,fraction=0.3"]).filters, []
+    with Pool.create(tmp_path / "pool.duckdb") as linked, Pool.open(folder) as plain:
+        linked.add(open_source("commonpool", folder, link=True))
+        shutil.copy(min(folder.glob("*.parquet")), folder / "zz.parquet")
+        monkeypatch.setattr(Pool, "digest", None)
+        for pool, engine in ((plain, None), (linked, None), (linked, Local(1))):
+            told.append(select(pool, spec, tmp_path / "out.npy", engine=engine).sidecar)
+    assert told[0]["pool"].keys() == {"files", "samples"}
+    assert told[0]["pool"]["samples"] == 900
+    assert told[0] == told[1] == told[2]
+
+
 def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("commonpool", metadata, link=True))

@@ -184,6 +184,16 @@ def test_how_it_was_made(page, make_results, parse):
     ]  # fmt: skip
 
 
+def test_a_linked_pool_goes_by_its_files(page, make_results, parse):
+    results = make_results(["first"])
+    results["study"]["pool"]["files"] = results["study"]["pool"].pop("digest")
+    write_report(page, results, [])
+    section = parse(page.read_text("utf-8")).one("section", id="making")
+    facts = {d.one("dt").text: d.one("dd").text for d in section.one("dl").all("div")}
+    assert facts["digest of the pool's files"] == "ab" * 32
+    assert "pool digest" not in facts
+
+
 def test_the_least_there_can_be(page, make_results, parse):
     results = make_results(["only"], tasks=1, seeds=1, truth=False)
     results["study"]["pool"]["set_aside"] = {}

@@ -65,6 +65,23 @@ def test_a_pool_of_changed_sources_is_made_anew(study, tmp_path):
     assert texts(study) == {"another caption 0", "a plain colour 1", "a plain colour 2"}
 
 
+def test_a_linked_pool_is_named_by_its_files_and_no_uid_is_sorted(
+    tmp_path, commonpool, monkeypatch
+):  # fmt: skip
+    commonpool(tmp_path / "metadata")
+    source = 'kind = "commonpool"\npath = "metadata"\nlink = true'
+    text = STUDY.replace('kind = "folder"\npath = "photos"', source)
+    (tmp_path / "datacomp.toml").write_text(text)
+    study = load_study(tmp_path / "datacomp.toml")
+    monkeypatch.setattr(Pool, "digest", None)
+    made = stages.make_pool(study)
+    assert "digest" not in made
+    assert stages.make_pool(study)["files"] == made["files"]
+    assert stages.select(study, "all")["size"] == 10
+    commonpool(tmp_path / "metadata", files=3)
+    assert stages.make_pool(study)["files"] != made["files"]
+
+
 def test_a_pool_that_no_study_made_is_never_touched(study, tmp_path):
     with Pool.create(study.pool_path) as pool:
         pool.add(open_source("folder", tmp_path / "photos"))
