@@ -6,6 +6,7 @@ no worker judges with others.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 from collections.abc import Mapping, Sequence
@@ -66,5 +67,7 @@ def _code_of(spec: FilterSpec) -> dict[str, Path]:
     if spec.is_file:
         path = Path(spec.use.rpartition(":")[0]).absolute()
         return {str(path): path}
-    file = inspect.getsourcefile(registry.get(spec.use))
+    file = None
+    with contextlib.suppress(TypeError):  # of a module that has no file
+        file = inspect.getsourcefile(registry.get(spec.use))
     return {} if file is None else {f"filter {spec.use}": Path(file)}

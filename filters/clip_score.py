@@ -13,6 +13,7 @@ ties the smallest uids. A given threshold is inclusive in both; comparisons are 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 from collections.abc import Sequence
@@ -216,14 +217,14 @@ class ClipScorer(Scorer):
     name = "clip_score"
     columns = ("text",)
     images = True
-    batch_size = 256
+    batch_size = 64
     concurrent = True
 
     def __init__(self, model: ModelSpec, device: str) -> None:
         self._model, self._device = model, device
         self._identity = model.identity()
         self._clip: ClipModel | None = None
-        self._loading = threading.Lock()
+        self._loading, self._alone = threading.Lock(), threading.Lock()
         self.gpu = device != "cpu"
 
     def identity(self) -> dict[str, Any]:
@@ -243,8 +244,10 @@ class ClipScorer(Scorer):
             places.append(place)
         values: list[float | None] = [None] * len(texts)
         if places:
-            images = clip.encode_tensors(tensors)
-            captions = clip.encode_texts([self.read(texts[place]) for place in places])
+            # On a GPU one batch after the other: threads are there to decode.
+            with contextlib.nullcontext() if clip.device == "cpu" else self._alone:
+                images = clip.encode_tensors(tensors)
+                captions = clip.encode_texts([self.read(texts[place]) for place in places])
             similarities = np.einsum("nd,nd->n", images, captions).astype(np.float32)
             for place, value in zip(places, similarities.tolist(), strict=True):
                 values[place] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +21,11 @@ from ..pools.parallel import default_workers, map_threads
 from ..pools.pool import Pool
 from ..pools.reading import PlacedBatch, PlaceReader, iterate_places
 from ..pools.uids import UidArray
+from .behind import files_behind
 from .blaming import blaming
 from .contract import Batch, Filter, Scorer
 from .expression import Prepared, every_scorer
+from .needs import require_needs
 from .spec import FilterSpec
 
 PART = 16
@@ -34,10 +37,14 @@ Scores = tuple[UidArray, Values]
 
 @dataclass(frozen=True)
 class ImagePart:
-    """Batches for a worker; ``digest`` tells which of the filter's scorers is to score them."""
+    """Batches for a worker; ``digest`` tells which of the filter's scorers is to score them.
+
+    ``total`` is how many samples are to be scored in all parts.
+    """
 
     spec: FilterSpec
     digest: str
+    total: int
     batches: list[PlacedBatch]
 
 
@@ -57,33 +64,44 @@ def score_images(
     """Yield the scores of the samples that a relation lists, but of those that cannot be read."""
     batches = iterate_places(pool, listed, scorer.columns, True, scorer.batch_size)
     if engine is None:
-        threads = default_workers() if scorer.concurrent else 1
-        yield from map_threads(functools.partial(_score_batch, scorer), batches, threads)
+        yield from _score_here(pool, scorer, batches)
         return
     _prepare(pool, spec, engine)
-    digest = scorer.digest()
+    digest, total = scorer.digest(), pool.scalar(f"SELECT count(*) FROM {listed}")
     parts = (
-        ImagePart(spec, digest, part)
+        ImagePart(spec, digest, total, part)
         for part in iter(lambda: list(itertools.islice(batches, PART)), [])
     )
     for part in engine.map(score_part, parts, gpu=scorer.gpu):
         yield from part
 
 
+def _score_here(pool: Pool, scorer: Scorer, batches: Iterator[PlacedBatch]) -> Iterator[Scores]:
+    """Score in as many threads as the pool may have, or in this one."""
+    threads = 1
+    if scorer.concurrent:  # in others than this one, which may be told to compute alone
+        threads = max(2, min(default_workers(), pool.scalar("SELECT current_setting('threads')")))
+    try:
+        yield from map_threads(functools.partial(_score_batch, scorer), batches, threads)
+    finally:
+        torch = sys.modules.get("torch")
+        if torch is not None:  # what threads say is taken for those to come
+            torch.set_num_threads(torch.get_num_threads())
+
+
 def _prepare(pool: Pool, spec: FilterSpec, engine: Engine) -> None:
     """Make sure that the workers have what the filter needs, and see what it reads."""
-    made = spec.make()
-    for module, extra in made.needs.items():
-        engine.require(extra, module)
-    own = [spec.use.rpartition(":")[0]] if spec.is_file else []
-    engine.reach(*pool.source_paths().values(), *made.files().values(), *own)
+    prepared = [Prepared(spec, spec.make())]
+    require_needs(engine, prepared)
+    engine.reach(*pool.source_paths().values())
+    behind = files_behind(prepared)
+    engine.reach(*(name for name, path in behind.items() if name == str(path)), contents=True)
 
 
 def score_part(part: ImagePart) -> list[Scores]:
     """Score a part's batches in a worker."""
     made, scorer = _made_for(part)
     with blaming(part.spec, made):
-        scorer.expect(sum(map(len, part.batches)))
         return [_score_batch(scorer, batch) for batch in part.batches]
 
 
@@ -102,6 +120,8 @@ def _made_for(part: ImagePart) -> tuple[Filter, Scorer]:
                 f"filter {part.spec.use}: {os.uname().nodename} scores otherwise than the machine "
                 "where it was called; see that both have the same files"
             )
+        with blaming(part.spec, made):
+            found[part.digest].expect(part.total)
         _kept[:] = [(wanted, (made, found[part.digest]))]
     return _kept[0][1]
 

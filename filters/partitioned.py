@@ -12,7 +12,6 @@ own, in this process, which holds it open.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Sequence
@@ -49,6 +48,7 @@ from .behind import digests_of, files_behind
 from .engine import Selection, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
+from .nearest import in_partitions
 from .needs import check_needs, require_needs
 from .together import Joint, settle_once
 
@@ -117,7 +117,8 @@ def run_partitions(
     if isinstance(found, NotApart):
         if pool.path.is_file():  # open here, so that no worker can open it
             say(f"{found.why}: the filters are run over all {len(tasks)} files at once")
-            whole = judge_pool(task, pool)
+            with in_partitions():
+                whole = judge_pool(task, pool)
         else:
             say(f"{found.why}: one worker runs the filters over all {len(tasks)} files")
             (whole,) = engine.map(judge_whole, [task], count=1, gpu=gpu)
@@ -167,8 +168,9 @@ def _stamps(partition: Partition, remote: RemoteMetadata | None) -> list[list[An
     if remote is not None:
         return [[s.place, s.size, s.version] for s in remote.of(partition).stamps.values()]
     found: list[list[Any]] = []
-    for path in (partition.file, partition.file.with_suffix(".npz")):
-        with contextlib.suppress(FileNotFoundError):  # features need not be there
+    features = partition.file.with_suffix(".npz")
+    for path in (partition.file, features):
+        if path != features or path.exists():  # features need not be there
             state = path.stat()
             found.append([str(path), state.st_size, state.st_mtime_ns])
     return found

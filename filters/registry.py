@@ -155,7 +155,7 @@ def create(name: str, parameters: dict[str, Any]) -> Filter:
             f"filter {name}: {where}: {type(error).__name__}: {_one_line(error)}"
         ) from error
     for parameter, value in files.items():
-        if is_remote(value):  # it would be taken for a path
+        if is_remote(str(value)):  # it would be taken for a path
             raise UsageError(
                 f"filter {name}: {parameter} is {wording.found(value)}, a URL; expected a path on "
                 "a file system"

@@ -141,7 +141,8 @@ class Scoring:
         """Write batch after batch; of what cannot be finished, what was scored stays."""
         with (
             Progress(f"scoring {scorer.name}", total) as progress,
-            self._timed(scorer.digest(), progress, scorer),
+            # What a cluster takes says nothing of this machine.
+            self._timed(scorer.digest(), progress, scorer if self._workers is None else None),
             ScoreWriter(self.pool, table, spec, scorer) as writer,
         ):
             for uids, values in scores:

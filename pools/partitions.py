@@ -7,7 +7,6 @@ there, as it is in the pool.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,8 +57,8 @@ def _files_of(pool: Pool, number: int, source: CommonPoolSource) -> list[Path]:
     """Return the files of a source that the pool shows: none that has come since."""
     linked = linked_before(pool.connection, number)
     if linked:
-        here = source.path.absolute()
-        return [Path(os.path.normpath(here / name)) for name in linked]
+        here = source.path.absolute()  # as it is: what comes before ".." may be a link
+        return [here / name for name in linked]
     rows = pool.sql("SELECT item FROM set_aside WHERE source = ?", [number]).fetchall()
     aside = {item for (item,) in rows}
     return [f for f in source.listed()[0] if str(f.relative_to(source.root)) not in aside]

@@ -71,13 +71,17 @@ def remote_metadata(place: str) -> Iterator[RemoteMetadata]:
         raise MissingError(f"{place}: no such folder")
     stamps = {name: listed[name] for name in _metadata_names(sorted(listed))}
     with tempfile.TemporaryDirectory(prefix="datacomp-") as home:
-        files = [name for name in stamps if name.endswith(".parquet")]
+        files = {name for name in stamps if name.endswith(".parquet")}
 
-        def copy(name: str) -> Stamp:
-            return _copy_footer(stamps[name].place, Path(home) / name)
+        def look(name: str) -> Stamp:
+            one = stamps[name]
+            if name in files:
+                return _copy_footer(one.place, Path(home) / name)
+            # The listing of a web server does not tell versions.
+            return one if one.version else _stamp_of(one.place)
 
         with ThreadPoolExecutor(_REQUESTS) as threads:
-            stamps |= zip(files, threads.map(copy, files), strict=True)
+            stamps = dict(zip(stamps, threads.map(look, stamps), strict=True))
         yield RemoteMetadata(place, Path(home), stamps)
 
 
@@ -105,6 +109,15 @@ def _is_direct(name: str) -> bool:
     return not file.startswith(".") and (not folder or (
         "/" not in folder and folder.startswith("part_")
     ))  # fmt: skip
+
+
+def _stamp_of(place: str) -> Stamp:
+    """Return what a file is."""
+    file = open_ranges(place)
+    try:
+        return Stamp(place, file.size, file.version)
+    finally:
+        file.close()
 
 
 def _copy_footer(place: str, path: Path) -> Stamp:

@@ -227,8 +227,9 @@ def run(
     'minus' what a later one keeps goes away, with 'then' each sees what the one before it left.
     Samples whose images cannot be read drop out under the reason 'unreadable' and are read again
     next time; the exit code is then 3. With --workers or --engine each file of a folder is judged
-    by itself, which gives the same bytes. POOL may be a folder of metadata in an object store
-    (s3://...), which is always judged so; what is written may go to a store too.
+    by itself, on processors unless a filter says device=cuda, which gives the same bytes. POOL may
+    be a folder of metadata in an object store (s3://...), which is always judged so; what is
+    written may go to a store too.
     """
     from ...errors import UsageError
     from ...filters.assets import parse_assets, with_assets

@@ -16,7 +16,7 @@ AUTO, HERE = "auto", "local"
 """Addresses: the cluster that this machine belongs to, and one of this machine alone."""
 
 ADDRESS = r"auto|local|[A-Za-z0-9._-]+:\d{1,5}|\[[0-9A-Fa-f:]+\]:\d{1,5}"
-SIZE = r"([1-9]\d*(?:\.\d+)?) ?([KMGT])(i?)B"
+SIZE = r"([1-9]\d*(?:\.\d+)?|0\.\d*[1-9]\d*) ?([KMGT])(i?)B"
 
 
 @dataclass(frozen=True)

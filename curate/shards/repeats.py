@@ -1,7 +1,7 @@
 """Find uids that stand in several rows, of more rows than fit into memory.
 
-Rows of one uid meet by its first bits: what is too much for memory lies meanwhile in files without
-a name, which are looked at one after the other.
+Rows of one uid meet by its first bits: what is too much for memory lies meanwhile in a file without
+a name, of which the rows with the same first bits are looked at together.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
 class RepeatFinder:
     """Takes the uids of rows in order and tells which of them stood in an earlier row.
 
-    A context manager; files it needs lie in ``folder``.
+    A context manager; the file it needs lies in ``folder``.
     """
 
     def __init__(self, folder: Path, held: int = HELD) -> None:
@@ -33,14 +33,15 @@ class RepeatFinder:
         self._rows = 0
         self._waiting: list[NDArray[np.void]] = []
         self._count = 0
-        self._files: list[BinaryIO] = []
+        self._file: BinaryIO | None = None
+        self._spilled: list[list[int]] = []
 
     def __enter__(self) -> RepeatFinder:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for file in self._files:
-            file.close()
+        if self._file is not None:
+            self._file.close()
 
     def add(self, uids: UidArray) -> None:
         """Take in the uids of the next rows, shape (n,)."""
@@ -55,30 +56,40 @@ class RepeatFinder:
 
     def repeated(self) -> NDArray[np.int64]:
         """Return the rows, ascending, whose uid stands in an earlier row already."""
-        if not self._files:
+        if self._file is None:
             return np.sort(_later(self._joined()))
         self._spill()
-        found = []
-        for file in self._files:
-            file.seek(0)
-            found.append(_later(np.frombuffer(file.read(), _ROW)))
+        found = [_later(self._bucket(number)) for number in range(1 << _BITS)]
         return np.sort(np.concatenate(found))
+
+    def _bucket(self, number: int) -> NDArray[np.void]:
+        """Read the rows whose uid begins with some bits, in their order."""
+        assert self._file is not None
+        parts = []
+        for ends in self._spilled:
+            self._file.seek(ends[number] * _ROW.itemsize)
+            data = self._file.read((ends[number + 1] - ends[number]) * _ROW.itemsize)
+            parts.append(np.frombuffer(data, _ROW))
+        return np.concatenate(parts)
 
     def _joined(self) -> NDArray[np.void]:
         waiting, self._waiting, self._count = self._waiting, [], 0
         return np.concatenate(waiting) if waiting else np.empty(0, _ROW)
 
     def _spill(self) -> None:
-        """Write what is in memory to the files of its first bits."""
+        """Write what is in memory, in the order of its first bits; remember where these begin."""
         rows = self._joined()
         first = (rows["high"] >> np.uint64(64 - _BITS)).astype(np.uint8)
         rows = rows[np.argsort(first, kind="stable")]
-        ends = np.cumsum(np.bincount(first, minlength=1 << _BITS)).tolist()
+        start = self._spilled[-1][-1] if self._spilled else 0
+        counts = np.bincount(first, minlength=1 << _BITS)
+        self._spilled.append([start, *(start + np.cumsum(counts)).tolist()])
         with storage_errors(self._folder):
-            if not self._files:
-                self._files = [_file(self._folder) for _ in ends]
-            for file, start, end in zip(self._files, [0, *ends[:-1]], ends, strict=True):
-                file.write(rows[start:end].view(np.uint8).data)
+            if self._file is None:
+                self._file = _file(self._folder)
+            self._file.seek(start * _ROW.itemsize)
+            self._file.write(rows.view(np.uint8).data)
+            self._file.flush()
 
 
 def _file(folder: Path) -> BinaryIO:

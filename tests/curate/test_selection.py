@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,6 +8,7 @@ from datacomp.curate.selection import select
 from datacomp.errors import DataError, UsageError
 from datacomp.filters import FilterSpec, parse
 from datacomp.pools import Pool
+from datacomp.pools.engine import Local
 from datacomp.pools.uids import load_subset, to_hex
 
 
@@ -72,3 +74,18 @@ def test_reasons_do_not_join_the_metadata(tmp_path):
 def test_a_wrong_name_is_told_before_the_work(pool_of, tmp_path):
     with pytest.raises(UsageError, match=r"s\.txt: the name of a subset file must end in \.npy"):
         select(pool_of(width=[1]), [parse("unknown")], tmp_path / "s.txt")
+
+
+@pytest.mark.parametrize("engine", [None, Local(1)])
+def test_metadata_may_lie_beside_where_one_stands(commonpool, tmp_path, monkeypatch, engine):
+    """A path with ".." is taken as it is; features beside the files are found too."""
+    commonpool(tmp_path / "metadata", files=2, rows=10)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    filters = [parse("ssl_prototypes:clusters=2,fraction=0.5")]
+    found = []
+    for place in ("../metadata", str(tmp_path / "metadata")):
+        with Pool.open(Path(place)) as pool:
+            found.append(select(pool, filters, Path("s.npy"), engine=engine).sidecar)
+    assert found[0] == found[1]
+    assert 0 < found[0]["count"] < 20
