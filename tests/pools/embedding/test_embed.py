@@ -120,8 +120,8 @@ def test_computed_features_are_judged_at_once(recipe, commonpool, tmp_path, writ
     code, _, err = command(*words, "--workers", "2")
     assert (code, (tmp_path / "kept.npy").read_bytes()) == (0, whole)
     assert (
-        "the scores that 'pool embed' wrote lie with the pool, not with its files: the filters are run "
-        "over all 2 files at once\n"
+        "the scores that 'pool embed' wrote lie with the pool, not with its files: the filters are "
+        "run over all 2 files at once\n"
     ) in err
 
 
