@@ -13,6 +13,7 @@ import contextlib
 import json
 import re
 import shutil
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,6 +98,10 @@ class Destination(ABC):
     @abstractmethod
     def settle(self) -> None:
         """Forget what was noted: the manifest says it."""
+
+    def began(self) -> int:
+        """Return when the build began, in ns since 1970; the end of time where it is not known."""
+        return sys.maxsize
 
     @abstractmethod
     def _names(self) -> list[str]: ...
@@ -235,6 +240,10 @@ class Folder(Destination):
 
     def settle(self) -> None:
         """Do nothing."""
+
+    def began(self) -> int:
+        """Return when what is being built was written down."""
+        return Path(self.place, STATE).stat().st_mtime_ns
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are none."""

@@ -82,6 +82,9 @@ class Origin(ABC):
     set_aside: Mapping[str, int] = MappingProxyType({})
     """How many of its samples and tars were set aside before, by reason."""
 
+    changed = 0
+    """When a file of it changed last, in ns since 1970; 0 where that is not known."""
+
     weighed_out = 0
     """How many uids weights left without a repetition."""
 
@@ -149,6 +152,9 @@ class TarOrigin(Origin):
     def __init__(self, sources: Sequence[Path], workers: Workers, keep_going: bool) -> None:
         self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
         self._chosen: Selection | None = None
+        local = (index for index in self._indexes if not is_remote(index.root))
+        times = (stamp.version for index in local for stamp in index.stamps)
+        self.changed = max((int(time) for time in times if time.isdecimal()), default=0)
         self.digest = "".join(index.sha256 for index in self._indexes)
         if len(self._indexes) > 1:
             self.digest = hashlib.sha256(self.digest.encode()).hexdigest()

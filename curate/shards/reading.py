@@ -81,7 +81,7 @@ def read_tar(place: str) -> Found:
     table = rows.table()
     if torn:
         broken = broken or str(tar.interleaved(place, min(torn)))
-        table = table.filter(np.array([key not in torn for key in rows.key]))
+        table = table.filter(np.array([key not in torn for key in rows.key], bool))
         aside = [(key, reason) for key, reason in aside if key not in torn]
         aside += [(key, tar.MEMBERS_APART) for key in sorted(torn)]
     record = ShardRecord(

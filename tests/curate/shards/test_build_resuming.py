@@ -32,6 +32,30 @@ def test_a_folder_that_holds_another_build_is_refused(shards, select, out):
         build_shards(shards, select(1, 2, 3), out, shard_size=2, workers=1, shuffle=5)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_built_of_tars_that_changed_since_is_made_anew(
+    shards, select, out, tmp_path, whole, capsys
+):
+    """An edit that moves nothing leaves the index's rows as they are, but not the build."""
+    subset = select(*ALL)
+    build_shards(shards, subset, out, shard_size=2, workers=1)
+    if not whole:
+        (out / "manifest.json").unlink()
+        (out / "00000003.tar").unlink()
+    first = min(shards.glob("*.tar"))
+    data = first.read_bytes()
+    assert b"caption" in data
+    first.write_bytes(data.replace(b"caption", b"CAPTION"))
+    report = build_shards(shards, subset, out, shard_size=2, workers=1)
+    assert report.reused == 0
+    assert "its source has changed; its shards are made anew" in capsys.readouterr().err
+    build_shards(shards, subset, tmp_path / "fresh", shard_size=2, workers=1)
+    for path in (tmp_path / "fresh").iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    again = build_shards(shards, subset, out, shard_size=2, workers=1)
+    assert again.reused == again.shards
+
+
 def test_a_folder_that_holds_something_else_is_refused(shards, select, out):
     out.mkdir()
     (out / "00000077.tar").write_bytes(b"stale")

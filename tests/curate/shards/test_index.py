@@ -523,3 +523,16 @@ def test_a_tar_that_changes_while_it_is_read_is_an_error(shards, monkeypatch):
     path = shards / "00000000.tar"
     assert str(caught.value) == f"{path}: changed while it was read; wait until it is finished"
     assert not (shards / "index.parquet").exists()
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_tar_whose_samples_are_all_interleaved_is_told(tmp_path, keep_going):
+    files = [(f"{n}.{kind}", b"x") for kind in ("jpg", "json", "txt") for n in range(2)]
+    (tmp_path / "00000000.tar").write_bytes(tar_bytes(files))
+    if keep_going:
+        report = index_shards(tmp_path, 1, keep_going=True)
+        assert report.samples == 0
+        assert report.set_aside["members_apart"] == 2
+        return
+    with pytest.raises(DataError, match="members of '0' are interleaved with other samples"):
+        index_shards(tmp_path, 1)
