@@ -23,7 +23,7 @@ from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, sha
 from .behind import check_behind
 from .contract import Scorer
 from .engine import Rules, rules_of, run_filters
-from .expression import Node, Prepared, every_scorer, prepare
+from .expression import Node, Prepared, every_scorer, filters_of, prepare
 from .judging import Engine, Frame
 from .nearest import asks_for_gpu, in_partitions
 from .stored import EmbeddedScore
@@ -165,17 +165,12 @@ def stored_with(pool: Pool, prepared: Sequence[Prepared]) -> str | None:
 
 def asks_for_gpu_of(some: Iterable[Prepared]) -> bool:
     """Tell whether any filter was told to use a GPU."""
-    return any(
-        asks_for_gpu(str(getattr(one.made, "device", "cpu"))) or asks_for_gpu_of(one.members)
-        for one in some
-    )
+    return any(asks_for_gpu(str(getattr(made, "device", "cpu"))) for _, made in filters_of(some))
 
 
 def _scorers(some: Iterable[Prepared]) -> Iterator[Scorer]:
-    for one in some:
-        if one.made is not None:
-            yield from every_scorer(one.node, one.made)
-        yield from _scorers(one.members)
+    for spec, made in filters_of(some):
+        yield from every_scorer(spec, made)
 
 
 def judge_whole(task: Task) -> Judged:

@@ -16,7 +16,7 @@ from ..durable import sha256_unchanged
 from ..errors import RunError
 from . import registry
 from .assets import parts
-from .expression import Prepared
+from .expression import Prepared, filters_of
 from .spec import FilterSpec
 
 
@@ -27,13 +27,10 @@ def files_behind(prepared: Sequence[Prepared]) -> dict[str, Path]:
     on another machine.
     """
     found: dict[str, Path] = {}
-    for one in prepared:
-        found |= files_behind(one.members)
-        if one.made is not None:
-            assert isinstance(one.node, FilterSpec)
-            found |= _code_of(one.node)
-            for value in one.made.files().values():
-                found |= {str(part): part for part in parts_of(Path(value).absolute())}
+    for spec, made in filters_of(prepared):
+        found |= _code_of(spec)
+        for value in made.files().values():
+            found |= {str(part): part for part in parts_of(Path(value).absolute())}
     return {name: path for name, path in found.items() if path.is_file()}
 
 

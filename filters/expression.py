@@ -6,7 +6,7 @@ parentheses all filters are joined by the same word, so that no rule of preceden
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import UsageError, suggest
@@ -160,6 +160,15 @@ class Prepared:
             for s in scorers
         ]
         return max(ranks, default=0)
+
+
+def filters_of(prepared: Iterable[Prepared]) -> Iterator[tuple[FilterSpec, Filter]]:
+    """Yield the filters that were made, those of groups too, in the order of judging."""
+    for one in prepared:
+        if one.made is not None:
+            assert isinstance(one.node, FilterSpec)
+            yield one.node, one.made
+        yield from filters_of(one.members)
 
 
 def every_scorer(node: Node, made: Filter) -> Iterator[Scorer]:

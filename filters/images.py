@@ -24,7 +24,7 @@ from ..pools.uids import UidArray
 from .behind import files_behind
 from .blaming import blaming
 from .contract import Batch, Filter, Scorer
-from .expression import Prepared, every_scorer
+from .expression import Prepared, every_scorer, filters_of
 from .needs import require_needs
 from .spec import FilterSpec
 
@@ -51,10 +51,7 @@ class ImagePart:
 def reads_images(prepared: Sequence[Prepared]) -> bool:
     """Tell whether any of some filters scores images."""
     return any(
-        reads_images(one.members)
-        if one.made is None
-        else any(scorer.images for scorer in every_scorer(one.node, one.made))
-        for one in prepared
+        scorer.images for spec, made in filters_of(prepared) for scorer in every_scorer(spec, made)
     )
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..errors import MissingError
 from ..pools.engine import Engine
 from .contract import Filter
-from .expression import Prepared
+from .expression import Prepared, filters_of
 
 
 def check_needs(prepared: Sequence[Prepared]) -> None:
     """Raise MissingError if a module is not installed that one of the filters needs."""
-    for one in prepared:
-        check_needs(one.members)
-        if one.made is not None:
-            check_modules(one.node.use, one.made)
+    for spec, made in filters_of(prepared):
+        check_modules(spec.use, made)
 
 
 def require_needs(engine: Engine, prepared: Sequence[Prepared]) -> None:
     """Raise MissingError, by machine, for a module that one of the filters needs of a worker."""
     extras: dict[str, set[str]] = {}
-    for made in _made(prepared):
+    for _, made in filters_of(prepared):
         for module, extra in made.needs.items():
             extras.setdefault(extra, set()).add(module)
     for extra, modules in sorted(extras.items()):
         engine.require(extra, *sorted(modules))
-
-
-def _made(prepared: Sequence[Prepared]) -> Iterator[Filter]:
-    for one in prepared:
-        if one.made is not None:
-            yield one.made
-        yield from _made(one.members)
 
 
 def check_modules(use: str, made: Filter) -> None:

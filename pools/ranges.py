@@ -359,9 +359,10 @@ class _Kept:
             if found:
                 raise changed(found)
         file = open_ranges(place, stamp)
-        self._files[place] = file
         if stamp is not None and (stamp.size, stamp.version) != (file.size, file.version):
+            file.close()
             raise stale(stamp)
+        self._files[place] = file
         return file
 
     def _close_oldest(self) -> str | None:

@@ -228,8 +228,10 @@ def copied_view(place: str, folder: Path) -> Path:
     """
     if not exists(join(place, METADATA)):
         raise MissingError(f"{place}: no such view; make one with 'datacomp shards select'")
-    with in_turn(folder / ".copying"):
-        for name in (SAMPLES, METADATA):
-            if not (folder / name).is_file():
-                download(join(place, name), folder / name)
+    lacking = [name for name in (SAMPLES, METADATA) if not (folder / name).is_file()]
+    if lacking:
+        with in_turn(folder / ".copying"):
+            for name in lacking:
+                if not (folder / name).is_file():
+                    download(join(place, name), folder / name)
     return folder

@@ -34,7 +34,7 @@ from ...pools.parallel import default_workers
 from ...pools.ranges import join
 from ...pools.stores import require_stores
 from ...pools.uids import to_hex
-from ...progress import Progress, say
+from ...progress import Progress
 from ..subset import Lookup
 from .blur import Box, Boxes, blurred_members, box_files, read_boxes, require_known
 from .destination import Destination, Known, destination_of
@@ -138,10 +138,7 @@ def _build_held(
     try:
         faces = None if blur is None else Path(blur)
         plan = _plan(origin, wanted, pad, faces, out if renew else None)
-        unusable = out.claim(plan.identity)
-        if origin.changed > out.began():  # under what is there; its places are as they were
-            say(f"{out.place}: its source has changed; its shards are made anew")
-            out.begin_without(plan.identity, unusable)
+        unusable = out.claim(plan.identity, origin.changed)
         if unusable and not wanted.keep_going:
             raise DataError(
                 f"{out.place}: was begun without {len(unusable):,} samples that cannot be used "

@@ -113,9 +113,11 @@ class Destination(ABC):
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; those that are not there are none."""
 
-    def claim(self, identity: dict[str, Any]) -> list[tuple[str, str]]:
+    def claim(self, identity: dict[str, Any], changed: int = 0) -> list[tuple[str, str]]:
         """Write what is being built, or make sure that the same is being built already.
 
+        Shards that were begun before the source ``changed``, in ns since 1970, are deleted: an
+        edit that moves nothing leaves the identity as it is.
         Returns (uid, reason) of samples that an earlier attempt found to be unusable.
         """
         data = self._read(STATE)
@@ -139,6 +141,10 @@ class Destination(ABC):
                     f"{self.place}: holds another build ({name}: {short(found.get(name))} instead "
                     f"of {short(value)}); choose another folder or remove this one"
                 )
+        if changed > self.began():
+            self._clear()
+            self._begin(identity, [])
+            return []
         try:
             unusable = [(str(uid), str(reason)) for uid, reason in found.get(UNUSABLE, [])]
         except (TypeError, ValueError):
@@ -166,14 +172,17 @@ class Destination(ABC):
         other = {name for name, value in identity.items() if found.get(name) != value}
         if other != {"source"}:
             return
-        say(f"{self.place}: its source has changed; its shards are deleted and made anew")
-        self._delete_shards()
+        self._clear()
         self.remove([STATE])
 
     def _begin(self, identity: dict[str, Any], unusable: Sequence[tuple[str, str]]) -> None:
         with self.file(STATE) as path:
             write_json(path, {**identity, UNUSABLE: unusable} if unusable else identity)
         self.build = _name_of(identity, unusable)
+
+    def _clear(self) -> None:
+        say(f"{self.place}: its source has changed; its shards are deleted and made anew")
+        self._delete_shards()
 
     def _delete_shards(self) -> None:
         self.remove([manifests.NAME, "missing.txt"])

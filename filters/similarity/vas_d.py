@@ -277,7 +277,7 @@ def _tell(task: tuple[Path, int, int, int, float | None, Bounds, int]) -> Steps:
     every = len(last) <= most
     if not every:
         last = [last[(n + 1) * len(last) // most - 1] for n in range(most)]
-    return Steps(low, [(inside[reached - 1], reached) for reached in last], every)
+    return Steps(low, [(inside[place - 1], place) for place in last], every)
 
 
 def _count_below(task: tuple[Path, int, int, float]) -> int:

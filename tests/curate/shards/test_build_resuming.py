@@ -48,7 +48,7 @@ def test_what_was_built_of_tars_that_changed_since_is_made_anew(
     first.write_bytes(data.replace(b"caption", b"CAPTION"))
     report = build_shards(shards, subset, out, shard_size=2, workers=1)
     assert report.reused == 0
-    assert "its source has changed; its shards are made anew" in capsys.readouterr().err
+    assert "its source has changed; its shards are deleted and made anew" in capsys.readouterr().err
     build_shards(shards, subset, tmp_path / "fresh", shard_size=2, workers=1)
     for path in (tmp_path / "fresh").iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
