@@ -2,7 +2,7 @@
 
 from datacomp.distribution.getting import Options
 
-HTTP = Options(bittorrent=False, patience=1.0)
+HTTP = Options(bittorrent=False, patience=20.0)
 
 
 def contents(folder):
