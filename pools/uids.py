@@ -109,6 +109,23 @@ def is_sorted(uids: UidArray) -> bool:
     return bool(np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))))
 
 
+def members_of(uids: UidArray, ordered: UidArray) -> NDArray[np.bool_]:
+    """Tell which of some uids (n,) stand among sorted ones (m,), which may be mapped from a file.
+
+    They are looked up by halving: of a large file few pages are read, and nothing is copied.
+    """
+    low, high = np.zeros(len(uids), np.int64), np.full(len(uids), len(ordered), np.int64)
+    while (left := np.flatnonzero(low < high)).size:
+        middle = (low[left] + high[left]) // 2
+        at, wanted = ordered[middle], uids[left]
+        above = (at["f0"] < wanted["f0"]) | ((at["f0"] == wanted["f0"]) & (at["f1"] < wanted["f1"]))
+        low[left[above]] = middle[above] + 1
+        high[left[~above]] = middle[~above]
+    found = low < len(ordered)
+    found[found] = ordered[low[found]] == uids[found]
+    return found
+
+
 def digest_of_uids(ordered: UidArray) -> str:
     """Return the SHA-256 over sorted records: the name of a set of samples.
 

@@ -26,10 +26,11 @@ HOSTS = 10
         "datacomp pool fetch small.duckdb shards --subset clip30.npy",
         "datacomp pool fetch small.duckdb shards --retry dns,timeout,5xx",
         "datacomp pool fetch small.duckdb shards --verify sha256",
+        "datacomp pool fetch metadata shards --engine ray",
         "datacomp pool fetch small.duckdb begun-with-img2dataset --adopt",
     )
 )
-@click.argument("pool", type=click.Path(path_type=Path))
+@click.argument("pool")
 @click.argument("out")
 @click.option("--subset", type=click.Path(path_type=Path), metavar="FILE.npy",
               help="Fetch only these samples.")  # fmt: skip
@@ -74,7 +75,7 @@ HOSTS = 10
 @json_option
 def fetch(
     *,
-    pool: Path,
+    pool: str,
     out: str,
     retry: str,
     boxes: str,
@@ -92,6 +93,9 @@ def fetch(
     after an interruption, or when samples were added. New images go to new shards. The exit code
     is 3 if a URL gave no image; 'datacomp pool info POOL' tells why, and how much of the pool is
     at hand.
+
+    POOL may be a folder of metadata (parquet files): then each file is fetched into shards of its
+    own, and OUT/outcomes remembers.
     """
     from ..fetching import FetchOptions, fetch_pool
 

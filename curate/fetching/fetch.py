@@ -9,22 +9,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import MissingError, RunError, StorageError, UsageError
+from ...errors import MissingError, RunError, UsageError
 from ...pools import fetches
-from ...pools.engine import Engine
+from ...pools.engine import Engine, Local
 from ...pools.parallel import default_workers
-from ...pools.pool import Pool
 from ...pools.ranges import is_remote
-from ...progress import Progress, say, warn
+from ...progress import Progress, say
 from ..shards.index import ensure_index
-from .folder import bind, locked
+from .folder import locked
 from .job import FetchOptions, Job, Row, be_quiet
-from .lists import Lists, Request, list_columns
+from .ledger import Ledger, PoolLedger
+from .lists import Lists, Request
+from .partwise import PartwiseLedger
 from .reasons import retry_pattern
 from .spread import Distributor, distributor_of
 
-HELD_SECONDS = 600.0
-"""How long what was fetched waits for a pool that another process holds."""
 _POLL_SECONDS = 0.5
 
 
@@ -64,7 +63,8 @@ def fetch_pool(
     interrupted fetch left is done first. ``distributor`` is an engine, ``local``,
     ``multiprocessing`` or ``ray`` (the latter two img2dataset's own), or a function; on a Ray
     engine it is img2dataset's. The pool is open only while states are read or written, so that it
-    can be asked meanwhile.
+    can be asked meanwhile. Of a folder of metadata, each file is fetched into shards of its own,
+    and what became of its URLs stands in ``out/outcomes`` under its name.
 
     Raises UsageError for a folder or a pool that belongs to another fetch, or if an interrupted one
     had other options (``lists.FLAGS``), StorageError if something cannot be written or another
@@ -75,56 +75,51 @@ def fetch_pool(
             f"{out}: images are fetched to a folder, where an interrupted fetch goes on; fetch to "
             "one, then copy it to the store: 'shards index', 'select' and 'build' read it there"
         )
+    if is_remote(str(pool)):
+        raise UsageError(
+            f"{pool}: a fetch reads metadata in a folder; copy them to one that every worker sees"
+        )
     pool, out, options = Path(pool), Path(out), options or FetchOptions()
     retry_pattern(options.retry)
-    if pool.is_dir():
-        raise UsageError(
-            f"{pool}: a folder, which cannot remember what became of its URLs; make a pool that "
-            f"links to it: datacomp pool add pool.duckdb {pool} --kind commonpool --link"
-        )
-    if not pool.is_file():
+    if not pool.exists():
         raise MissingError(f"{pool}: no such pool; make one with 'datacomp pool add {pool} ...'")
     run = distributor_of(distributor)
-    workers = getattr(distributor, "workers", None)
+    engine = distributor if isinstance(distributor, Engine) else Local(1)
+    processes = options.processes or getattr(distributor, "workers", None) or default_workers()
     with locked(out):
-        if isinstance(distributor, Engine):
-            distributor.reach(out)
-        return _Fetch(pool, out, options, run, options.processes or workers).run()
+        engine.reach(out)
+        lists = Lists(out)
+        ledger = (
+            PartwiseLedger(pool, lists, options, engine, processes)
+            if pool.is_dir()
+            else PoolLedger(pool, lists, options)
+        )
+        return _Fetch(ledger, lists, options, run, processes).run()
 
 
 class _Fetch:
     def __init__(
-        self, pool: Path, out: Path, options: FetchOptions, distributor: Distributor,
-        processes: int | None,
+        self, ledger: Ledger, lists: Lists, options: FetchOptions, distributor: Distributor,
+        processes: int,
     ) -> None:  # fmt: skip
-        self.pool, self.out, self.options, self.distribute = pool, out, options, distributor
-        self.processes = processes or default_workers()
-        self.lists = Lists(out)
-        self.report = FetchReport(str(out))
+        self.ledger, self.lists, self.out = ledger, lists, lists.out
+        self.options, self.distribute, self.processes = options, distributor, processes
+        self.report = FetchReport(str(self.out))
         self._failed: Counter[str] = Counter()
-        self._warned = False
 
     def run(self) -> FetchReport:
         started = time.monotonic()
         request = Request.of(self.options)
-        with Pool.open(self.pool) as pool:
-            bind(pool, self.out, self.options)
-            self.report.before = fetches.available_count(pool)
+        self.report.before = self.ledger.begin()
         left, asked = self.lists.rows(), self.lists.request()
         if left and asked is not None:
             self._finish(left, request.other_than(asked))
         self.lists.clear()  # of a fetch that was killed after its last shard, too
-        if not (request.retry and asked == request.to_dict()):
-            with Pool.open(self.pool) as pool:
-                self._tell_about_boxes(pool)
-                planned = self.lists.lay_down(pool, self.options)
-            if planned:
-                self._work()
+        for _ in self.ledger.lay_down(request, asked):
+            self._work()
         if any(self.out.glob("*.tar")):
             ensure_index(self.out)
-        with Pool.open(self.pool, read_only=True) as pool:
-            self.report.samples = pool.count()
-            self.report.available = fetches.available_count(pool)
+        self.report.samples, self.report.available = self.ledger.totals()
         self.report.failed = dict(sorted(self._failed.items(), key=lambda kv: (-kv[1], kv[0])))
         self.report.seconds = time.monotonic() - started
         return self.report
@@ -143,8 +138,9 @@ class _Fetch:
         """Fetch every list that is there, and write down what became of it."""
         be_quiet()
         self.lists.let_go()
-        self._write_down(self.lists.finished())
-        rows = self.lists.rows()
+        self._write_down()
+        finished = set(self.lists.finished())
+        rows = [row for row in self.lists.rows() if row not in finished]
         if rows:
             # Every process opens at least one connection to a host.
             processes = min(self.processes, len(rows), self.options.per_host)
@@ -152,8 +148,8 @@ class _Fetch:
             done = self.distribute(job, rows, processes)
             with _Watch(self.lists):
                 for _ in done:
-                    self._write_down(self.lists.finished())
-        self._write_down(self.lists.finished(), patience=HELD_SECONDS)
+                    self._write_down()
+        self._write_down(last=True)
         failed = self.lists.rows()
         if failed:
             raise RunError(
@@ -166,44 +162,16 @@ class _Fetch:
         place = Path(row[1]).with_suffix(".error")
         return place.read_text()[:300] if place.exists() else "no word of why"
 
-    def _write_down(self, rows: list[Row], patience: float = 0.0) -> None:
-        """Put what became of finished shards into the pool; if it is held, later."""
+    def _write_down(self, last: bool = False) -> None:
+        """Write down what became of finished shards, and forget their lists."""
+        rows = self.lists.finished()
         if not rows:
             return
-        until = time.monotonic() + patience
-        while True:
-            try:
-                with Pool.open(self.pool) as pool:
-                    for row in rows:
-                        self._write_one(pool, row)
-                return
-            except StorageError as error:
-                if "held" not in str(error):
-                    raise
-                if not self._warned:
-                    self._warned = True
-                    warn(f"{error}; what is fetched meanwhile waits beside the shards")
-                if time.monotonic() >= until:
-                    if patience:
-                        raise
-                    return
-                time.sleep(_POLL_SECONDS)
-
-    def _write_one(self, pool: Pool, row: Row) -> None:
-        outcomes, ended = self.lists.outcomes(row)
-        fetches.record(pool, outcomes, ended)
-        self.lists.remove(row)
-        self.report.shards += 1
-        self.report.fetched += outcomes["state"].to_pylist().count(fetches.OK)
-        self._failed.update(why for why in outcomes["reason"].to_pylist() if why is not None)
-
-    def _tell_about_boxes(self, pool: Pool) -> None:
-        boxes = self.options.boxes
-        if boxes is None or boxes in list_columns(pool, self.options):
-            return
-        if boxes != FetchOptions.boxes:
-            raise UsageError(f"{self.pool}: no column {boxes!r} of faces to blur")
-        say(f"the pool has no column {boxes}: no faces are blurred")
+        for row, outcomes in self.ledger.record(rows, last):
+            self.lists.remove(row)
+            self.report.shards += 1
+            self.report.fetched += outcomes["state"].to_pylist().count(fetches.OK)
+            self._failed.update(why for why in outcomes["reason"].to_pylist() if why is not None)
 
 
 class _Watch:

@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ...durable import read_json, storage_errors, write_json
 from ...errors import DataError, StorageError, UsageError
@@ -17,6 +18,8 @@ from .job import FetchOptions
 
 STATE = "fetch.json"
 FORMAT, VERSION = "datacomp-fetch", 1
+METADATA = "metadata"
+"""What stands for the pool's name where a folder of metadata is fetched."""
 _LOCK = ".lock"
 
 
@@ -52,38 +55,24 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
     """Make sure that this folder is where this pool is fetched to, with these settings."""
     before = pool.scalar("SELECT value FROM pool WHERE key = ?", [FOLDER_KEY])
     state = out / STATE
-    identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
-    theirs = False
-    if not state.exists():
-        others = sorted(name for name in os.listdir(out) if not name.startswith("."))
+    found = _state(out)
+    if found is None:
         theirs = is_img2datasets(out)
-        if others and theirs and not options.adopt:
+        if theirs and not options.adopt:
             raise UsageError(
                 f"{out}: holds what img2dataset itself fetched; --adopt takes that over, if it "
                 "was made with the same size, quality and blurring"
             )
-        if others and not theirs:
-            raise UsageError(
-                f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
-                "choose another folder"
-            )
+        if not theirs:
+            _expect_empty(out)
     else:
-        found = read_json(state, 1 << 20)
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise DataError(f"{state}: damaged; choose another folder")
         theirs = before is None or found.get("pool") != _name(pool)
         if theirs and not options.adopt:
             raise UsageError(
                 f"{out}: holds the images of another pool; choose another folder, or, if that pool "
                 "is lost, take them over with --adopt"
             )
-        for name, value in options.lasting().items():
-            kept = (found.get("settings") or {}).get(name)
-            if kept != value:
-                raise UsageError(
-                    f"{out}: was fetched with {name} {kept}, not {value}; keep it, or choose "
-                    "another folder and another pool"
-                )
+        _expect_settings(out, found, options)
     if theirs or not state.exists():
         at = pool.path.parent / before if before is not None else out
         if (at / STATE).exists() and at.resolve() != out.resolve():
@@ -101,7 +90,61 @@ def bind(pool: Pool, out: Path, options: FetchOptions) -> None:
             pool.sql("DELETE FROM pool WHERE key = ?", [FOLDER_KEY])
             pool.sql("INSERT INTO pool VALUES (?, ?)", [FOLDER_KEY, place])
     if theirs or not state.exists():
-        write_json(state, {**identity, "pool": _name(pool)})
+        _write_state(out, options, _name(pool))
+
+
+def bind_metadata(out: Path, options: FetchOptions) -> None:
+    """Make sure that a folder of metadata can be fetched there, with these settings."""
+    if options.adopt:
+        raise UsageError(
+            f"{out}: only a pool can take over (--adopt); make one that links to the metadata: "
+            "datacomp pool add pool.duckdb METADATA --kind commonpool --link"
+        )
+    found = _state(out)
+    if found is None:
+        _expect_empty(out)
+        _write_state(out, options, METADATA)
+        return
+    if found.get("pool") != METADATA:
+        raise UsageError(
+            f"{out}: holds the images of a pool; go on with that pool, or choose another folder"
+        )
+    _expect_settings(out, found, options)
+
+
+def _state(out: Path) -> dict[str, Any] | None:
+    """Return what a folder says of itself, None where nothing has been fetched there."""
+    state = out / STATE
+    if not state.exists():
+        return None
+    found = read_json(state, 1 << 20)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"{state}: damaged; choose another folder")
+    return found
+
+
+def _write_state(out: Path, options: FetchOptions, pool: str | None) -> None:
+    identity = {"format": FORMAT, "version": VERSION, "settings": options.lasting()}
+    write_json(out / STATE, {**identity, "pool": pool})
+
+
+def _expect_empty(out: Path) -> None:
+    others = sorted(name for name in os.listdir(out) if not name.startswith("."))
+    if others:
+        raise UsageError(
+            f"{out}: is not empty ({others[0]}) and was not made by 'datacomp pool fetch'; "
+            "choose another folder"
+        )
+
+
+def _expect_settings(out: Path, found: dict[str, Any], options: FetchOptions) -> None:
+    for name, value in options.lasting().items():
+        kept = (found.get("settings") or {}).get(name)
+        if kept != value:
+            raise UsageError(
+                f"{out}: was fetched with {name} {kept}, not {value}; keep it, or choose "
+                "another folder and another pool"
+            )
 
 
 def _name(pool: Pool) -> str | None:

@@ -6,22 +6,23 @@ any interruption the same samples go into the same shards. A shard whose stats a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...durable import atomic_directory, read_json, write_json
+from ...durable import atomic_directory, partial_path, read_json, write_json
 from ...errors import DataError, UsageError
 from ...pools import fetches
 from ...pools.columns import quote
 from ...pools.linking import is_linked
 from ...pools.pool import Pool, pool_errors
-from ...pools.uids import digest_of_uids, load_subset
+from ...pools.uids import UidArray, digest_of_uids, load_subset
 from .job import PENDING, STOP, FetchOptions, Row
 from .outcomes import outcomes_of
 from .reasons import retry_pattern
@@ -30,7 +31,8 @@ from .writer import NAME, stats_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-REQUEST = "request.json"
+REQUEST, PARTS = "request.json", "parts.json"
+_LIMIT = 1 << 16, 1 << 26
 FLAGS = {"verify": "--verify", "per_shard": "--shard-size", "min_size": "--min-size"}
 """What the lists of one request are fetched with alike: which images there are, and their keys.
 
@@ -66,6 +68,16 @@ class Request:
             for name in others
         ]
         return " and ".join(words) or None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of metadata and its lists, numbered from ``first`` to before ``end``."""
+
+    name: str
+    first: int
+    end: int
+    metadata: dict[str, Any]
 
 
 class Lists:
@@ -115,7 +127,7 @@ class Lists:
         path = self.folder / REQUEST
         if not path.exists() and not self.rows():
             return None
-        found = read_json(path, 1 << 16)
+        found = read_json(path, _LIMIT[0])
         if not isinstance(found, dict):
             raise DataError(f"{path}: damaged; choose another folder")
         return found
@@ -140,30 +152,55 @@ class Lists:
 
     # -- laying down ------------------------------------------------------------------------
 
-    def lay_down(self, pool: Pool, options: FetchOptions) -> int:
-        """Write the lists of what is to be fetched; return how many URLs that is."""
-        _plan(pool, options)
+    def lay_down(self, pool: Pool, options: FetchOptions, request: Request) -> int:
+        """Write the lists of what of a pool is to be fetched; return how many URLs that is."""
+        subset = None if options.subset is None else load_subset(options.subset)
         try:
-            count = pool.scalar("SELECT count(*) FROM planned")
-            if not count:
-                return 0
-            with atomic_directory(self.folder) as partial:
-                first = self._next_number()
-                for number, table in enumerate(_shards(pool, options), first):
-                    _write(partial / f"{NAME.format(number)}.arrow", table)
-                write_json(partial / REQUEST, Request.of(options).to_dict())
-            fetches.expect(pool, "planned", bool(options.retry))
+            count = plan(pool, options, subset)
+            if count:
+                with self.laying_down(request) as partial:
+                    write_lists(pool, options, partial, self.next_number())
+                fetches.expect(pool, "planned", bool(options.retry))
         finally:
             pool.sql("DROP TABLE IF EXISTS temp.planned")
         return count
 
-    def _next_number(self) -> int:
+    @contextlib.contextmanager
+    def laying_down(self, request: Request) -> Iterator[Path]:
+        """Yield a folder for lists, which are there all at once in the end."""
+        with atomic_directory(self.folder) as partial:
+            yield partial
+            write_json(partial / REQUEST, request.to_dict())
+
+    def next_number(self) -> int:
+        """Return the number of the first shard that is not there."""
         numbers = [
             int(re.split(r"\D", name)[0])
             for name in os.listdir(self.out)
             if re.fullmatch(r"\d{1,12}(\.tar|\.parquet|_stats\.json)", name)
         ]
         return max(numbers, default=-1) + 1
+
+    def take(self, partial: Path, made: Path, first: int) -> int:
+        """Take lists that were written elsewhere as those from number ``first``; return the end."""
+        for path in sorted(made.glob("[0-9]*.arrow")):
+            path.rename(partial / f"{NAME.format(first)}.arrow")
+            first += 1
+        return first
+
+    def write_parts(self, partial: Path, parts: list[Part]) -> None:
+        """Write down whose lists these are."""
+        write_json(partial / PARTS, [asdict(part) for part in parts])
+
+    def parts(self) -> list[Part]:
+        """Return the files of metadata whose lists these are; raise DataError where nobody says."""
+        path = self.folder / PARTS
+        if not path.exists() and not self.rows():
+            return []
+        try:
+            return [Part(**part) for part in read_json(path, _LIMIT[1])]
+        except TypeError:
+            raise DataError(f"{path}: damaged; choose another folder") from None
 
     # -- what became of them ----------------------------------------------------------------
 
@@ -172,18 +209,26 @@ class Lists:
         return outcomes_of(self.out, NAME.format(row[0]))
 
 
-def _plan(pool: Pool, options: FetchOptions) -> None:
+def check_verify(pool: Pool, options: FetchOptions) -> None:
+    """Raise UsageError where there is nothing to compare images with, as ``verify`` asks."""
+    if options.verify and not pool.scalar("SELECT 1 FROM samples WHERE sha256 IS NOT NULL LIMIT 1"):
+        raise UsageError(f"{pool.path}: records no sha256 to compare with; leave out --verify")
+
+
+def plan(pool: Pool, options: FetchOptions, subset: UidArray | None) -> int:
     """Fill the temporary table ``planned`` with the uids to fetch, and the place of each.
+
+    ``subset`` (n,) are those of which some may be; return how many are.
 
     The order is one of hashes: neighbours are rarely of the same host, and it is the same for
     the same samples.
     """
     wanted = "true"
-    if options.subset is not None:
+    if subset is not None:
         import pyarrow as pa
 
-        uids = load_subset(options.subset)
-        with pool.registered("subset_arrow", pa.table({"high": uids["f0"], "low": uids["f1"]})):
+        halves = pa.table({"high": subset["f0"], "low": subset["f1"]})
+        with pool.registered("subset_arrow", halves):
             pool.sql(
                 "CREATE OR REPLACE TEMP TABLE subset AS SELECT DISTINCT "
                 "(high::UHUGEINT << 64) + low::UHUGEINT AS uid FROM subset_arrow"
@@ -199,10 +244,6 @@ def _plan(pool: Pool, options: FetchOptions) -> None:
             [],
         )
     if options.verify:
-        if "sha256" not in pool.columns() or not pool.scalar(
-            "SELECT 1 FROM samples WHERE sha256 IS NOT NULL LIMIT 1"
-        ):
-            raise UsageError(f"{pool.path}: records no sha256 to compare with; leave out --verify")
         wanted += " AND samples.sha256 IS NOT NULL"
     pool.sql(
         "CREATE OR REPLACE TEMP TABLE planned AS SELECT DISTINCT samples.uid, "
@@ -211,6 +252,13 @@ def _plan(pool: Pool, options: FetchOptions) -> None:
         f"AND {state} AND {wanted}", parameters,
     )  # fmt: skip
     pool.sql("DROP TABLE IF EXISTS temp.subset")
+    return pool.scalar("SELECT count(*) FROM planned")
+
+
+def write_lists(pool: Pool, options: FetchOptions, into: Path, first: int = 0) -> None:
+    """Write what is planned into a folder, a list for each shard, numbered from ``first``."""
+    for number, table in enumerate(_shards(pool, options), first):
+        _write(into / f"{NAME.format(number)}.arrow", table)
 
 
 def list_columns(pool: Pool, options: FetchOptions) -> dict[str, str]:
@@ -255,8 +303,10 @@ def _write(path: Path, table: pa.Table) -> None:
     import pyarrow as pa
 
     options = pa.ipc.IpcWriteOptions(compression="lz4")
+    partial = partial_path(path)  # two workers may be at the same list
     with (
-        pa.OSFile(str(path), "wb") as file,
+        pa.OSFile(str(partial), "wb") as file,
         pa.ipc.new_file(file, table.schema, options=options) as writer,
     ):
         writer.write_table(table)
+    partial.replace(path)

@@ -101,3 +101,8 @@ def retry_pattern(names: Iterable[str]) -> str:
                 f"as 404, {', '.join(known)}"
             )
     return "|".join(dict.fromkeys(patterns))
+
+
+def matches(names: Iterable[str], reason: str) -> bool:
+    """Tell whether a reason is one of those that are named."""
+    return re.fullmatch(retry_pattern(names), reason) is not None

@@ -182,3 +182,10 @@ def test_a_full_disk_is_told_as_such(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
+
+
+@given(pairs, pairs)
+def test_members_are_found_by_halving(some, among):
+    ordered = uids.sort_uids(records(among))
+    found = uids.members_of(records(some), ordered)
+    assert found.tolist() == [pair in among for pair in some]

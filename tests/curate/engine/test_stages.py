@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.engine import EngineChoice, open_engine
@@ -305,6 +306,31 @@ def test_fetch(tmp_path, server, picture, pool_of, cluster, files_of):
         made.append({path: data for path, data in found.items() if path != ".lock"})
     assert made[0] == made[1]
     assert sum(path.endswith(".tar") for path in made[0]) == 3
+
+
+def test_fetch_of_a_folder_of_metadata(tmp_path, server, picture, cluster, files_of, monkeypatch):
+    """Files are listed by the workers; some at a time."""
+    monkeypatch.setattr("datacomp.curate.fetching.partwise.WAVE", 1)
+    server.files = {f"/{n}.jpg": (picture(n, "JPEG"), "tag") for n in range(9)}
+    urls = [f"{server.url}/{n}.jpg" for n in range(10)]
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    for part in range(3):
+        rows = range(part, 10, 3)
+        columns = {"uid": [f"{n:032x}" for n in rows], "url": [urls[n] for n in rows]}
+        pq.write_table(pa.table(columns), folder / f"{part}.parquet")
+    made = []
+    for name, engine in (("ray", cluster), ("local", Local(2))):
+        options = FetchOptions(boxes=None, per_shard=2, allow_private=True, threads=2)
+        report = fetch_pool(folder, tmp_path / name, options, engine)
+        assert (report.fetched, report.failed, report.shards) == (9, {"http_404": 1}, 6)
+        found = files_of(tmp_path / name)
+        kept = {path: pq.read_table(tmp_path / name / path).drop_columns("updated")
+                for path in found if path.startswith("outcomes/")}  # fmt: skip
+        assert len(kept) == 3
+        others = found.keys() - kept.keys() - {".lock", "index.json"}
+        made.append((kept, {path: found[path] for path in others}))
+    assert made[0] == made[1]
 
 
 def test_a_worker_that_dies_while_it_fetches_is_one_line(

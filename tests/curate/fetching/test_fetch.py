@@ -258,8 +258,6 @@ def test_refusals(web, urls, urls_pool, fetch, tmp_path):
     with pytest.raises(UsageError, match=r"is not empty \(notes.txt\)"):
         fetch(other, tmp_path / "full")
     assert os.listdir(tmp_path / "full") == ["notes.txt"]
-    with pytest.raises(UsageError, match=r"pool add pool.duckdb .*/out --kind commonpool --link"):
-        fetch(tmp_path / "out", tmp_path / "o2")
     with pytest.raises(MissingError, match="no such pool"):
         fetch(tmp_path / "none.duckdb", tmp_path / "o2")
     with pytest.raises(UsageError, match="distributor 'slurm': expected one of local"):
