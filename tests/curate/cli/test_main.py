@@ -60,6 +60,43 @@ def test_a_reader_that_leaves_is_no_error_to_tell():
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.parametrize("code", [0, 3, None])
+def test_the_process_ends_with_what_was_to_be_done_at_its_end(code):
+    """An error that nobody foresaw (None) ends it as it ends any program of Python."""
+    script = (
+        "import atexit, sys, threading, time\n"
+        "import datacomp.curate.cli.__main__ as cli\n"
+        "def main():\n"
+        "    atexit.register(print, 'at the end')\n"
+        "    threading.Thread(target=lambda: (time.sleep(0.2), print('a thread'))).start()\n"
+        "    print('x' * 100_000)\n"
+        f"    sys.exit({code}) if {code} is not None else 1 / 0\n"
+        "class Slow:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "kept = Slow()\n"
+        "cli.main = main\n"
+        "cli.start()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert found.returncode == (1 if code is None else code)
+    said = "x" * 100_000 + "\na thread\nat the end\n"
+    assert found.stdout == said + ("taken apart\n" if code is None else "")
+    assert ("ZeroDivisionError" in found.stderr) is (code is None)
+
+
+def test_output_that_cannot_be_written_is_a_failure():
+    script = (
+        "import datacomp.curate.cli.__main__ as cli\n"
+        "cli.main = lambda: print('x') or exit(0)\n"
+        "cli.start()\n"
+    )
+    with open("/dev/full", "w") as full:
+        pipes = {"stdout": full, "stderr": subprocess.PIPE}
+        found = subprocess.run([sys.executable, "-E", "-c", script], **pipes, text=True)
+    assert found.returncode == 120
+    assert "No space left on device" in found.stderr
+
+
 def test_every_command_can_be_loaded():
     context = click.Context(cli)
     for name in COMMANDS:

@@ -22,7 +22,7 @@ RATES = {
         name: {"start": 1.0, "per_file": 0.5, "per_row": 1e-6}
         for name in ("no_filter", "basic_filter", "clip_score")
     },
-    "index": 1e9, "build": 5e8, "hash": 5e8, "fitted_on": 10,
+    "index": 1e9, "index_rows": 1e5, "build": 5e8, "hash": 5e8, "fitted_on": 10,
 }  # fmt: skip
 
 
@@ -34,6 +34,9 @@ def test_the_page_has_the_table(model):
 def test_work_is_shared_and_the_start_is_not(model):
     assert model.seconds_of(RATES, "no_filter", 4e6, 4, 1) == pytest.approx(1 + 2 + 4)
     assert model.seconds_of(RATES, "no_filter", 4e6, 4, 3) == pytest.approx(1 + 2)
+    assert model.shard_seconds(RATES, "build", 1e5, 10) == pytest.approx(3.5e9 / 5e8 / 10)
+    assert model.shard_seconds(RATES, "index", 1e5, 2) == pytest.approx(3.5 / 2)
+    assert model.shard_seconds(RATES, "index", 1e5, 10) == pytest.approx(1)  # one process writes
     # Three filters, and 5 seconds for a gigabyte of images, at 4 cents an hour.
     rows = 1e9 / model.IMAGE_BYTES
     filters = 3 * (1 + 0.5 + rows * 1e-6)
