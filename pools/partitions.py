@@ -32,6 +32,13 @@ class Partition:
     source: int
     file: Path
 
+    @property
+    def name(self) -> str:
+        """What the file is called below the folder that has the metadata."""
+        path = self.file.relative_to(self.root.absolute())
+        # DataComp's own download has the same files one folder deeper.
+        return str(path.relative_to("metadata") if path.parts[0] == "metadata" else path)
+
 
 def partitions_of(pool: Pool) -> list[Partition]:
     """Return the partitions of a pool, in the order of its sources and their files.

@@ -118,7 +118,7 @@ class _Fetch:
         for _ in self.ledger.lay_down(request, asked):
             self._work()
         if any(self.out.glob("*.tar")):
-            ensure_index(self.out)
+            ensure_index(self.out, keep_going=not self.ledger.once)
         self.report.samples, self.report.available = self.ledger.totals()
         self.report.failed = dict(sorted(self._failed.items(), key=lambda kv: (-kv[1], kv[0])))
         self.report.seconds = time.monotonic() - started

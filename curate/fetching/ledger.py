@@ -29,6 +29,9 @@ _POLL_SECONDS = 0.5
 class Ledger(Protocol):
     """What a fetch knows of its samples."""
 
+    once: bool
+    """Whether a uid is fetched once, wherever it stands."""
+
     def begin(self) -> int:
         """Take the folder of shards for these samples; return how many are at hand."""
         ...
@@ -55,6 +58,8 @@ class Ledger(Protocol):
 
 class PoolLedger:
     """A pool of one file. It is open only while states are read or written."""
+
+    once = True
 
     def __init__(self, path: Path, lists: Lists, options: FetchOptions) -> None:
         self._path, self._lists, self._options = path, lists, options

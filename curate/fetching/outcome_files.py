@@ -7,14 +7,16 @@ file it speaks, and sums up, so that what is done need not be read again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...durable import atomic_path, sha256_file
+from ...durable import atomic_path
 from ...errors import DataError
 from ...pools import fetches, schema
 from ...pools.connection import connect
+from ...pools.file_stamps import FileStamp
 from ...pools.pool import Pool
 
 if TYPE_CHECKING:
@@ -26,33 +28,23 @@ _COLUMNS = ("uid", "state", "reason", "attempts", "updated")
 
 
 @dataclass(frozen=True)
-class Metadata:
-    """A file of metadata when its URLs were listed: size, time (ns), SHA-256, how many URLs."""
+class Metadata(FileStamp):
+    """A file of metadata when its URLs were listed, and how many it had."""
 
-    size: int
-    changed: int
-    sha256: str
     urls: int
-
-    def untouched(self, file: Path) -> bool:
-        """Tell whether the file has the size and time it had."""
-        stat = file.stat()
-        return (stat.st_size, stat.st_mtime_ns) == (self.size, self.changed)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The footer of outcomes: of which file, how many images are at hand, failures by reason."""
+    """The footer of outcomes: of which file, how many images are at hand, failures by reason.
+
+    ``shards`` are the numbers of the shards that have the images, in stretches (first, end).
+    """
 
     of: Metadata
     available: int
     failed: dict[str, int] = field(default_factory=dict)
-
-
-def identify(file: Path, urls: int) -> Metadata:
-    """Return what a file of metadata is now; reads it once."""
-    stat = file.stat()
-    return Metadata(stat.st_size, stat.st_mtime_ns, sha256_file(file), urls)
+    shards: list[tuple[int, int]] = field(default_factory=list)
 
 
 def read_summary(path: Path) -> Summary | None:
@@ -67,7 +59,8 @@ def read_summary(path: Path) -> Summary | None:
         return None
     try:
         found = json.loads((pq.read_schema(path).metadata or {})[_KEY])
-        return Summary(Metadata(**found.pop("of")), **found)
+        shards = [(first, end) for first, end in found.pop("shards")]
+        return Summary(Metadata(**found.pop("of")), **found, shards=shards)
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise _damaged(path, error) from None
 
@@ -98,8 +91,8 @@ def load(pool: Pool, path: Path) -> None:
         )
 
 
-def save(pool: Pool, path: Path, of: Metadata) -> None:
-    """Write the outcomes that a pool has."""
+def save(pool: Pool, path: Path, of: Metadata, shards: Sequence[tuple[int, int]] = ()) -> None:
+    """Write the outcomes that a pool has, some of them of new ``shards``."""
     import pyarrow.parquet as pq
 
     table = pool.table(
@@ -111,7 +104,10 @@ def save(pool: Pool, path: Path, of: Metadata) -> None:
         [fetches.FAILED],
     ).fetchall()
     available = pool.scalar("SELECT count(*) FROM fetches WHERE state = ?", [fetches.OK])
-    footer = json.dumps(asdict(Summary(of, available, dict(failed))), sort_keys=True)
+    before = read_summary(path)
+    known: list[tuple[int, int]] = [] if before is None else before.shards
+    every = sorted({*known, *shards})
+    footer = json.dumps(asdict(Summary(of, available, dict(failed), every)), sort_keys=True)
     with atomic_path(path) as partial:
         pq.write_table(table.replace_schema_metadata({_KEY: footer.encode()}), partial)
 

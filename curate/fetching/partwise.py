@@ -20,6 +20,7 @@ from ...errors import DataError, UsageError
 from ...pools import fetches
 from ...pools.adding import expect_again
 from ...pools.engine import Engine
+from ...pools.file_stamps import FileStamp
 from ...pools.partitions import Partition, open_partition, partitions_of
 from ...pools.pool import Pool
 from ...pools.uids import members_of
@@ -63,7 +64,7 @@ def list_part(work: PartWork) -> kept.Metadata:
     with open_partition(work.partition, work.columns, work.threads) as pool:
         kept.load(pool, work.outcomes)
         urls = pool.scalar("SELECT count(DISTINCT uid) FROM samples WHERE coalesce(url, '') <> ''")
-        now = kept.identify(file, urls)
+        now = kept.Metadata(**asdict(FileStamp.of(file)), urls=urls)
         if before is not None and before.of.sha256 != now.sha256:
             _bring_up_to_date(pool, work)
             kept.save(pool, work.outcomes, now)
@@ -92,6 +93,8 @@ def _bring_up_to_date(pool: Pool, work: PartWork) -> None:
 class PartwiseLedger:
     """The files of a folder of metadata, and the outcomes of each beside the shards."""
 
+    once = False
+
     def __init__(
         self, folder: Path, lists: Lists, options: FetchOptions, engine: Engine, workers: int
     ) -> None:
@@ -115,7 +118,7 @@ class PartwiseLedger:
                 raise DataError(f"{self._folder}: has no URLs to fetch (column url)")
             bind_metadata(self._lists.out, self._options)
             tell_about_boxes(pool, self._options)
-        self._partitions = {_name(one): one for one in found}
+        self._partitions = {one.name: one for one in found}
         there = {
             str(path.relative_to(self._outcomes())) for path in self._outcomes().rglob("*.parquet")
         }
@@ -222,7 +225,8 @@ class PartwiseLedger:
                     outcomes, ended = self._lists.outcomes(row)
                     fetches.record(pool, outcomes, ended)
                     done.append((row, outcomes))
-                kept.save(pool, place, kept.Metadata(**part.metadata))
+                metadata = kept.Metadata(**part.metadata)
+                kept.save(pool, place, metadata, [(part.first, part.end)])
             yield from done
 
     def totals(self) -> tuple[int, int]:
@@ -235,10 +239,3 @@ class PartwiseLedger:
 
     def _place(self, name: str) -> Path:
         return self._outcomes() / name
-
-
-def _name(partition: Partition) -> str:
-    """Return what a file of metadata is called below the folder that has them."""
-    path = partition.file.relative_to(partition.root.absolute())
-    # DataComp's own download has the same files one folder deeper.
-    return str(path.relative_to("metadata") if path.parts[0] == "metadata" else path)

@@ -136,18 +136,18 @@ class ModelAbout:
 
 def embed_part(work: PartWork) -> Embedded:
     """Embed a part in a worker, which has one processor, or a GPU and its share of processors."""
-    clip = _of_worker(work.recipe, work.weights, work.device)
+    clip = model_of_worker(work.recipe, work.weights, work.device)
     if work.recipe.tome:
         clip = merge_tokens(clip, work.recipe.tome)
-    embedder = Embedder(clip, _threads(clip))
+    embedder = Embedder(clip, threads_of(clip))
     return joined(list(embedder.embedded(work.batches)))
 
 
 def introduce(work: PartWork) -> ModelAbout:
     """Tell about the model in a worker, merging tokens on a few samples if it is to merge any."""
-    clip = _of_worker(work.recipe, work.weights, work.device)
+    clip = model_of_worker(work.recipe, work.weights, work.device)
     few = work.batches[0] if work.batches else None
-    return introduced(clip, _threads(clip), work.recipe.tome, few)[1]
+    return introduced(clip, threads_of(clip), work.recipe.tome, few)[1]
 
 
 def introduced(
@@ -173,13 +173,13 @@ def _drift(plain: Embedder, merged: ClipModel, few: PlacedBatch) -> Drift | None
 
 
 @functools.lru_cache(maxsize=1)
-def _of_worker(recipe: Recipe, weights: str, device: str) -> ClipModel:
+def model_of_worker(recipe: Recipe, weights: str, device: str) -> ClipModel:
     """Load the model, once for all that this worker gets; tokens are not merged."""
     del weights  # only tells two files of one name apart
     return recipe.load(device)
 
 
-def _threads(clip: ClipModel) -> int:
+def threads_of(clip: ClipModel) -> int:
     """Return a worker's threads: one on its processor, or its GPU's share of all processors."""
     import torch
 

@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,14 +61,7 @@ class FeatureStore:
         if found is None:
             self._check_published()
             return False
-        before = json.loads(found[0])
-        for key in sorted(set(before) | set(identity)):
-            if before.get(key) != identity.get(key):
-                raise UsageError(
-                    f"{self.pool.path}: its features {self.name!r} were made with "
-                    f"{key} {_shown(before.get(key))}, now it is {_shown(identity.get(key))}; "
-                    "features of two kinds are not mixed, give these another --name"
-                )
+        expect_same(self.pool.path, self.name, json.loads(found[0]), identity)
         self.rows = found[1]
         return True
 
@@ -183,6 +177,17 @@ class FeatureStore:
 
     def _array(self, what: str) -> str:
         return f"{self.name}_{what}"
+
+
+def expect_same(place: Path, name: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UsageError where features of a name were made with something else than is at hand."""
+    for key in sorted(set(before) | set(now)):
+        if before.get(key) != now.get(key):
+            raise UsageError(
+                f"{place}: its features {name!r} were made with "
+                f"{key} {_shown(before.get(key))}, now it is {_shown(now.get(key))}; "
+                "features of two kinds are not mixed, give these another --name"
+            )
 
 
 def _shown(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Every stage gives the same bytes on a Ray cluster as with processes of this machine."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.embedding import embed_metadata
 from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.fetching import FetchOptions, fetch_pool
 from datacomp.curate.release import create_release
@@ -418,6 +420,29 @@ def test_embed(tmp_path, write_shards, tiny, cluster, files_of, monkeypatch):
     with Pool.open(tmp_path / "ray.duckdb") as pool:
         again = embed_pool(pool, Recipe(tiny(0)), "b", device="cpu", engine=cluster)
     assert (again.embedded, again.known) == (0, 20)
+
+
+def test_embed_of_a_folder_of_metadata(tmp_path, write_shards, tiny, cluster, files_of):
+    source = write_shards(tmp_path / "shards")
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    for part in range(3):
+        rows = range(part, 22, 3)
+        columns = {
+            "uid": [hashlib.sha256(b"%d" % n).hexdigest()[:32] for n in rows],
+            "text": [f"caption {n}" for n in rows],
+        }
+        pq.write_table(pa.table(columns), folder / f"{part}.parquet")
+    made = []
+    for name, engine in (("ray", cluster), ("local", None)):
+        report = embed_metadata(
+            folder, tmp_path / name, source, Recipe(tiny(0)), "b", device="cpu", batch_size=2,
+            engine=engine,
+        )  # fmt: skip
+        assert (report.embedded, report.set_aside, report.without_image) == (20, {}, 2)
+        made.append(files_of(tmp_path / name))
+    assert made[0] == made[1]
+    assert len(made[0]) == 3 * 2
 
 
 def test_a_study_embeds_on_its_cluster(

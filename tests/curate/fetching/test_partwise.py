@@ -11,6 +11,7 @@ import time
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp.curate.embedding import embed_metadata
 from datacomp.curate.fetching import partwise
 from datacomp.curate.fetching.job import Job
 from datacomp.curate.shards import check_shards
@@ -18,6 +19,8 @@ from datacomp.curate.shards.index import load_index
 from datacomp.curate.subset import write_subset
 from datacomp.errors import DataError, MissingError, UsageError
 from datacomp.pools import Pool
+from datacomp.pools.embedding import partwise as partwise_embedding
+from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.engine import Local
 from datacomp.pools.sources import open_source
 from datacomp.pools.uids import from_hex
@@ -43,6 +46,19 @@ def metadata(tmp_path, urls):
         return tmp_path / name
 
     return metadata
+
+
+@pytest.fixture
+def alive(web):
+    """Return a way to let what was dead answer."""
+
+    def alive(count, jpeg):
+        web.routes |= {
+            f"/gone/{i}.jpg": lambda h, i=i: h.answer(200, jpeg(i), "image/jpeg")
+            for i in range(count)
+        }
+
+    return alive
 
 
 def uid_of(number):
@@ -319,6 +335,45 @@ def test_captions_may_be_missing(fetch, urls, tmp_path):
     write(tmp_path / "m/a.parquet", {"uid": [uid_of(0)], "url": urls(1)})
     assert fetch(tmp_path / "m", tmp_path / "out").fetched == 1
     assert [text for _, text in images(tmp_path / "out").values()] == [b""]
+
+
+def test_a_uid_in_two_files_is_fetched_for_each(metadata, fetch, urls, tmp_path):
+    folder, out = metadata(), tmp_path / "out"
+    write(
+        folder / "99.parquet", {"uid": [uid_of(3), uid_of(90)], "url": urls(2), "text": ["x"] * 2}
+    )
+    report = fetch(folder, out)
+    assert (report.fetched, report.available, report.samples) == (17, 17, 17)
+    assert load_index(out).samples == 16  # the first of a uid counts
+
+
+def test_what_was_fetched_is_embedded_without_a_look_at_all_shards(
+    metadata, fetch, alive, jpeg, tiny, tmp_path, monkeypatch
+):
+    folder, out = metadata(bad=(2, 10)), tmp_path / "out"
+    fetch(folder, out, per_shard=4)
+    alive(15, jpeg)
+    fetch(folder, out, retry=("404",))
+    looked, original = [], partwise_embedding._list
+
+    def noted(pool, work, tars=()):
+        looked.append(tars)
+        return original(pool, work, tars)
+
+    monkeypatch.setattr(partwise_embedding, "_list", noted)
+    made = []
+    for name in ("known", "unknown"):
+        embed = {"device": "cpu", "batch_size": 4}
+        report = embed_metadata(folder, tmp_path / name, out, Recipe(tiny(0)), "t", **embed)
+        assert (report.embedded, report.set_aside, report.without_image) == (15, {}, 0)
+        made.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
+        shutil.rmtree(out / "outcomes", ignore_errors=True)
+    assert made[0] == made[1]
+    stretches = [[(0, 2), (6, 6)], [(3, 4), (7, 7)], [(5, 5)]]
+    assert looked == [
+        *(tuple((f"{a:08d}.tar", f"{b:08d}.tar") for a, b in some) for some in stretches),
+        *[()] * 3,
+    ]
 
 
 def test_the_command(command, metadata, web, tmp_path, monkeypatch):
