@@ -8,14 +8,17 @@ times (its multiplicity). All operations here respect multiplicities:
 * ``minus``: what B names goes away altogether, the rest of A stays as often as it was;
 * ``diff``: only in A, only in B, and in both (the last as ``intersect``).
 
-Without repetitions these are the operations on sets. Beside ``NAME.npy`` stands
-``NAME.json``, its sidecar: count and digest of the uids, the pool they are from, the pipeline
-and its funnel, the files they were computed from, and the version of datacomp.
+Without repetitions these are the operations on sets. Files are walked through a little at a
+time, however large they are. Beside ``NAME.npy`` stands ``NAME.json``, its sidecar: count and
+digest of the uids, the pool they are from, the pipeline and its funnel, the files they were
+computed from, and the version of datacomp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,18 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.uids import UidArray, digest_of_uids, load_subset, save_subset, to_hex
+from ..pools.merging import Counted, Counts, joined_uids, spread, walk
+from ..pools.parallel import map_threads
+from ..pools.subset_files import SubsetFile, SubsetWriter, subset_writer
+from ..pools.uids import (
+    RECORD,
+    UID_DTYPE,
+    UidArray,
+    multiplicities,
+    save_subset,
+    starts_of,
+    to_hex,
+)
 
 FORMAT = "datacomp-subset"
 VERSION = 1
@@ -36,28 +50,23 @@ DEEP = 64
 """Uids that share a prefix, above which binary search is faster than looking at each."""
 BLOCK = 1 << 18
 
-Counts = NDArray[np.int64]
-
 
 # -- algebra on arrays -----------------------------------------------------------------------
 
 
 def union(a: UidArray, b: UidArray) -> UidArray:
     """Return what is in A or B; multiplicities are the larger of the two."""
-    uids, in_a, in_b = tally(a, b)
-    return np.repeat(uids, np.maximum(in_a, in_b))
+    return _applied("union", a, b)
 
 
 def intersect(a: UidArray, b: UidArray) -> UidArray:
     """Return what is in A and B; multiplicities are the smaller of the two."""
-    uids, in_a, in_b = tally(a, b)
-    return np.repeat(uids, np.minimum(in_a, in_b))
+    return _applied("intersect", a, b)
 
 
 def minus(a: UidArray, b: UidArray) -> UidArray:
     """Return A without every uid that B names, however often."""
-    uids, in_a, in_b = tally(a, b)
-    return np.repeat(uids, np.where(in_b > 0, 0, in_a))
+    return _applied("minus", a, b)
 
 
 @dataclass(frozen=True)
@@ -73,31 +82,57 @@ def diff(a: UidArray, b: UidArray) -> Difference:
     """Compare two subsets uid by uid."""
     uids, in_a, in_b = tally(a, b)
     return Difference(
-        only_a=np.repeat(uids, np.where(in_b > 0, 0, in_a)),
-        only_b=np.repeat(uids, np.where(in_a > 0, 0, in_b)),
-        both=np.repeat(uids, np.minimum(in_a, in_b)),
+        **{name: np.repeat(*_kept(uids, times)) for name, times in _parts(in_a, in_b).items()}
     )
-
-
-def multiplicities(ordered: UidArray) -> tuple[UidArray, Counts]:
-    """Return the distinct uids of a sorted array, shape (k,), and how often each stands there."""
-    starts = _starts(ordered)
-    if len(starts) == len(ordered):  # as nearly always; large subsets are not copied
-        return ordered, np.broadcast_to(np.int64(1), len(ordered))
-    return ordered[starts], np.diff(np.append(starts, len(ordered)))
 
 
 def tally(a: UidArray, b: UidArray) -> tuple[UidArray, Counts, Counts]:
     """Return the distinct uids of two sorted arrays, shape (k,), and their counts in each."""
-    joined = np.concatenate([a, b])
+    return _tally(multiplicities(a), multiplicities(b))
+
+
+def _tally(a: Counted, b: Counted) -> tuple[UidArray, Counts, Counts]:
+    joined = joined_uids([a[0], b[0]])
     order = _merge_order(joined)
-    ordered = joined[order]
-    starts = _starts(ordered)
-    if not len(starts):
-        return ordered, np.zeros(0, np.int64), np.zeros(0, np.int64)
-    total = np.diff(np.append(starts, len(ordered)))
-    in_a = np.add.reduceat((order < len(a)).astype(np.int64), starts)
-    return ordered[starts], in_a, total - in_a
+    uids = joined.view(RECORD).take(order).view(UID_DTYPE)
+    starts = starts_of(uids)
+    of_a = order < len(a[0])
+    counts = np.concatenate([a[1], b[1]])[order]
+    in_a = np.where(of_a, counts, 0)[starts]
+    in_b = np.where(of_a, 0, counts)[starts]
+    twice = np.flatnonzero(np.diff(starts, append=len(uids)) > 1)  # A's comes first
+    in_b[twice] = counts[starts[twice] + 1]
+    return uids.view(RECORD).take(starts).view(UID_DTYPE), in_a, in_b
+
+
+_TIMES: dict[str, Callable[[Counts, Counts], Counts]] = {
+    "union": np.maximum,
+    "intersect": np.minimum,
+    "minus": lambda in_a, in_b: np.where(in_b > 0, 0, in_a),
+}
+
+
+def _parts(in_a: Counts, in_b: Counts) -> dict[str, Counts]:
+    return {
+        "only_a": _TIMES["minus"](in_a, in_b),
+        "only_b": _TIMES["minus"](in_b, in_a),
+        "both": _TIMES["intersect"](in_a, in_b),
+    }
+
+
+def _apply(operation: str, a: Counted, b: Counted) -> Counted:
+    uids, in_a, in_b = _tally(a, b)
+    return _kept(uids, _TIMES[operation](in_a, in_b))
+
+
+def _kept(uids: UidArray, counts: Counts) -> Counted:
+    kept = np.flatnonzero(counts)
+    return uids.view(RECORD).take(kept).view(UID_DTYPE), counts[kept]
+
+
+def _applied(operation: str, a: UidArray, b: UidArray) -> UidArray:
+    uids, counts = _apply(operation, multiplicities(a), multiplicities(b))
+    return np.repeat(uids, counts)
 
 
 class Lookup:
@@ -164,17 +199,6 @@ def _merge_order(joined: UidArray) -> Counts:
     return order
 
 
-def _equal(a: UidArray, b: UidArray) -> NDArray[np.bool_]:
-    return (a["f0"] == b["f0"]) & (a["f1"] == b["f1"])
-
-
-def _starts(ordered: UidArray) -> Counts:
-    """Return where each distinct uid of a sorted array begins."""
-    first = np.ones(len(ordered), bool)
-    first[1:] = ~_equal(ordered[1:], ordered[:-1])
-    return np.flatnonzero(first)
-
-
 # -- files and their sidecars ----------------------------------------------------------------
 
 
@@ -196,22 +220,24 @@ class SubsetInfo:
         return asdict(self)
 
 
-def info(path: Path | str) -> SubsetInfo:
+def info(path: Path | str, held: int = BLOCK) -> SubsetInfo:
     """Describe a subset file; a sidecar that describes other uids is an IntegrityError."""
     path = Path(path)
-    uids = load_subset(path)
-    digest = digest_of_uids(uids)
+    file = SubsetFile.of(path)
+    digest = file.verify()
     sidecar = read_sidecar(path)
     _check_sidecar(path, sidecar, digest)
-    _, counts = multiplicities(uids)
-    times, frequency = np.unique(counts, return_counts=True)
+    frequency: Counter[int] = Counter()
+    for ((_, counts),) in walk([file], held):
+        times, seen = np.unique(counts, return_counts=True)
+        frequency.update(dict(zip(times.tolist(), seen.tolist(), strict=True)))
     return SubsetInfo(
         path=str(path),
-        count=len(uids),
-        unique=len(counts),
-        multiplicities=dict(zip(times.tolist(), frequency.tolist(), strict=True)),
-        first=to_hex(uids[:1])[0] if len(uids) else None,
-        last=to_hex(uids[-1:])[0] if len(uids) else None,
+        count=file.count,
+        unique=frequency.total(),
+        multiplicities=dict(sorted(frequency.items())),
+        first=to_hex(file.read(0, 1))[0] if file.count else None,
+        last=to_hex(file.read(file.count - 1, 1))[0] if file.count else None,
         digest=digest,
         sidecar=sidecar,
     )
@@ -289,53 +315,74 @@ def _check_sidecar(path: Path, sidecar: dict[str, Any] | None, digest: str) -> N
 
 # -- algebra on files ------------------------------------------------------------------------
 
-_OPERATIONS = {"union": union, "intersect": intersect, "minus": minus}
 
-
-def combine(operation: str, paths: Sequence[Path | str], out: Path | str) -> dict[str, Any]:
+def combine(
+    operation: str, paths: Sequence[Path | str], out: Path | str, held: int = BLOCK
+) -> dict[str, Any]:
     """Apply union, intersect or minus to two or more files, from left to right; write ``out``.
 
-    Returns the sidecar written. The pool is carried over when all inputs name the same.
+    Returns the sidecar written. The pool is carried over when all inputs name the same. About
+    ``held`` uids are in memory, however many the files have.
     """
     inputs = _read_inputs(paths)
-    result = inputs[0].uids
-    for other in inputs[1:]:
-        result = _OPERATIONS[operation](result, other.uids)
-    return write_subset(out, result, _provenance(operation, inputs))
+    sidecar_path(out)
+    with subset_writer(out) as writer:
+        for pieces in walk([one.file for one in inputs], held):
+            result = pieces[0]
+            for other in pieces[1:]:
+                result = _apply(operation, result, other)
+            for part in spread(*result, held):
+                writer.write(part)
+    return write_sidecar(out, writer.count, writer.digest, _provenance(operation, inputs))
 
 
-def compare(a: Path | str, b: Path | str, out: Path | str | None = None) -> dict[str, int]:
-    """Count what is only in A, only in B and in both; write the three into folder ``out``."""
+def compare(
+    a: Path | str, b: Path | str, out: Path | str | None = None, held: int = BLOCK
+) -> dict[str, int]:
+    """Count what is only in A, only in B and in both; write the three into folder ``out``.
+
+    About ``held`` uids are in memory, however many the files have.
+    """
     inputs = _read_inputs([a, b])
-    difference = diff(inputs[0].uids, inputs[1].uids)
-    parts = {
-        "only_a": difference.only_a,
-        "only_b": difference.only_b,
-        "both": difference.both,
-    }
+    counts: dict[str, int] = dict.fromkeys(("only_a", "only_b", "both"), 0)
+    with ExitStack() as opened:
+        writers: dict[str, SubsetWriter] = {}
+        if out is not None:
+            for name in counts:
+                writer = opened.enter_context(subset_writer(Path(out) / f"{name}.npy"))
+                writers[name] = writer
+        for first, second in walk([one.file for one in inputs], held):
+            uids, in_a, in_b = _tally(first, second)
+            for name, times in _parts(in_a, in_b).items():
+                counts[name] += int(times.sum())
+                if name in writers:
+                    for part in spread(*_kept(uids, times), held):
+                        writers[name].write(part)
     if out is not None:
-        for name, uids in parts.items():
-            write_subset(Path(out) / f"{name}.npy", uids, _provenance(f"diff {name}", inputs))
-    return {name: len(uids) for name, uids in parts.items()}
+        for name, writer in writers.items():
+            provenance = _provenance(f"diff {name}", inputs)
+            write_sidecar(Path(out) / f"{name}.npy", writer.count, writer.digest, provenance)
+    return counts
 
 
 @dataclass(frozen=True)
 class _Input:
-    path: Path
-    uids: UidArray
+    file: SubsetFile
     digest: str
     pool: Any
 
 
 def _read_inputs(paths: Sequence[Path | str]) -> list[_Input]:
-    inputs = []
-    for path in map(Path, paths):
-        uids = load_subset(path)
-        sidecar = read_sidecar(path) if path.suffix == ".npy" else None
-        digest = digest_of_uids(uids)
-        _check_sidecar(path, sidecar, digest)
-        inputs.append(_Input(path, uids, digest, (sidecar or {}).get("pool")))
-    return inputs
+    """Look at each file to its end, and at its sidecar."""
+    return list(map_threads(_read_input, map(Path, paths)))
+
+
+def _read_input(path: Path) -> _Input:
+    file = SubsetFile.of(path)
+    digest = file.verify()
+    sidecar = read_sidecar(path) if path.suffix == ".npy" else None
+    _check_sidecar(path, sidecar, digest)
+    return _Input(file, digest, (sidecar or {}).get("pool"))
 
 
 def _provenance(operation: str, inputs: list[_Input]) -> dict[str, Any]:
@@ -344,7 +391,7 @@ def _provenance(operation: str, inputs: list[_Input]) -> dict[str, Any]:
         "pool": pools[0] if all(pool == pools[0] for pool in pools) else None,
         "pipeline": [{"use": f"subset {operation}"}],
         "inputs": [
-            {"file": item.path.name, "digest": item.digest, "count": len(item.uids)}
+            {"file": item.file.path.name, "digest": item.digest, "count": item.file.count}
             for item in inputs
         ],
     }

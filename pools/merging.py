@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..durable import atomic_path
-from ..errors import DataError
 from .engine import Engine
-from .uids import UID_DTYPE, UidArray, npy_header, sort_uids
+from .subset_files import SubsetFile, subset_writer
+from .uids import RECORD, UID_DTYPE, UidArray, multiplicities, sort_uids
 
 HELD = 1 << 20
 """How many uids are in memory at a time, 16 bytes each."""
 OPEN = 256
 """How many files are merged at a time."""
-_KEYS = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -60,50 +59,117 @@ def _merge_group(group: _Group) -> int:
 
 def merge_files(files: Sequence[Path], out: Path, held: int = HELD) -> Merged:
     """Write the uids of a few sorted subset files into one; about ``held`` are in memory."""
-    found = hashlib.sha256()
-    parts = [_open(file) for file in files]
-    total = sum(map(len, parts))
-    with atomic_path(out) as partial, partial.open("wb") as file:
-        header = {"descr": UID_DTYPE.descr, "fortran_order": False, "shape": (total,)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for block in _blocks(parts, held):
-            data = block.tobytes()
-            found.update(data)
-            file.write(data)
-    return Merged(total, found.hexdigest())
+    with subset_writer(out) as writer:
+        for pieces in walk([SubsetFile.of(file) for file in files], held):
+            joined = joined_uids([uids for uids, _ in pieces])
+            counts = np.concatenate([counts for _, counts in pieces])
+            if counts.max(initial=1) == 1:
+                writer.write(sort_uids(joined))
+                continue
+            order = np.lexsort((joined["f1"], joined["f0"]))
+            for part in spread(joined[order], counts[order], held):
+                writer.write(part)
+    return Merged(writer.count, writer.digest)
 
 
-def _open(file: Path) -> UidArray:
-    with file.open("rb") as opened:
-        shape, fortran, dtype, start = npy_header(opened)
-    if len(shape) != 1 or fortran or dtype != UID_DTYPE:
-        raise DataError(f"{file}: not a subset")
-    if not shape[0]:  # numpy maps no empty array
-        return np.empty(0, UID_DTYPE)
-    return np.memmap(file, UID_DTYPE, "r", start, shape)
+# -- walking through sorted uids -------------------------------------------------------------
+
+Counts = NDArray[np.int64]
+Counted = tuple[UidArray, Counts]
+"""Distinct uids in order, shape (n,), and how often each of them is there."""
 
 
-def _blocks(parts: Sequence[UidArray], held: int) -> Iterator[UidArray]:
-    """Yield the uids in order, cut by ranges of their high half that hold few enough."""
-    waiting = [(0, _KEYS, [(0, len(part)) for part in parts])]
-    while waiting:
-        first, end, places = waiting.pop()
-        count = sum(last - start for start, last in places)
-        if not count:
-            continue
-        if count > held and end - first > 1:
-            middle = (first + end) // 2
-            cuts = [
-                bisect.bisect_left(part, middle, start, last, key=_high)
-                for part, (start, last) in zip(parts, places, strict=True)
-            ]
-            below = [(start, cut) for (start, _), cut in zip(places, cuts, strict=True)]
-            above = [(cut, last) for (_, last), cut in zip(places, cuts, strict=True)]
-            waiting += [(middle, end, above), (first, middle, below)]
-            continue
-        pieces = [part[start:last] for part, (start, last) in zip(parts, places, strict=True)]
-        yield sort_uids(np.concatenate(pieces))
+class SortedUids(Protocol):
+    """Sorted uids on a disk."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, first: int, count: int) -> UidArray:
+        """Return so many of them from a place on, shape (count,)."""
+        ...
 
 
-def _high(uid: np.void) -> int:
-    return int(uid["f0"])
+def walk(sources: Sequence[SortedUids], held: int = HELD) -> Iterator[list[Counted]]:
+    """Walk through sorted uids together: yield what each source has of one range after the other.
+
+    A uid is in one range with all its repetitions, however many they are. About ``held`` distinct
+    uids are in memory.
+    """
+    if not sources:
+        return
+    streams = [_Stream(source, max(2, held // len(sources))) for source in sources]
+    while True:
+        for stream in streams:
+            stream.fill()
+        bound = min((stream.last for stream in streams if stream.more), default=None)
+        yield [stream.take(bound) for stream in streams]
+        if bound is None:
+            return
+
+
+def spread(uids: UidArray, counts: Counts, held: int = HELD) -> Iterator[UidArray]:
+    """Yield uids as often as they are counted, at most ``held`` at a time."""
+    if (counts == 1).all():
+        yield uids
+        return
+    ends = np.cumsum(counts)
+    for first in range(0, int(ends[-1]), held):
+        last = min(first + held, int(ends[-1]))
+        start, end = np.searchsorted(ends, first, "right"), np.searchsorted(ends, last) + 1
+        here = slice(start, end)
+        times = np.minimum(ends[here], last) - np.maximum(ends[here] - counts[here], first)
+        yield np.repeat(uids[here].view(RECORD), times).view(UID_DTYPE)
+
+
+def joined_uids(parts: Sequence[UidArray]) -> UidArray:
+    """Return arrays of uids as one, shape (n,)."""
+    return np.concatenate([np.ascontiguousarray(part).view(RECORD) for part in parts]).view(
+        UID_DTYPE
+    )
+
+
+class _Stream:
+    """The next distinct uids of a source. The last one is held back while it may go on."""
+
+    def __init__(self, source: SortedUids, size: int) -> None:
+        self._source, self._size = source, size
+        self._read = 0
+        self._uids = np.empty(0, UID_DTYPE)
+        self._counts = np.empty(0, np.int64)
+
+    @property
+    def more(self) -> bool:
+        """Whether not all has been read."""
+        return self._read < self._source.count
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last uid that is whole."""
+        return self._uids[-2 if self.more else -1].item()
+
+    def fill(self) -> None:
+        """Read on, unless at least half of what is held is there yet."""
+        while self.more and len(self._uids) <= self._size // 2:
+            room = self._size - len(self._uids)
+            block = self._source.read(self._read, min(room, self._source.count - self._read))
+            self._read += len(block)
+            uids, counts = multiplicities(block)
+            kept = len(self._uids)
+            if kept and self._uids[-1] == uids[0]:
+                kept -= 1
+                counts = counts.copy()
+                counts[0] += self._counts[-1]
+            self._uids = joined_uids([self._uids[:kept], uids])
+            self._counts = np.concatenate([self._counts[:kept], counts])
+
+    def take(self, bound: tuple[int, int] | None) -> Counted:
+        """Return and let go of what is not above a bound."""
+        end = len(self._uids)
+        if bound is not None:
+            end = bisect.bisect_right(self._uids, bound, key=np.void.item)
+        found = self._uids[:end], self._counts[:end]
+        self._uids, self._counts = self._uids[end:], self._counts[end:]
+        return found

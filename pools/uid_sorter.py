@@ -13,14 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .parallel import default_workers
-from .uids import UID_DTYPE, UidArray, sort_uids
+from .uids import RECORD, UID_DTYPE, UidArray, sort_uids
 
 _BITS = 7
 """Of more buckets, pieces are so small that joining them takes longer than sorting them."""
 _FEW = 1 << 17
 """So many are sorted at once."""
-_RECORD = np.complex128
-"""Any dtype of 16 bytes moves a record as it is; numpy is slow with records."""
 
 
 class UidSorter:
@@ -43,7 +41,7 @@ class UidSorter:
         first = first >> (8 - _BITS)
         order = np.argsort(first, kind="stable")
         ends = np.cumsum(np.bincount(first, minlength=1 << _BITS))
-        part = uids.view(_RECORD).take(order).view(UID_DTYPE)
+        part = uids.view(RECORD).take(order).view(UID_DTYPE)
         self._parts.append((part, np.concatenate([[0], ends])))
         self.count += len(uids)
 
@@ -60,11 +58,11 @@ class UidSorter:
             place = 0
             for part, ends in parts:
                 piece = part[ends[bucket] : ends[bucket + 1]]
-                own.view(_RECORD)[place : place + len(piece)] = piece.view(_RECORD)
+                own.view(RECORD)[place : place + len(piece)] = piece.view(RECORD)
                 place += len(piece)
             ordered = sort_uids(own)
             if ordered is not own:
-                own.view(_RECORD)[:] = ordered.view(_RECORD)
+                own.view(RECORD)[:] = ordered.view(RECORD)
 
         buckets = range(len(starts) - 1)
         if self._threads == 1 or len(found) <= _FEW:

@@ -23,6 +23,8 @@ from ..errors import DataError, MissingError
 
 UID_DTYPE = np.dtype("<u8,<u8")
 UidArray = NDArray[np.void]
+RECORD = np.complex128
+"""Any dtype of 16 bytes moves a uid as it is; numpy is slow with records."""
 
 MAPPED_FROM_BYTES = 1 << 26
 """Subset files larger than this are mapped, not read."""
@@ -86,8 +88,7 @@ def sort_uids(uids: UidArray) -> UidArray:
     if len(same) > len(uids) >> 4:  # no hashes, or many repetitions
         return uids[np.lexsort((uids["f1"], uids["f0"]))]
     places &= (np.uint64(1) << room) - np.uint64(1)
-    # Any dtype of 16 bytes moves a record as it is; numpy is slow with records.
-    ordered = np.ascontiguousarray(uids).view(np.complex128).take(places.view(np.int64))
+    ordered = np.ascontiguousarray(uids).view(RECORD).take(places.view(np.int64))
     found: UidArray = ordered.view(UID_DTYPE)
     for start, end in _runs(same):
         part = found[start:end]
@@ -126,6 +127,22 @@ def members_of(uids: UidArray, ordered: UidArray) -> NDArray[np.bool_]:
     return found
 
 
+def multiplicities(ordered: UidArray) -> tuple[UidArray, NDArray[np.int64]]:
+    """Return the distinct uids of a sorted array, shape (k,), and how often each stands there."""
+    starts = starts_of(ordered)
+    if len(starts) == len(ordered):  # as nearly always; large subsets are not copied
+        return ordered, np.broadcast_to(np.int64(1), len(ordered))
+    return ordered[starts], np.diff(np.append(starts, len(ordered)))
+
+
+def starts_of(ordered: UidArray) -> NDArray[np.int64]:
+    """Return where each distinct uid of a sorted array begins, shape (k,)."""
+    first = np.ones(len(ordered), bool)
+    high, low = ordered["f0"], ordered["f1"]
+    first[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
+    return np.flatnonzero(first)
+
+
 def digest_of_uids(ordered: UidArray) -> str:
     """Return the SHA-256 over sorted records: the name of a set of samples.
 
@@ -160,6 +177,22 @@ def load_subset(path: Path | str) -> UidArray:
     an error here. Raises MissingError or DataError.
     """
     path = Path(path)
+    count, start = subset_header(path)
+    array: UidArray
+    if start + count * UID_DTYPE.itemsize > MAPPED_FROM_BYTES:
+        array = np.memmap(path, UID_DTYPE, "r", start, (count,))
+    else:
+        array = np.fromfile(path, UID_DTYPE, count, offset=start)
+    if not is_sorted(array):
+        raise unsorted_error(path)
+    return array
+
+
+def subset_header(path: Path) -> tuple[int, int]:
+    """Return how many uids a subset file has and where they begin; its order is not looked at.
+
+    Raises MissingError or DataError.
+    """
     if not path.is_file():
         raise MissingError(f"{path}: no such subset file; make one with 'datacomp filter run'")
     try:
@@ -178,17 +211,15 @@ def load_subset(path: Path | str) -> UidArray:
             f"{path}: {size:,} bytes, but its header promises {shape[0]:,} uids "
             f"({offset + shape[0] * UID_DTYPE.itemsize:,} bytes); make or copy it again"
         )
-    array: UidArray
-    if size > MAPPED_FROM_BYTES:
-        array = np.memmap(path, UID_DTYPE, "r", offset, shape)
-    else:
-        array = np.fromfile(path, UID_DTYPE, shape[0], offset=offset)
-    if not is_sorted(array):
-        raise DataError(
-            f"{path}: the uids are not sorted; a subset must be in lexicographic order "
-            "(sort it with numpy's array.sort() and save it again)"
-        )
-    return array
+    return shape[0], offset
+
+
+def unsorted_error(path: Path) -> DataError:
+    """Return the error for a subset file whose uids are in no order."""
+    return DataError(
+        f"{path}: the uids are not sorted; a subset must be in lexicographic order "
+        "(sort it with numpy's array.sort() and save it again)"
+    )
 
 
 def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:

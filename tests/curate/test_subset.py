@@ -1,6 +1,8 @@
 """Subset algebra against Counters, sidecars, and the commands."""
 
 import json
+import signal
+import subprocess
 import sys
 from collections import Counter
 
@@ -11,7 +13,7 @@ from datacomp.curate import subset
 from datacomp.curate.cli import main
 from datacomp.errors import DataError, IntegrityError, UsageError
 from datacomp.pools import uids
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 # Few values, so that subsets overlap, repeat and share high halves.
@@ -260,6 +262,122 @@ def test_the_result_may_replace_an_input(save):
     path = save("a.npy", [1])
     subset.combine("union", [path, save("b.npy", [2])], path)
     assert subset.info(path).count == 2
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Write multisets as subset files."""
+    folder = tmp_path_factory.mktemp("files")
+
+    def files(found):
+        paths = [folder / f"{number}.npy" for number in range(len(found))]
+        for path, values in zip(paths, found, strict=True):
+            subset.write_subset(path, records(values), {})
+        return paths, folder / "out.npy"
+
+    return files
+
+
+def sums(operation, found):
+    """Return what set algebra says of multisets, by Counters."""
+    result = Counter(found[0])
+    for other in map(Counter, found[1:]):
+        if operation == "union":
+            result |= other
+        elif operation == "intersect":
+            result &= other
+        else:
+            result = Counter({uid: n for uid, n in result.items() if uid not in other})
+    return sorted(result.elements())
+
+
+@settings(deadline=None)
+@given(
+    st.lists(multisets, min_size=1, max_size=4),
+    st.sampled_from(["union", "intersect", "minus"]),
+    st.integers(1, 12),
+)
+def test_files_are_combined_whatever_is_held(files, found, operation, held):
+    paths, out = files(found)
+    expected = records(sums(operation, found))
+    sidecar = subset.combine(operation, paths, out, held)
+    written = out.read_bytes()
+    uids.save_subset(out, expected)
+    assert written == out.read_bytes()
+    assert (sidecar["count"], sidecar["digest"]) == (len(expected), uids.digest_of_uids(expected))
+
+
+@settings(deadline=None)
+@given(multisets, multisets, st.integers(1, 12))
+def test_files_are_compared_whatever_is_held(files, a, b, held):
+    (one, other), out = files([a, b])
+    parts = {
+        "only_a": sums("minus", [a, b]),
+        "only_b": sums("minus", [b, a]),
+        "both": sums("intersect", [a, b]),
+    }
+    counts = {name: len(part) for name, part in parts.items()}
+    assert subset.compare(one, other, out.with_suffix(""), held) == counts
+    for name, part in parts.items():
+        path = out.with_suffix("") / f"{name}.npy"
+        assert uids.load_subset(path).tolist() == part
+        assert subset.info(path, held).multiplicities == Counter(Counter(part).values())
+    assert subset.compare(one, other, held=held) == counts
+
+
+def child(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_memory_is_bounded_whatever_the_files_hold(tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 2**64, (2, 2 << 20, 2), np.uint64)
+    often = np.full(1 << 20, 1 << 62, np.uint64)  # one uid, a million times
+    for name, high, low in zip("ab", drawn[:, :, 0], drawn[:, :, 1], strict=True):
+        found = uids.from_halves(np.append(high, often), np.append(low, often))
+        uids.save_subset(tmp_path / f"{name}.npy", found)
+    uids.save_subset(tmp_path / "few.npy", found[:1])
+    done = child(
+        "import sys\n"
+        "from datacomp.curate.subset import combine, compare, info\n"
+        "def peak():\n"
+        "    status = dict(line.split(':') for line in open('/proc/self/status'))\n"
+        "    return int(status['VmHWM'].split()[0]) / 1024\n"
+        "def work(a, b):\n"
+        "    for operation in ('union', 'intersect', 'minus'):\n"
+        "        combine(operation, [a, b], 'out.npy')\n"
+        "    info('out.npy'), compare(a, b, 'parts')\n"
+        "    return peak()\n"
+        "import os; os.chdir(sys.argv[1])\n"
+        "few = work('few.npy', 'few.npy')\n"
+        "print(work('a.npy', 'b.npy') - few)\n",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 80, done.stdout  # MB; 500 and more if all were held
+
+
+def test_a_process_that_is_killed_leaves_the_old_file(save, tmp_path):
+    a, b, out = save("a.npy", range(50)), save("b.npy", range(100)), save("out.npy", [7])
+    before = out.read_bytes(), out.with_suffix(".json").read_bytes()
+    done = child(
+        "import os, signal, sys\n"
+        "from datacomp.curate import subset\n"
+        "from datacomp.pools.subset_files import SubsetWriter\n"
+        "write = SubsetWriter.write\n"
+        "def killed(self, uids):\n"
+        "    if self.count > 20: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    write(self, uids)\n"
+        "SubsetWriter.write = killed\n"
+        "subset.combine('union', sys.argv[1:3], sys.argv[3], held=10)\n",
+        a, b, out,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == before
+    subset.combine("union", [a, b], out)
+    assert subset.info(out).count == 100
+    assert not list(tmp_path.glob(".*"))
 
 
 # -- commands --------------------------------------------------------------------------------
