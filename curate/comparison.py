@@ -19,8 +19,8 @@ from ..errors import DataError
 from ..pools.connection import connect
 from ..pools.pool import Pool, literal, pool_errors, quote
 from ..pools.schema import TRUTH
-from ..pools.uids import UidArray, load_subset
-from .subset import diff, multiplicities
+from ..pools.uids import UidArray, load_subset, multiplicities
+from .subset import diff
 
 UID = "(high::UHUGEINT << 64) + low::UHUGEINT"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE")

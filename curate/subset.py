@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.merging import Counted, Counts, joined_uids, spread, walk
+from ..pools.merging import Counted, Counts, joined_uids, merge_order, spread, walk
 from ..pools.parallel import map_threads
 from ..pools.subset_files import SubsetFile, SubsetWriter, subset_writer
 from ..pools.uids import (
@@ -80,20 +80,16 @@ class Difference:
 
 def diff(a: UidArray, b: UidArray) -> Difference:
     """Compare two subsets uid by uid."""
-    uids, in_a, in_b = tally(a, b)
+    uids, in_a, in_b = tally(multiplicities(a), multiplicities(b))
     return Difference(
         **{name: np.repeat(*_kept(uids, times)) for name, times in _parts(in_a, in_b).items()}
     )
 
 
-def tally(a: UidArray, b: UidArray) -> tuple[UidArray, Counts, Counts]:
-    """Return the distinct uids of two sorted arrays, shape (k,), and their counts in each."""
-    return _tally(multiplicities(a), multiplicities(b))
-
-
-def _tally(a: Counted, b: Counted) -> tuple[UidArray, Counts, Counts]:
+def tally(a: Counted, b: Counted) -> tuple[UidArray, Counts, Counts]:
+    """Return the distinct uids of two that are sorted and counted, shape (k,), with both counts."""
     joined = joined_uids([a[0], b[0]])
-    order = _merge_order(joined)
+    order = merge_order(joined)
     uids = joined.view(RECORD).take(order).view(UID_DTYPE)
     starts = starts_of(uids)
     of_a = order < len(a[0])
@@ -121,7 +117,7 @@ def _parts(in_a: Counts, in_b: Counts) -> dict[str, Counts]:
 
 
 def _apply(operation: str, a: Counted, b: Counted) -> Counted:
-    uids, in_a, in_b = _tally(a, b)
+    uids, in_a, in_b = tally(a, b)
     return _kept(uids, _TIMES[operation](in_a, in_b))
 
 
@@ -186,17 +182,6 @@ class Lookup:
         places = np.minimum(first, len(self._high) - 1)
         found = (self._high[places] == high) & (self._low[places] == low)
         return np.where(found, places, -1).astype(np.int64)
-
-
-def _merge_order(joined: UidArray) -> Counts:
-    """Return the stable order of uids. Sorting by the high half alone is a merge of sorted runs;
-    only where high halves tie and low halves disagree is the full sort needed.
-    """
-    order = np.argsort(joined["f0"], kind="stable")
-    high, low = joined["f0"][order], joined["f1"][order]
-    if np.any((high[1:] == high[:-1]) & (low[1:] < low[:-1])):
-        order = np.lexsort((joined["f1"], joined["f0"]))
-    return order
 
 
 # -- files and their sidecars ----------------------------------------------------------------
@@ -352,7 +337,7 @@ def compare(
                 writer = opened.enter_context(subset_writer(Path(out) / f"{name}.npy"))
                 writers[name] = writer
         for first, second in walk([one.file for one in inputs], held):
-            uids, in_a, in_b = _tally(first, second)
+            uids, in_a, in_b = tally(first, second)
             for name, times in _parts(in_a, in_b).items():
                 counts[name] += int(times.sum())
                 if name in writers:

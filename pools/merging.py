@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .subset_files import SubsetFile, subset_writer
-from .uids import RECORD, UID_DTYPE, UidArray, multiplicities, sort_uids
+from .uids import RECORD, UID_DTYPE, UidArray, multiplicities, sort_uids, starts_of
 
 HELD = 1 << 20
 """How many uids are in memory at a time, 16 bytes each."""
@@ -129,6 +129,31 @@ def joined_uids(parts: Sequence[UidArray]) -> UidArray:
     return np.concatenate([np.ascontiguousarray(part).view(RECORD) for part in parts]).view(
         UID_DTYPE
     )
+
+
+def summed(pieces: Sequence[Counted]) -> Counted:
+    """Return what a walk yields as one: how often each uid is in any of the sources."""
+    if len(pieces) == 1:
+        return pieces[0]
+    joined = joined_uids([np.empty(0, UID_DTYPE), *(uids for uids, _ in pieces)])
+    order = merge_order(joined)
+    ordered = joined.view(RECORD).take(order).view(UID_DTYPE)
+    starts = starts_of(ordered)
+    if not len(starts):
+        return ordered, starts
+    counts = np.concatenate([counts for _, counts in pieces])[order]
+    return ordered.view(RECORD).take(starts).view(UID_DTYPE), np.add.reduceat(counts, starts)
+
+
+def merge_order(joined: UidArray) -> Counts:
+    """Return the stable order of uids. Sorting by the high half alone is a merge of sorted runs;
+    only where high halves tie and low halves disagree is the full sort needed.
+    """
+    order = np.argsort(joined["f0"], kind="stable")
+    high, low = joined["f0"][order], joined["f1"][order]
+    if np.any((high[1:] == high[:-1]) & (low[1:] < low[:-1])):
+        order = np.lexsort((joined["f1"], joined["f0"]))
+    return order
 
 
 class _Stream:

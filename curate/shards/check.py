@@ -15,6 +15,7 @@ shard, key).
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -30,19 +31,26 @@ from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
+from ...pools.merging import Counted, joined_uids, summed, walk
 from ...pools.sources.base import caption_of_sample, values_of_sample
-from ...pools.uids import UID_DTYPE, UidArray, from_hex, load_subset, sort_uids, to_hex
+from ...pools.subset_files import SubsetFile
+from ...pools.uids import UID_DTYPE, UidArray, from_hex, is_uid, to_hex
 from ...progress import Progress
-from ..subset import Lookup, multiplicities, tally
+from ..subset import Lookup, tally
 from .columns import integers, uid_records
 from .folder import STATE
+from .found import FoundSamples, Rows, UidRuns, rows_of, same_rows
 from .index import Index, load_index
-from .storage import METADATA, PARQUET, open_parquet
+from .storage import METADATA, PARQUET
 from .tars import holes, numbered, tar_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SUBSET = "sample_ids.npy"
+MISSING = "missing.txt"
+LINES = 1 << 16
+"""So many lines of ``missing.txt`` are looked at at a time."""
 MAX_JSON_BYTES = 1 << 20
 TAR_KINDS = ((TruncatedError, "truncated"), (UnsafeInputError, "unsafe"))
 MANIFEST_KINDS = {"missing": "file_missing", "unsafe": "unsafe"}
@@ -97,35 +105,39 @@ def check_shards(
     """
     directory = Path(directory)
     paths = [directory / name for name in tar_names(directory)]
-    shards: list[_Shard] = []
+    tars: list[_Tar] = []
+    problems: list[Problem] = []
     engine = engine_of(workers)
     engine.reach(directory)
-    with Progress("checking", len(paths), "shards") as progress:
-        for shard in engine.map(_check_tar, paths, count=len(paths)):
-            shards.append(shard)
-            progress.advance()
-    report = CheckReport(str(directory), len(shards), sum(shard.samples for shard in shards))
-    problems = [problem for shard in shards for problem in shard.problems]
-    problems += _numbering([shard.name for shard in shards])
-    for shard in shards:
-        problems += _stats(directory, shard)
-    problems += _meta(directory, report)
-    problems += _uids(directory, shards)
-    problems += _index(directory, shards)
-    problems += _manifest(directory, shards, engine)
-    report.problems = sorted(problems)
-    if page is not None:
-        from .check_page import write_check_page
+    with FoundSamples(directory) as found:
+        with Progress("checking", len(paths), "shards") as progress:
+            for checked in engine.map(_check_tar, paths, count=len(paths)):
+                tars.append(_Tar(checked.name, checked.samples, len(checked.uids)))
+                found.add(checked.uids, checked.offsets)
+                problems += checked.problems
+                progress.advance()
+        names = [one.name for one in tars]
+        report = CheckReport(str(directory), len(tars), sum(one.samples for one in tars))
+        problems += _numbering(names)
+        for one in tars:
+            problems += _stats(directory, one)
+        problems += _meta(directory, report)
+        problems += _uids(directory, names, found)
+        problems += _index(directory, tars, found)
+        problems += _manifest(directory, names, engine)
+        report.problems = sorted(problems)
+        if page is not None:
+            from .check_page import write_check_page
 
-        write_check_page(Path(page), report, {s.name: (s.uids, s.offsets) for s in shards})
+            write_check_page(Path(page), report, zip(names, found.tars(), strict=True))
     return report
 
 
 # -- one tar, in a worker --------------------------------------------------------------------
 
 
-@dataclass
-class _Shard:
+@dataclass(frozen=True)
+class _Checked:
     """A tar: how many samples, and uid and offset of those that can be used, shape (n,)."""
 
     name: str
@@ -135,7 +147,7 @@ class _Shard:
     problems: list[Problem]
 
 
-def _check_tar(path: Path) -> _Shard:
+def _check_tar(path: Path) -> _Checked:
     uids: list[str] = []
     offsets: list[int] = []
     problems: list[Problem] = []
@@ -160,7 +172,7 @@ def _check_tar(path: Path) -> _Shard:
             kind = next((k for kind, k in TAR_KINDS if isinstance(error, kind)), "broken")
             problems.append(Problem(path.name, "", kind, str(error)))
     records = from_hex(uids) if uids else np.empty(0, UID_DTYPE)
-    return _Shard(path.name, samples, records, np.array(offsets, np.int64), problems)
+    return _Checked(path.name, samples, records, np.array(offsets, np.int64), problems)
 
 
 def _verify_caption(window: tar.Window, sample: tar.TarSample) -> None:
@@ -177,6 +189,15 @@ def _verify_image(window: tar.Window, sample: tar.TarSample) -> None:
 # -- the folder ------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Tar:
+    """How many samples a tar has, and how many of them can be used."""
+
+    name: str
+    samples: int
+    usable: int
+
+
 def _numbering(names: list[str]) -> Iterator[Problem]:
     """Numbered shards are read as {00000000..N}: a hole would stop or mislead a reader."""
     for hole in holes(names):
@@ -185,7 +206,7 @@ def _numbering(names: list[str]) -> Iterator[Problem]:
         yield Problem(first, "", "missing_shard", detail)
 
 
-def _stats(directory: Path, shard: _Shard) -> Iterator[Problem]:
+def _stats(directory: Path, shard: _Tar) -> Iterator[Problem]:
     path = directory / f"{shard.name.removesuffix('.tar')}_stats.json"
     if not path.is_file():
         yield Problem(shard.name, "", "stats_missing", f"there is no {path.name}")
@@ -217,41 +238,51 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _uids(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
+def _uids(directory: Path, names: list[str], found: FoundSamples) -> Iterator[Problem]:
     """Compare the uids found with those of ``sample_ids.npy``, less those of ``missing.txt``."""
-    found = np.concatenate([shard.uids for shard in shards])
-    ordered = sort_uids(found)
-    expected = multiplicities(ordered)[0]
-    path = directory / "sample_ids.npy"
+    path = directory / SUBSET
+    expected: list[SubsetFile] = []
     if path.is_file():
         try:
-            expected = load_subset(path)
+            file = SubsetFile.of(path)
+            file.verify()
+            expected = [file]
         except DataError as error:
             yield Problem(path.name, "", "unreadable", str(error))
-    uids, here, wanted = tally(ordered, expected)
-    lacking, surplus = here < wanted, here > wanted
-    if _is_weighed(directory):  # then the subset says which may be there, not how often
-        lacking, surplus = np.zeros_like(lacking), surplus & (wanted == 0)
-    known = _known_missing(directory) if lacking.any() else set()
-    for uid, count, want in zip(
-        to_hex(uids[lacking]), here[lacking].tolist(), wanted[lacking].tolist(), strict=True
-    ):
-        if uid not in known:
-            yield Problem(path.name, uid, "missing_uid", f"{count} times instead of {want}")
-    lookup = Lookup(uids[surplus])
-    want_of = wanted[surplus].tolist()
-    seen = [0] * len(want_of)
-    for shard in shards:
-        places = lookup.find(shard.uids)
-        rows = np.flatnonzero(places >= 0)
-        keys = _keys_at(directory / shard.name, shard.offsets[rows].tolist())
-        for uid, key, place in zip(
-            to_hex(shard.uids[rows]), keys, places[rows].tolist(), strict=True
+    weighed = _is_weighed(directory)  # then the subset says which may be there, not how often
+    too_many: list[Counted] = []
+    with UidRuns(directory) as known:
+        for uids in _known_missing(directory) if expected and not weighed else ():
+            known.add(uids)
+        runs, listed = found.uids.all(), known.all()
+        for pieces in walk([*expected, *listed, *runs]):
+            here = summed(pieces[len(expected) + len(listed) :])
+            once = (*here, np.ones_like(here[1]))
+            uids, seen, wanted = tally(here, pieces[0]) if expected else once
+            surplus = (seen > wanted) & (wanted == 0 if weighed else True)
+            if surplus.any():
+                too_many.append((uids[surplus], wanted[surplus]))
+            lacking = np.flatnonzero(seen < wanted)
+            if weighed or not len(lacking):
+                continue
+            left_out = Lookup(summed(pieces[len(expected) : len(expected) + len(listed)])[0])
+            lacking = lacking[left_out.find(uids[lacking]) < 0]
+            for uid, count, times in zip(
+                to_hex(uids[lacking]), seen[lacking].tolist(), wanted[lacking].tolist(), strict=True
+            ):
+                yield Problem(path.name, uid, "missing_uid", f"{count} times instead of {times}")
+    if not too_many:
+        return
+    uids = joined_uids([uids for uids, _ in too_many])
+    wanted = np.concatenate([wanted for _, wanted in too_many])
+    for name, (own, rows, places) in zip(names, found.beyond(uids, wanted), strict=True):
+        here = np.flatnonzero(places >= 0)
+        keys = _keys_at(directory / name, rows["offset"][here].tolist())
+        for uid, key, times in zip(
+            to_hex(own[here]), keys, wanted[places[here]].tolist(), strict=True
         ):
-            seen[place] += 1
-            if seen[place] > want_of[place]:
-                kind = "duplicate_uid" if want_of[place] else "unexpected_uid"
-                yield Problem(shard.name, key, kind, f"uid {uid}")
+            kind = "duplicate_uid" if times else "unexpected_uid"
+            yield Problem(name, key, kind, f"uid {uid}")
 
 
 def _is_weighed(directory: Path) -> bool:
@@ -260,11 +291,15 @@ def _is_weighed(directory: Path) -> bool:
     return any(build.get(name) is not None for name in ("weights", "mix"))
 
 
-def _known_missing(directory: Path) -> set[str]:
-    path = directory / "missing.txt"
+def _known_missing(directory: Path) -> Iterator[UidArray]:
+    """Yield the uids that a build left out, some at a time."""
+    path = directory / MISSING
     if not path.is_file():
-        return set()
-    return {line.split(" ")[0] for line in path.read_text(errors="replace").splitlines()}
+        return
+    with path.open(errors="replace") as lines:
+        while some := list(itertools.islice(lines, LINES)):
+            first = (line.split(" ")[0].rstrip("\n") for line in some)
+            yield from_hex([uid for uid in first if is_uid(uid)])
 
 
 def _keys_at(path: Path, offsets: list[int]) -> list[str]:
@@ -281,72 +316,59 @@ def _keys_at(path: Path, offsets: list[int]) -> list[str]:
     return keys
 
 
-def _index(directory: Path, shards: list[_Shard]) -> Iterator[Problem]:
+def _index(directory: Path, tars: list[_Tar], found: FoundSamples) -> Iterator[Problem]:
     """Compare uids and offsets with the index, if there is one."""
     if not (directory / PARQUET).is_file():
         return
     index = load_index(directory)
     if index is None:
         # A release has the rows, not when its tars were read.
-        if not (directory / METADATA).exists() and _fits(directory, shards):
+        if not (directory / METADATA).exists() and _fits(directory, tars, found):
             return
         detail = "does not fit the tars as they are; run 'datacomp shards index' again"
         yield Problem(PARQUET, "", "index", detail)
         return
-    for record, shard in zip(index.shards, shards, strict=True):
-        if record.rows + record.dropped != len(shard.uids):
-            detail = f"{len(shard.uids)} samples, but the index has {record.rows + record.dropped}"
-            yield Problem(shard.name, "", "count", detail)
+    for record, one in zip(index.shards, tars, strict=True):
+        if record.rows + record.dropped != one.usable:
+            detail = f"{one.usable} samples, but the index has {record.rows + record.dropped}"
+            yield Problem(one.name, "", "count", detail)
     if any(record.dropped for record in index.shards):
         return
-    rows = list(index.scan(("uid", "offset"), _uids_and_offsets))
-    uids, offsets = [uid for uid, _ in rows], [offset for _, offset in rows]
-    same = np.array_equal(
-        np.concatenate([np.empty(0, UID_DTYPE), *uids]),
-        np.concatenate([shard.uids for shard in shards]),
-    ) and np.array_equal(
-        np.concatenate([np.empty(0, np.int64), *offsets]),
-        np.concatenate([shard.offsets for shard in shards]),
-    )
-    if not same:
+    if not same_rows((rows for _, rows in found.tars()), _stored(index, tars)):
         yield Problem(PARQUET, "", "index", "names other samples or places than the tars hold")
 
 
-def _fits(directory: Path, shards: list[_Shard]) -> bool:
+def _fits(directory: Path, tars: list[_Tar], found: FoundSamples) -> bool:
     """Tell whether the rows of an index are those of the tars: the first place of each uid."""
+    import pyarrow as pa
+
+    repeated = [uids[counts > 1] for uids, counts in map(summed, walk(found.uids.all()))]
+    uids = joined_uids([np.empty(0, UID_DTYPE), *repeated])
+    once = np.ones(len(uids), np.int64)
+    first = (rows[places < 0] for _, rows, places in found.beyond(uids, once))
+    try:
+        return same_rows(first, _stored(Index(directory, str(directory), (), ""), tars))
+    except (DataError, OSError, pa.ArrowException):
+        return False
+
+
+def _stored(index: Index, tars: list[_Tar]) -> Iterator[Rows]:
+    """Yield the rows of an index; the number of a tar that is not there is -1."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = pa.array([shard.name for shard in shards], pa.string())
+    names = pa.array([one.name for one in tars], pa.string())
 
-    def look(rows: pa.RecordBatch) -> tuple[NDArray[np.int64], UidArray, NDArray[np.int64]]:
-        tars = pc.index_in(rows["shard"].cast(pa.string()), value_set=names)  # pyright: ignore[reportAttributeAccessIssue]
-        return tars.fill_null(-1).to_numpy(zero_copy_only=False), *_uids_and_offsets(rows)
+    def look(rows: pa.RecordBatch) -> Rows:
+        places = pc.index_in(rows["shard"].cast(pa.string()), value_set=names)  # pyright: ignore[reportAttributeAccessIssue]
+        numbers = places.fill_null(-1).to_numpy(zero_copy_only=False)
+        uids = uid_records(rows["uid"], PARQUET)
+        return rows_of(uids, integers(rows["offset"], PARQUET), numbers)
 
-    uids = np.concatenate([shard.uids for shard in shards])
-    first = np.sort(np.unique(uids, return_index=True)[1])
-    tars = np.repeat(np.arange(len(shards)), [len(shard.uids) for shard in shards])
-    offsets = np.concatenate([shard.offsets for shard in shards])
-    try:
-        with open_parquet(directory / PARQUET) as file:
-            if file.metadata.num_rows != len(first):
-                return False
-        rows = list(Index(directory, str(directory), (), "").scan(("uid", "shard", "offset"), look))
-    except (DataError, OSError, pa.ArrowException):
-        return False
-    found = zip(*rows, strict=True) if rows else ([], [], [])
-    wanted = (tars[first], uids[first], offsets[first])
-    return all(
-        np.array_equal(np.concatenate([want[:0], *parts]), want)
-        for parts, want in zip(found, wanted, strict=True)
-    )
+    return index.scan(("uid", "shard", "offset"), look)
 
 
-def _uids_and_offsets(table: pa.RecordBatch) -> tuple[UidArray, NDArray[np.int64]]:
-    return uid_records(table["uid"], PARQUET), integers(table["offset"], PARQUET)
-
-
-def _manifest(directory: Path, shards: list[_Shard], engine: Engine) -> Iterator[Problem]:
+def _manifest(directory: Path, names: list[str], engine: Engine) -> Iterator[Problem]:
     path = directory / manifests.NAME
     if not path.is_file():
         return
@@ -359,6 +381,6 @@ def _manifest(directory: Path, shards: list[_Shard], engine: Engine) -> Iterator
         kind = MANIFEST_KINDS.get(problem.kind, problem.kind)
         yield Problem(problem.path, "", kind, problem.detail)
     listed = {item["path"] for item in manifest["files"]}
-    for shard in shards:
-        if shard.name not in listed:
-            yield Problem(shard.name, "", "unlisted", "manifest.json does not name it")
+    for name in names:
+        if name not in listed:
+            yield Problem(name, "", "unlisted", "manifest.json does not name it")

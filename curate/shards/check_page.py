@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...durable import write_text
 from ...errors import DataError
@@ -16,6 +15,7 @@ from ...pools.sources.base import caption_of_sample, image_member, values_of_sam
 from ...pools.uids import UidArray, to_hex
 from ..report.markup import Html, document, el, join, words
 from ..report.sheets import Thumbnail, gallery, thumbnail_of
+from .found import Rows
 from .order import mix
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ SAMPLES = 60
 PER_KIND = 24
 LISTED = 500
 
-Places = dict[str, tuple[UidArray, NDArray[np.int64]]]
-"""For each tar, uids and offsets of its samples, shape (n,)."""
+Places = Iterable[tuple[str, tuple[UidArray, Rows]]]
+"""For each tar its name, and uids and rows of its samples, shape (n,)."""
 
 
 def write_check_page(path: Path, report: CheckReport, places: Places) -> None:
@@ -71,16 +71,17 @@ def _section(key: str, title: str, *content: Html | None) -> Html:
 def _pick(places: Places) -> list[tuple[str, int, str]]:
     """Return shard, offset and uid of some samples, those with the least hash of the uid."""
     found: list[tuple[int, str, int, str]] = []
-    for name, (uids, offsets) in places.items():
+    for name, (uids, rows) in places:
         rank = mix(uids["f0"] ^ mix(uids["f1"]))
         least = np.argsort(rank, kind="stable")[:SAMPLES]
         found += [
             (int(value), name, int(offset), uid)
             for value, offset, uid in zip(
-                rank[least], offsets[least], to_hex(uids[least]), strict=True
+                rank[least], rows["offset"][least], to_hex(uids[least]), strict=True
             )
         ]
-    return [place[1:] for place in sorted(found)[:SAMPLES]]
+        found = sorted(found)[:SAMPLES]
+    return [place[1:] for place in found]
 
 
 def _show(directory: Path, name: str, offset: int, uid: str) -> Thumbnail:

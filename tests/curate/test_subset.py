@@ -94,7 +94,7 @@ def test_without_repetitions_they_are_the_operations_on_sets(a, b):
 
 @given(multisets, multisets)
 def test_tally_counts_both(a, b):
-    keys, in_a, in_b = subset.tally(records(a), records(b))
+    keys, in_a, in_b = subset.tally(*map(uids.multiplicities, (records(a), records(b))))
     assert keys.tolist() == sorted(set(a) | set(b))
     assert in_a.tolist() == [Counter(a)[uid] for uid in keys.tolist()]
     assert in_b.tolist() == [Counter(b)[uid] for uid in keys.tolist()]
@@ -102,7 +102,7 @@ def test_tally_counts_both(a, b):
 
 @given(multisets)
 def test_multiplicities_count_each_uid(a):
-    keys, counts = subset.multiplicities(records(a))
+    keys, counts = uids.multiplicities(records(a))
     assert dict(zip(keys.tolist(), counts.tolist(), strict=True)) == Counter(a)
 
 

@@ -1,16 +1,26 @@
 """Checking shards: sound ones pass, every kind of damage is listed by kind, shard and key."""
 
+import functools
 import json
 import os
 import shutil
 
 import pytest
-from datacomp.curate.shards import build_shards, check_shards, index_shards, select_shards
+from datacomp.curate.shards import build_shards, check, check_shards, index_shards, select_shards
 from datacomp.curate.shards.check import Problem
 from datacomp.distribution import manifest
 from datacomp.errors import DataError
 from datacomp.pools import uids
 from datacomp.pools.tar import tar_bytes
+
+
+@pytest.fixture(autouse=True, params=[None, 3], ids=["", "few_held"])
+def held(request, monkeypatch):
+    """Let each check hold all of its samples, or only three."""
+    if request.param is not None:
+        for name in ("FoundSamples", "UidRuns", "walk"):
+            part = functools.partial(getattr(check, name), held=request.param)
+            monkeypatch.setattr(check, name, part)
 
 
 @pytest.fixture
