@@ -100,7 +100,11 @@ def walk(sources: Sequence[SortedUids], held: int = HELD) -> Iterator[list[Count
     """
     if not sources:
         return
-    streams = [_Stream(source, max(2, held // len(sources))) for source in sources]
+    # Half of what is held is for those that have more: a long one must not lag behind short ones.
+    even, total = held // len(sources), max(1, sum(source.count for source in sources))
+    streams = [
+        _Stream(source, max(2, (even + held * source.count // total) // 2)) for source in sources
+    ]
     while True:
         for stream in streams:
             stream.fill()

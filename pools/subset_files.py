@@ -33,7 +33,7 @@ class SubsetFile:
     path: Path
     count: int
     start: int
-    stamp: tuple[int, int, int]
+    stamp: tuple[int, int]
 
     @classmethod
     def of(cls, path: Path | str) -> SubsetFile:
@@ -68,8 +68,9 @@ class SubsetFile:
         return found.hexdigest()
 
 
-def _stamp(state: os.stat_result) -> tuple[int, int, int]:
-    return state.st_ino, state.st_size, state.st_mtime_ns
+def _stamp(state: os.stat_result) -> tuple[int, int]:
+    """Return what changes with a file; its number changes by itself on some file systems."""
+    return state.st_size, state.st_mtime_ns
 
 
 class SubsetWriter:

@@ -271,8 +271,14 @@ def _uids(directory: Path, names: list[str], found: FoundSamples) -> Iterator[Pr
                 to_hex(uids[lacking]), seen[lacking].tolist(), wanted[lacking].tolist(), strict=True
             ):
                 yield Problem(path.name, uid, "missing_uid", f"{count} times instead of {times}")
-    if not too_many:
-        return
+    if too_many:
+        yield from _surplus(directory, names, found, too_many)
+
+
+def _surplus(
+    directory: Path, names: list[str], found: FoundSamples, too_many: list[Counted]
+) -> Iterator[Problem]:
+    """Name the samples of some uids that come after as many as are wanted, in order."""
     uids = joined_uids([uids for uids, _ in too_many])
     wanted = np.concatenate([wanted for _, wanted in too_many])
     for name, (own, rows, places) in zip(names, found.beyond(uids, wanted), strict=True):

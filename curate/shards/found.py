@@ -23,7 +23,7 @@ from ...pools.uids import UID_DTYPE, UidArray, sort_uids
 from ..subset import Counts, Lookup
 
 HELD = 1 << 20
-"""Samples that are kept in memory, 40 bytes each; more go to the disk."""
+"""Samples that are kept in memory, 48 bytes each; more go to the disk."""
 ROW = np.dtype([("tar", "<i8"), ("high", "<u8"), ("low", "<u8"), ("offset", "<i8")])
 Rows = NDArray[np.void]
 

@@ -5,7 +5,8 @@ import pytest
 from datacomp.errors import DataError
 from datacomp.pools import merging
 from datacomp.pools.engine import Local
-from datacomp.pools.merging import Merged, merge_files, merge_subsets
+from datacomp.pools.merging import Merged, merge_files, merge_subsets, walk
+from datacomp.pools.subset_files import SubsetFile
 from datacomp.pools.uids import UID_DTYPE, digest_of_uids, save_subset, sort_uids
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +48,14 @@ def test_no_more_is_held_than_said(write, monkeypatch):
     assert merge_files(files, folder / "out", 1000).count == 20_000
     assert max(sizes) <= 1000
     assert len(sizes) < 64
+
+
+def test_a_long_source_beside_short_ones_is_not_walked_in_crumbs(write):
+    draws = np.random.default_rng(0).integers(0, 2**63, (20_000, 2))
+    every = [tuple(map(int, uid)) for uid in draws]
+    files, _ = write([every[:10_000], *(every[first::50] for first in range(50))])
+    sources = [SubsetFile.of(file) for file in files]
+    assert len(list(walk(sources, 1000))) < 200
 
 
 def test_many_files_are_merged_in_groups(write, monkeypatch, tmp_path):
