@@ -115,7 +115,7 @@ def walk(sources: Sequence[SortedUids], held: int = HELD) -> Iterator[list[Count
 
 
 def spread(uids: UidArray, counts: Counts, held: int = HELD) -> Iterator[UidArray]:
-    """Yield uids as often as they are counted, at most ``held`` at a time."""
+    """Yield uids as often as they are counted, once at least, and at most ``held`` at a time."""
     if (counts == 1).all():
         yield uids
         return
@@ -130,9 +130,8 @@ def spread(uids: UidArray, counts: Counts, held: int = HELD) -> Iterator[UidArra
 
 def joined_uids(parts: Sequence[UidArray]) -> UidArray:
     """Return arrays of uids as one, shape (n,)."""
-    return np.concatenate([np.ascontiguousarray(part).view(RECORD) for part in parts]).view(
-        UID_DTYPE
-    )
+    records = [np.ascontiguousarray(part).view(RECORD) for part in parts]
+    return np.concatenate(records).view(UID_DTYPE)
 
 
 def summed(pieces: Sequence[Counted]) -> Counted:
