@@ -128,8 +128,11 @@ class Engine:
         windowed = self.check(spec, decisions, scope)
         rules = [Rule(spec, decision.reason, decision.predicate) for decision in decisions]
         if weight is not None:
-            weight = self._weigh(spec, weight, scope, frame)
-            rules.append(Rule(spec, NOT_DRAWN, f"{weight} > 0"))
+            column = self._weigh(spec, weight, scope, frame)
+            # What a chain has left was put aside before there was that column.
+            often = column if scope == CANDIDATES else f"({weight})::UINTEGER"
+            rules.append(Rule(spec, NOT_DRAWN, f"{often} > 0"))
+            weight = column
         if spec.negated:
             rules = [Rule(spec, EXCLUDED, f"NOT ({all_true(r.predicate for r in rules)})")]
         read = [_not_in(spec, table) for table in self.scoring.missed[missed:]]

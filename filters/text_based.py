@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ..errors import DataError, UnsafeInputError
@@ -98,6 +100,10 @@ class Synsets:
             "synsets": digest_of("imagenet21k_synsets", self._synsets),
             "exact": self._exact,
         }
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the numbers of all synsets of the list, ascending."""
+        return np.array(sorted(_load_synsets(self._synsets)), np.int64)
 
     def of(self, word: str) -> int:
         """Return the number of the synset, 0 where it is none of the list."""

@@ -10,14 +10,13 @@ out. The paper draws as many samples as the pool has.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ...pools.uids import UID_DTYPE, UidArray
+from ...pools.uids import UidArray
 from ..clusters.kmeans import NEEDS, Clusters, assign
 from ..clusters.scorer import ClusterScorer
 from ..clusters.spread import centroids_of, gatherer, summed_up
@@ -26,10 +25,10 @@ from ..published import Published
 from ..ranking import NO_FEATURES
 from ..sets import Samples, SpreadScorer, Values
 from ..spool import gathered
-from ..together import Exchange, Records, Together, send, uids_of
-from ..vectors import draw, uniform
+from ..together import Together
+from .numbered import Drawn, Landing, draws, part_of
 
-_DRAWS = 1 << 20
+_WHAT = 4
 
 
 class ClusterSampling(Filter):
@@ -97,16 +96,9 @@ class ClusterSamplingScorer(ClusterScorer, SpreadScorer):
             if not len(uids):
                 return
             groups = self.cluster(uids, spool, about["clusters"])
-        sizes = groups.sizes()
-        order = np.lexsort((uids["f1"], uids["f0"], groups.ids))
-        firsts = np.cumsum(sizes) - sizes
-        found = np.zeros(len(uids), np.int64)
-        size = about["size"] or len(uids)
-        for ids, within in draws(sizes, about["alpha"], about["seed"], 0, size):
-            found += np.bincount(firsts[ids] + place_of(within, sizes[ids]), minlength=len(uids))
-        drawn = np.empty(len(uids), np.uint32)
-        drawn[order] = found
-        yield uids, drawn
+        powers, size = powers_of(groups.sizes(), about["alpha"]), about["size"] or len(uids)
+        landing = Landing(groups.ids, uids, np.ones(len(uids), np.int64))
+        yield uids[landing.order], landing.count(draws(powers, about["seed"], _WHAT, 0, size))
 
     def score_apart(
         self, samples: Samples, together: Together
@@ -122,77 +114,18 @@ class ClusterSamplingScorer(ClusterScorer, SpreadScorer):
         def share() -> None:
             with gather() as (uids, spool):
                 ids = assign(spool, found.centroids, self._device).ids
-            here = np.empty(len(uids), _RECORD)
-            here["f0"], here["f1"], here["id"] = uids["f0"], uids["f1"], ids
-            size = about["size"] or found.total
-            part = (size * place.number // place.count, size * (place.number + 1) // place.count)
-            made = [here]
-            sizes = np.load(file, allow_pickle=False)
-            for chosen, within in draws(sizes, about["alpha"], about["seed"], *part):
-                some = np.empty(len(chosen), _RECORD)
-                some["f0"], some["f1"], some["id"] = 0, within, -1 - chosen
-                made.append(some)
-            every = np.concatenate(made)
-            numbers = np.where(every["id"] < 0, -1 - every["id"], every["id"])
-            ways = numbers % place.count
-            send(place.file(joint), ways, place.count, _RECORD, lambda some: every[some])
+            part = part_of(about["size"] or found.total, place.number, place.count)
+            powers = powers_of(np.load(file, allow_pickle=False), about["alpha"])
+            made = draws(powers, about["seed"], _WHAT, *part)
+            joint.share(together, ids, uids, np.ones(len(uids), np.int64), made)
 
         together.ask(joint, share)
-        for records in joint.answers(place):
-            yield uids_of(records), records["drawn"]
+        yield from joint.counted(together)
 
 
-_RECORD = np.dtype([("f0", "<u8"), ("f1", "<u8"), ("id", "<i8")])
-"""A sample and its cluster; or, where the cluster is -1 - id, a draw: f1 says which of it."""
-
-
-@dataclass(frozen=True)
-class Drawn(Exchange):
-    """Brings the samples of some clusters together with the draws from these clusters."""
-
-    what: str
-
-    def judge(self, got: Iterator[tuple[int, Records]]) -> tuple[NDArray[np.int64], Records]:
-        """Return how often each sample is drawn."""
-        nothing = np.empty(0, _RECORD)
-        numbers, parts, drawn = [np.empty(0, np.int64)], [nothing], [nothing]
-        for number, records in got:
-            samples = records[records["id"] >= 0]
-            numbers.append(np.full(len(samples), number))
-            parts.append(samples)
-            drawn.append(records[records["id"] < 0])
-        number, every, made = np.concatenate(numbers), np.concatenate(parts), np.concatenate(drawn)
-        order = np.lexsort((every["f1"], every["f0"], every["id"]))
-        number, every = number[order], every[order]
-        firsts = np.searchsorted(every["id"], -1 - made["id"], "left")
-        sizes = np.searchsorted(every["id"], -1 - made["id"], "right") - firsts
-        places = firsts + place_of(made["f1"], sizes)
-        found = np.empty(len(every), [("f0", "<u8"), ("f1", "<u8"), ("drawn", "<u4")])
-        found["f0"], found["f1"] = every["f0"], every["f1"]
-        found["drawn"] = np.bincount(places, minlength=len(every))
-        return number, found
-
-
-def draws(
-    sizes: NDArray[np.int64], alpha: float, seed: int, first: int, end: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
-    """Yield the draws of some numbers: the cluster of each, and 64 random bits for which of it.
-
-    ``sizes`` (k,) are those of the clusters; a cluster is drawn by their power of ``alpha``.
-    """
-    powers = np.zeros(len(sizes))
+def powers_of(sizes: NDArray[np.int64], alpha: float) -> NDArray[np.float64]:
+    """Return the power of each cluster's size (k,); an empty one is worth nothing."""
+    found = np.zeros(len(sizes))
     some = sizes > 0
-    powers[some] = sizes[some] ** alpha
-    reached = np.cumsum(powers)
-    last = int(np.flatnonzero(some)[-1])
-    for start in range(first, end, _DRAWS):
-        numbers = np.zeros(min(_DRAWS, end - start), UID_DTYPE)
-        numbers["f1"] = np.arange(start, start + len(numbers))
-        ids = np.searchsorted(reached, uniform(numbers, seed, 4) * reached[-1], "right")
-        yield np.minimum(ids, last), draw(numbers, seed, 5)
-
-
-def place_of(bits: NDArray[np.uint64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a place from 0 to before each size (n,) for 64 random bits (n,)."""
-    share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.minimum((share * sizes).astype(np.int64), sizes - 1)
+    found[some] = sizes[some] ** alpha
+    return found

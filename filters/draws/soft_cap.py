@@ -7,7 +7,8 @@ lowered by a penalty, so that it may come again, but less likely. Each sample is
 as it was drawn.
 
 Scores are natural logarithms of probabilities, up to a constant, as FLYT's are. A batch is drawn by
-adding Gumbel noise to the scores and taking the highest, which gives the same law.
+adding Gumbel noise to the scores and taking the highest, which gives the same law. The noise
+follows from uid, seed and the number of the batch, so files of a pool in partitions make their own.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from ...pools.uids import UID_DTYPE, UidArray
 from ...progress import Progress
 from ..contract import Decision, Filter, Scorer, View
 from ..published import Published
-from ..sets import Samples, SetScorer, Values
-from ..vectors import uniform
+from ..sets import Samples, SpreadScorer, Values
+from ..together import Together
+from .batches import Here, Law, State, Urn, draw_batches, numbers_of, sizes_of
+from .spread_batches import SpreadBatches
 
 _BATCHES = 1280
 """In how many batches the paper draws as many samples as the pool has."""
@@ -67,7 +70,7 @@ class SoftCap(Filter):
         return SoftCapScorer(self.column, self.size, self.penalty, self.batch, self.seed)
 
 
-class SoftCapScorer(SetScorer):
+class SoftCapScorer(SpreadScorer):
     """Tells how often a sample is drawn."""
 
     name = "soft_cap_draws"
@@ -77,21 +80,48 @@ class SoftCapScorer(SetScorer):
         self, column: str, size: int | None, penalty: float, batch: int | None, seed: int
     ) -> None:
         self.columns = (column,)
-        self._size, self._penalty, self._batch, self._seed = size, penalty, batch, seed
+        self._size, self._batch, self._law = size, batch, Law(penalty, seed)
 
     def identity(self) -> dict[str, Any]:
         """Name the column, and how draws are made."""
         return {
             "column": self.columns[0],
             "size": self._size,
-            "penalty": self._penalty,
+            "penalty": self._law.penalty,
             "batch": self._batch,
-            "seed": self._seed,
+            "seed": self._law.seed,
+            "noise": "one step of SplitMix64",
         }
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the draws; samples without a finite score are left out."""
-        found, numbers = [np.empty(0, UID_DTYPE)], [np.empty(0)]
+        uids, scores = self._scored(samples)
+        if not len(uids):
+            return
+        size, batch = sizes_of(len(uids), self._size, self._batch, _BATCHES)
+        urn = Urn(scores, numbers_of(uids, self._law), np.zeros(len(uids), np.uint32))
+        with Progress("drawing samples", size, "draws") as progress:
+
+            def accept(state: State) -> None:
+                progress.advance(size - state.left - progress.done)
+
+            here = Here(urn, self._law)
+            draw_batches(here, len(uids), batch, self._law, State(0, size), accept)
+        yield uids, urn.drawn
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield the draws of a partition's samples."""
+        joint = SpreadBatches(self.digest(), self._size, self._batch, _BATCHES, self._law)
+        place = together.place
+        last = together.ask(joint, lambda: joint.share(place, *self._scored(samples)))
+        if last >= 0:
+            yield joint.counted(place, last)
+
+    def _scored(self, samples: Samples) -> tuple[UidArray, NDArray[np.float64]]:
+        """Return the samples with a finite score, both (n,)."""
+        found, scores = [np.empty(0, UID_DTYPE)], [np.empty(0)]
         for uids, batch in samples.batches():
             column = batch.columns[self.columns[0]]
             try:
@@ -102,32 +132,5 @@ class SoftCapScorer(SetScorer):
                 ) from None
             known = np.isfinite(values)
             found.append(uids[known])
-            numbers.append(values[known])
-        uids, scores = np.concatenate(found), np.concatenate(numbers)
-        if len(uids):
-            yield uids, self._draw(uids, scores)
-
-    def _draw(self, uids: UidArray, scores: NDArray[np.float64]) -> NDArray[np.uint32]:
-        left = self._size or len(uids)
-        batch = min(self._batch or max(1, left // _BATCHES), len(uids))
-        drawn = np.zeros(len(uids), np.uint32)
-        with Progress("drawing samples", left, "draws") as progress:
-            number = 0
-            while left:
-                size = min(batch, left)
-                keys = scores - self._penalty * drawn + _gumbel(uids, self._seed, number)
-                drawn[_largest(keys, size)] += 1
-                left, number = left - size, number + 1
-                progress.advance(size)
-        return drawn
-
-
-def _gumbel(uids: UidArray, seed: int, number: int) -> NDArray[np.float64]:
-    """Return Gumbel noise for each uid, shape (n,)."""
-    # Half a step away from 0 and 1, whose logarithms are infinite.
-    return -np.log(-np.log(uniform(uids, seed, number) + 2.0**-54))
-
-
-def _largest(keys: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return the places of the largest keys."""
-    return np.argpartition(-keys, count - 1)[:count]
+            scores.append(values[known])
+        return np.concatenate(found), np.concatenate(scores)

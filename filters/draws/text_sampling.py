@@ -6,29 +6,43 @@ with a probability that grows as the average, or the largest, worth of the thing
 repetition. With alpha = 1 all captions that name a thing are alike, with 0 all things are, however
 rare. A sample drawn more than 100 times drops out. Where the summary leaves a choice, it is this
 tool's: things are the classes of ImageNet-21k, as for `text_based` with `exact=false`; a caption
-that names none is never drawn; as many samples are drawn as name one.
+that names none is never drawn; as many samples are drawn as name one. A draw is first one of
+the groups of captions, by what they are worth together, then one of it: the law is the same.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from array import array
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ...durable import atomic_path
 from ...pools.uids import UID_DTYPE, UidArray
 from ..assets import asset_field, given_assets, locate
 from ..contract import Decision, Filter, Scorer, View
 from ..language import HAS_CAPTION
 from ..published import Published
-from ..sets import Samples, SetScorer, Values
+from ..sets import Samples, SpreadScorer, Values
 from ..text_based import Synsets
-from ..vectors import uniform
+from ..together import Sum, Together, save
+from ..vectors import draw
+from .numbered import Drawn, Landing, draws, part_of
 
-_DRAWS = 1 << 20
+GROUPS = 1 << 16
+"""In how many groups captions are put, by their uids: as many files can share the work."""
+
+_WHAT = 6
+
+Named = tuple[UidArray, NDArray[np.int32], NDArray[np.int32]]
+"""Uids (n,) of captions, how many things each names (n,), and which these are, end to end (m,):
+their places among the numbers of all synsets."""
 
 
 class TextSampling(Filter):
@@ -91,7 +105,7 @@ class TextSampling(Filter):
         return TextSamplingScorer(synsets, self.alpha, self.over, self.size, self.seed)
 
 
-class TextSamplingScorer(SetScorer):
+class TextSamplingScorer(SpreadScorer):
     """Tells how often a sample is drawn."""
 
     name = "text_draws"
@@ -113,57 +127,137 @@ class TextSamplingScorer(SetScorer):
             "over": self._over,
             "size": self._size,
             "seed": self._seed,
+            "draws": "group, then caption",
         }
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the draws; captions that name nothing are left out."""
-        found, named, counts = [np.empty(0, UID_DTYPE)], array("q"), array("q")
+        parts = list(self._named(samples))
+        if not parts:
+            return
+        uids, lengths, things = (np.concatenate(kind) for kind in zip(*parts, strict=True))
+        if not len(uids):
+            return
+        often = np.bincount(things, minlength=len(self._synsets.numbers()))
+        weights = self._weights(lengths, things, often)
+        landing = Landing(groups_of(uids), uids, weights)
+        made = draws(sums_of(uids, weights), self._seed, _WHAT, 0, self._size or len(uids))
+        yield uids[landing.order], landing.count(made)
+
+    def score_apart(
+        self, samples: Samples, together: Together
+    ) -> Iterator[tuple[UidArray, Values]]:
+        """Yield the draws of a partition's samples; each partition makes its share of the draws."""
+        place, what = together.place, self.digest()
+        matches, worth, joint = Sum("things", what), Sum("worth", what), Drawn(what)
+        kept = place.file(matches, "named")
+
+        def match() -> None:
+            # How many captions name each thing, and how many name one.
+            often = np.zeros(len(self._synsets.numbers()) + 1, np.int64)
+            with atomic_path(kept) as partial, partial.open("wb") as named:
+                for uids, lengths, things in self._named(samples):
+                    often[:-1] += np.bincount(things, minlength=len(often) - 1)
+                    often[-1] += len(uids)
+                    for array in (uids, lengths, things):
+                        np.save(named, array)
+            save(place.file(matches), often)
+
+        file = matches.total(place, together.ask(matches, match))
+        often = np.load(file, allow_pickle=False)
+        if not often[-1]:
+            return
+
+        def weigh() -> tuple[UidArray, NDArray[np.int64]]:
+            found, weights = [np.empty(0, UID_DTYPE)], [np.empty(0, np.int64)]
+            for uids, lengths, things in _read(kept):
+                found.append(uids)
+                weights.append(self._weights(lengths, things, often[:-1]))
+            return np.concatenate(found), np.concatenate(weights)
+
+        def add() -> None:
+            save(place.file(worth), sums_of(*weigh()))
+
+        file = worth.total(place, together.ask(worth, add))
+
+        def share() -> None:
+            uids, weights = weigh()
+            part = part_of(self._size or int(often[-1]), place.number, place.count)
+            made = draws(np.load(file, allow_pickle=False), self._seed, _WHAT, *part)
+            joint.share(together, groups_of(uids), uids, weights, made)
+
+        together.ask(joint, share)
+        yield from joint.counted(together)
+
+    def _named(self, samples: Samples) -> Iterator[Named]:
+        """Yield what captions name; those that name nothing are left out."""
+        numbers = self._synsets.numbers()
         for uids, batch in samples.batches():
-            chosen = []
+            chosen, lengths, named = array("q"), array("i"), array("q")
             for place, text in enumerate(batch.columns["text"].to_pylist()):
                 # In order, so that sums are the same in every process.
                 things = sorted(set(map(self._synsets.of, (text or "").split())) - {0})
                 if things:
                     chosen.append(place)
-                    counts.append(len(things))
+                    lengths.append(len(things))
                     named.extend(things)
-            found.append(uids[chosen])
-        uids = np.concatenate(found)
-        if not len(uids):
-            return
-        worth = worths(
-            np.frombuffer(named, np.int64),
-            np.frombuffer(counts, np.int64),
-            self._alpha,
-            self._over == "largest",
-        )
-        yield uids, drawn(worth, self._size or len(uids), self._seed)
+            things = np.searchsorted(numbers, np.array(named, np.int64)).astype(np.int32)
+            yield uids[np.array(chosen, np.int64)], np.array(lengths, np.int32), things
+
+    def _weights(
+        self, lengths: NDArray[np.int32], things: NDArray[np.int32], often: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the worth of each caption, (n,), in whole steps of ``step_of``."""
+        found = worths(lengths, things, often, self._alpha, self._over == "largest")
+        return np.maximum(np.rint(found / step_of(often, self._alpha)), 1).astype(np.int64)
 
 
 def worths(
-    named: NDArray[np.int64], counts: NDArray[np.int64], alpha: float, largest: bool
-) -> NDArray[np.float64]:
+    lengths: NDArray[np.int32], things: NDArray[np.int32], often: NDArray[np.int64], alpha: float,
+    largest: bool,
+) -> NDArray[np.float64]:  # fmt: skip
     """Return the worth of each caption, (n,).
 
-    ``named`` (m,) are the things that captions name, caption after caption, ``counts`` (n,) how
-    many each of them names, at least one.
+    ``things`` (m,) are those that captions name, caption after caption, ``lengths`` (n,) how many
+    each of them names, at least one; ``often`` (k,) how many captions name each thing there is.
     """
-    _, kind, often = np.unique(named, return_inverse=True, return_counts=True)
-    powers = (often.astype(np.float64) ** (alpha - 1))[kind]
-    firsts = np.cumsum(counts) - counts
+    if not len(lengths):
+        return np.empty(0)
+    powers = _powers(often, alpha - 1)[things]
+    firsts = np.cumsum(lengths) - lengths
     if largest:
         return np.maximum.reduceat(powers, firsts)
-    return np.add.reduceat(powers, firsts) / counts
+    return np.add.reduceat(powers, firsts) / lengths
 
 
-def drawn(worth: NDArray[np.float64], size: int, seed: int) -> NDArray[np.uint32]:
-    """Return how often each of some samples, in the order of their uids, is drawn in ``size``."""
-    reached = np.cumsum(worth)
-    found = np.zeros(len(worth), np.uint32)
-    for start in range(0, size, _DRAWS):
-        numbers = np.zeros(min(_DRAWS, size - start), UID_DTYPE)
-        numbers["f1"] = np.arange(start, start + len(numbers))
-        places = np.searchsorted(reached, uniform(numbers, seed, 6) * reached[-1], "right")
-        places = np.minimum(places, len(worth) - 1)
-        found += np.bincount(places, minlength=len(worth)).astype(np.uint32)
+def step_of(often: NDArray[np.int64], alpha: float) -> float:
+    """Return a power of two so small that the worths of all captions are below 2^62 of it."""
+    # No caption is worth more than all things that it names.
+    _, exponent = math.frexp(float(_powers(often, alpha).sum()))
+    return math.ldexp(1.0, exponent - 61)
+
+
+def _powers(often: NDArray[np.int64], power: float) -> NDArray[np.float64]:
+    return np.where(often > 0, np.maximum(often, 1).astype(np.float64) ** power, 0.0)
+
+
+def groups_of(uids: UidArray) -> NDArray[np.int64]:
+    """Return which of a fixed number of groups each uid is of, (n,): all are about as large."""
+    return (draw(uids, 0, _WHAT + 2) % np.uint64(GROUPS)).astype(np.int64)
+
+
+def sums_of(uids: UidArray, weights: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the sum of the weights (n,) in each group, (GROUPS,)."""
+    found = np.zeros(GROUPS, np.int64)
+    np.add.at(found, groups_of(uids), weights)
     return found
+
+
+def _read(path: Path) -> Iterator[Named]:
+    """Yield what was kept of a partition's captions."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        while file.tell() < end:
+            uids, lengths, things = (np.load(file, allow_pickle=False) for _ in range(3))
+            yield uids, lengths, things

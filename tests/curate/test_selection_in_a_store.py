@@ -64,8 +64,21 @@ def test_a_pool_in_a_bucket_is_judged_like_a_folder(folder, bucket, s3, tmp_path
     assert not [line for line in s3.asked if ".npz" in line]  # features, only if asked for
 
 
+WIDE = """
+from datacomp.filters import Decision, Filter
+
+class Wide(Filter):
+    "Keep what is at least as wide as the mean."
+    set_level = True
+    def decide(self, view):
+        mean = view.scalar(f"SELECT avg(original_width)::INTEGER FROM {view.relation}")
+        return [Decision("narrow", f"original_width >= {mean}")]
+"""
+
+
 def test_what_is_judged_as_a_whole_is_copied_as_a_whole(folder, bucket, tmp_path):
-    filters = parse_all(["soft_cap:column=clip_b32_similarity_score", "caption_length"]).filters
+    (tmp_path / "own.py").write_text(WIDE)
+    filters = parse_all([f"{tmp_path / 'own.py'}:Wide", "caption_length"]).filters
     with Pool.open(folder) as pool:
         select(pool, filters, tmp_path / "here.npy")
     select_remote(PLACE, filters, tmp_path / "there.npy", engine=Local(1))

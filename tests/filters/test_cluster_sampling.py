@@ -4,37 +4,13 @@ import numpy as np
 import pytest
 from datacomp.errors import UsageError
 from datacomp.filters import parse, registry, run_filters
-from datacomp.filters.draws import cluster_sampling
-from datacomp.filters.draws.cluster_sampling import draws, place_of
+from datacomp.filters.draws.cluster_sampling import powers_of
 from datacomp.pools.uids import to_hex
 
 
-def drawn(sizes, alpha, count, seed, first=0):
-    found = np.zeros(len(sizes), int)
-    for ids, _ in draws(np.array(sizes), alpha, seed, first, count):
-        found += np.bincount(ids, minlength=len(sizes))
-    return found
-
-
-def test_draws_follow_the_chances(monkeypatch):
-    found = drawn([1, 0, 9], 0.5, 4000, 0)
-    assert found.sum() == 4000
-    assert found[1] == 0
-    assert abs(found[0] - 1000) < 4 * (4000 * 0.25 * 0.75) ** 0.5
-    monkeypatch.setattr(cluster_sampling, "_DRAWS", 999)
-    assert drawn([1, 0, 9], 0.5, 4000, 0).tolist() == found.tolist()
-    assert drawn([1, 0, 9], 0.5, 4000, 1).tolist() != found.tolist()
-    # Draws are numbered: those of some numbers are the same whatever others there are.
-    parts = drawn([1, 0, 9], 0.5, 1234, 0) + drawn([1, 0, 9], 0.5, 4000, 0, 1234)
-    assert parts.tolist() == found.tolist()
-    assert drawn([4, 0], 0, 50, 0).tolist() == [50, 0]  # an empty cluster is never drawn
-
-
-def test_all_places_are_alike():
-    bits = np.random.default_rng(0).integers(0, 2**64, 30_000, np.uint64)
-    found = np.bincount(place_of(bits, np.full(30_000, 3)), minlength=3)
-    assert np.abs(found - 10_000).max() < 4 * (30_000 * 2 / 9) ** 0.5
-    assert place_of(np.array([2**64 - 1], np.uint64), np.array([7])).tolist() == [6]
+def test_an_empty_cluster_is_worth_nothing():
+    assert powers_of(np.array([4, 0, 9]), 0.5).tolist() == [2, 0, 3]
+    assert powers_of(np.array([4, 0, 9]), 0).tolist() == [1, 0, 1]
 
 
 ROWS = np.concatenate([np.repeat(np.eye(4)[:2], [90, 10], axis=0), np.zeros((1, 4))])

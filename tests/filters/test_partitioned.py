@@ -17,6 +17,7 @@ from datacomp.filters.answers import Bounds, Question, Steps, share_of
 from datacomp.filters.behind import digests_of, files_behind
 from datacomp.filters.captions import metaclip
 from datacomp.filters.clusters import spread
+from datacomp.filters.draws import batches, spread_batches
 from datacomp.filters.expression import parse_all, prepare
 from datacomp.filters.narrowing import most_told, settle
 from datacomp.filters.pixels import near_images
@@ -55,6 +56,8 @@ CASES = {
     "tree, nearest": ("then", "language", "hierarchical:clusters=12/5/2,fraction=0.3,draw=closest"),
     "draws from clusters": ("and", "cluster_sampling:clusters=4,alpha=0.3"),
     "many draws": ("and", "cluster_sampling:clusters=6,size=5000,most=20", "language"),
+    "batches": ("and", "soft_cap:column=clip_b32_similarity_score"),
+    "batches then": ("then", "language", "soft_cap:column=original_width,size=2000,penalty=300"),
     "captions alike": ("and", "near_captions:threshold=0.5"),
     "captions alike then": ("then", "basic_filter", "near_captions:threshold=0.3,letters=3"),
     "rare words": ("and", "wfpp:fraction=0.4,t=0.001"),
@@ -264,18 +267,144 @@ def test_captions_that_are_all_different_stay(judge, metadata, tmp_path):
     assert len(whole[2]) == 15
 
 
-def test_filters_that_stay_with_one_worker(metadata, baseline_assets):
+@pytest.mark.parametrize(
+    ("words", "engine"), [("size=5000,most=60", "twice"), ("alpha=0,over=largest", "one")]
+)
+def test_captions_are_drawn_from_all_files(judge, baseline_assets, words, engine, twice):
     assets = ",".join(f"{n}={baseline_assets[n]}" for n in ("wordnet", "imagenet21k_synsets"))
-    for name in ("soft_cap:column=clip_b32_similarity_score", f"text_sampling:{assets}"):
-        with Pool.open(metadata) as pool:
-            spec = parse_all([name]).filters
-            (partition, *_) = partitions_of(pool)
-            behind = digests_of(files_behind(prepare(spec, "and")))
-            task = apart.Task(
-                partition, pool.path, pool.columns(), tuple(spec), "and", metadata, False,
-                behind=behind,
-            )  # fmt: skip
-        assert isinstance(apart.judge(task), apart.NotApart)
+    case = ("then", "caption_length", f"text_sampling:{words},{assets}")
+    whole = judge(None, *case)
+    assert judge(twice if engine == "twice" else Local(1), *case) == whole
+    assert len(set(whole[2])) > 20
+
+
+def test_captions_that_name_nothing_are_never_drawn(judge, metadata, baseline_assets, tmp_path):
+    """Those of a whole file, and of all."""
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    assets = ",".join(f"{n}={baseline_assets[n]}" for n in ("wordnet", "imagenet21k_synsets"))
+    case = ("and", f"text_sampling:alpha=0,{assets}")
+    first, *rest = sorted(folder.glob("*.parquet"))
+
+    def silence(file):
+        table = pq.read_table(file)
+        place = table.schema.names.index("text")
+        pq.write_table(table.set_column(place, "text", [["nothing of it"] * len(table)]), file)
+
+    silence(first)
+    whole = judge(None, *case, folder=folder)
+    assert judge(Local(1), *case, folder=folder) == whole
+    assert len(whole[2]) > 20
+    for file in rest:
+        silence(file)
+    for engine in (None, Local(1)):
+        with pytest.raises(DataError, match="the filters keep no sample"):
+            judge(engine, *case, folder=folder)
+
+
+@pytest.fixture
+def short_stretches(monkeypatch):
+    """Let stretches be short; return how many candidates are replayed in each."""
+    seen = []
+
+    def noted(index, found, *about):
+        seen.append(len(found))
+        return replay(index, found, *about)
+
+    replay = spread_batches.replay
+    monkeypatch.setattr(batches, "AT_ONCE", 400)
+    monkeypatch.setattr(spread_batches, "replay", noted)
+    return seen
+
+
+BATCHES = ("and", "soft_cap:column=clip_b32_similarity_score,size=3000,batch=40,penalty=0.4")
+
+
+def test_batches_are_replayed_on_few_candidates_at_a_time(judge, twice, short_stretches):
+    whole = judge(None, *BATCHES)
+    for engine in (twice, Local(1)):
+        assert judge(engine, *BATCHES) == whole
+    assert len(short_stretches) > 20
+    assert max(short_stretches) < 600
+
+
+def test_batches_go_on_where_they_broke_off(judge, metadata, short_stretches):
+    """At the stretch after the last that was drawn; and those in the middle of one."""
+
+    class Breaks(Local):
+        def __init__(self, name, times):
+            super().__init__(1)
+            self.name, self.times = name, times
+
+        def map(self, function, partitions, **hints):
+            if function.__name__ == self.name:
+                self.times -= 1
+                if self.times < 0:
+                    raise RunError("the machine went away")
+            return super().map(function, partitions, **hints)
+
+    whole = judge(None, *BATCHES)
+    judge(Local(1), *BATCHES)
+    every = list(short_stretches)
+    short_stretches.clear()
+    for name, times in (("_replay", 5), ("_offer", 3), ("_replay", 1)):
+        with pytest.raises(RunError, match="the machine went away"):
+            judge(Breaks(name, times), *BATCHES)
+    assert len(short_stretches) == 5 + 3 + 1 < len(every)
+    assert judge(Local(1), *BATCHES) == whole
+    assert short_stretches == every
+
+
+def test_samples_without_a_score_are_never_drawn(judge, metadata, tmp_path):
+    """Those of a whole file, and of all."""
+    folder = tmp_path / "metadata"
+    shutil.copytree(metadata, folder)
+    name = "clip_b32_similarity_score"
+    first, *rest = sorted(folder.glob("*.parquet"))
+
+    def forget(file):
+        table = pq.read_table(file)
+        nothing = pa.nulls(len(table), pa.float32())
+        pq.write_table(table.set_column(table.schema.names.index(name), name, nothing), file)
+
+    forget(first)
+    whole = judge(None, *BATCHES, folder=folder)
+    assert judge(Local(1), *BATCHES, folder=folder) == whole
+    assert len(whole[2]) == 3000
+    for file in rest:
+        forget(file)
+    for engine in (None, Local(1)):
+        with pytest.raises(DataError, match="the filters keep no sample"):
+            judge(engine, *BATCHES, folder=folder)
+
+
+MEAN = """
+from datacomp.filters import Decision, Filter
+
+class Wide(Filter):
+    "Keep what is at least as wide as the mean."
+    set_level = True
+    def decide(self, view):
+        mean = view.scalar(f"SELECT avg(original_width)::INTEGER FROM {view.relation}")
+        return [Decision("narrow", f"original_width >= {mean}")]
+"""
+
+
+def test_filters_that_stay_with_one_worker(judge, metadata, tmp_path, monkeypatch):
+    (tmp_path / "mean.py").write_text(MEAN)
+    words = f"{tmp_path / 'mean.py'}:Wide"
+    with Pool.open(metadata) as pool:
+        spec = parse_all([words]).filters
+        (partition, *_) = partitions_of(pool)
+        behind = digests_of(files_behind(prepare(spec, "and")))
+        task = apart.Task(
+            partition, pool.path, pool.columns(), tuple(spec), "and", metadata, False,
+            behind=behind,
+        )  # fmt: skip
+    assert isinstance(apart.judge(task), apart.NotApart)
+    whole = judge(None, "and", words)
+    assert judge(Local(1), "and", words) == whole
+    assert 20 < len(whole[2]) < 880
 
 
 def test_processes_give_the_same(judge):
@@ -387,9 +516,8 @@ def test_a_pool_that_links_is_named_and_judged_by_the_files_it_shows(
 def test_a_pool_file_that_links_is_judged_as_a_whole_where_it_must_be(metadata, tmp_path):
     with Pool.create(tmp_path / "pool.duckdb") as pool:
         pool.add(open_source("commonpool", metadata, link=True))
-    spec = parse_all(
-        ["exact_dedup:by=caption", "soft_cap:column=clip_b32_similarity_score"]
-    ).filters
+    (tmp_path / "mean.py").write_text(MEAN)
+    spec = parse_all(["exact_dedup:by=caption", f"{tmp_path / 'mean.py'}:Wide"]).filters
     found = []
     for name, engine in (("whole", None), ("apart", Local(2))):
         with Pool.open(tmp_path / "pool.duckdb") as pool:

@@ -34,6 +34,14 @@ def test_the_subset_names_samples_as_often_as_they_are_drawn(pool_of):
     assert run(pool, "soft_cap:column=quality,size=1000,batch=1,penalty=0,seed=1")[0] != seen
 
 
+def test_what_a_chain_leaves_is_drawn(pool_of):
+    pool = pool_with(pool_of, SCORES)
+    spec = parse("soft_cap:column=quality,size=1000,batch=1,penalty=0")
+    found = run_filters(pool, [parse("random_subset:fraction=0.5"), spec], "then")
+    assert found.steps[1].seen == len(found.uids) == 1000
+    assert 0 < found.kept < 3
+
+
 def test_with_a_high_penalty_all_are_drawn_alike(pool_of):
     """After each draw a sample falls behind all others, so counts differ by one at most."""
     pool = pool_with(pool_of, [0.0, 1.0, 2.0, 0.5])

@@ -6,11 +6,10 @@ import pytest
 from datacomp.errors import MissingError, UsageError
 from datacomp.filters import parse, registry, run_filters
 from datacomp.filters.assets import with_assets
-from datacomp.filters.draws import text_sampling
-from datacomp.filters.draws.text_sampling import drawn, worths
-from datacomp.pools.uids import to_hex
+from datacomp.filters.draws.text_sampling import GROUPS, groups_of, step_of, sums_of, worths
+from datacomp.pools.uids import from_halves, to_hex
 
-DOG, CAT, HOUSE = 2084071, 2121620, 3544360
+DOG, CAT, HOUSE = 3, 0, 1
 
 
 @pytest.mark.parametrize(
@@ -26,18 +25,29 @@ DOG, CAT, HOUSE = 2084071, 2121620, 3544360
 )
 def test_the_worth_of_five_captions(alpha, largest, expected):
     captions = [[DOG], [DOG, CAT], [DOG], [DOG, HOUSE], [HOUSE]]
-    counts = np.array([len(caption) for caption in captions])
-    found = worths(np.concatenate(captions), counts, alpha, largest)
+    lengths, things = np.array([len(caption) for caption in captions]), np.concatenate(captions)
+    often = np.bincount(things, minlength=5)  # of things that nobody names there are two
+    found = worths(lengths, things, often, alpha, largest)
     assert found == pytest.approx(expected, rel=1e-12)
+    assert 2.0**55 < found.sum() / step_of(often, alpha) < 2.0**62
 
 
-def test_draws_follow_the_worths(monkeypatch):
-    found = drawn(np.array([3.0, 1.0]), 4000, 0)
-    assert found.sum() == 4000
-    assert abs(int(found[0]) - 3000) < 4 * (4000 * 0.75 * 0.25) ** 0.5
-    assert drawn(np.array([3.0, 1.0]), 4000, 1).tolist() != found.tolist()
-    monkeypatch.setattr(text_sampling, "_DRAWS", 999)
-    assert drawn(np.array([3.0, 1.0]), 4000, 0).tolist() == found.tolist()
+def test_steps_are_small_enough_for_any_pool():
+    """Where a class stands in each of 12.8 billion captions, another in one."""
+    for alpha in (0, 0.5, 1):
+        often = np.array([12_800_000_000, 1, *[1000] * 20_000])
+        step = step_of(often, alpha)
+        assert (often.astype(float) ** alpha).sum() / step < 2.0**62
+        assert (often.astype(float) ** (alpha - 1)).min() / step > 1000
+
+
+def test_groups_are_about_as_large_and_sums_those_of_their_captions():
+    uids = from_halves(np.zeros(300_000, np.uint64), np.arange(300_000, dtype=np.uint64))
+    groups = groups_of(uids)
+    assert np.bincount(groups, minlength=GROUPS).max() < 25
+    found = sums_of(uids, np.arange(300_000))
+    assert found.sum() == 300_000 * 299_999 // 2
+    assert found[groups[7]] == np.flatnonzero(groups == groups[7]).sum()
 
 
 TEXTS = ["a dog"] * 9 + ["the cats, really"] + ["nothing of it", "", "a dog dog"]

@@ -34,6 +34,7 @@ from datacomp.pools.sources import open_source
 from datacomp.pools.views import View
 
 PIECE = 16 << 10
+WORDNET = Path(__file__).parents[2] / "filters" / "wordnet"
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
@@ -211,6 +212,8 @@ def varied(tmp_path, commonpool):
         np.savez(file.with_suffix(".npz"), **features)
     np.save(home / "seeds.npy", numbers.normal(size=(5, 12)).astype("f4"))
     (home / "own.py").write_text(OWN)
+    shutil.copytree(WORDNET, home / "wordnet")
+    (home / "synsets.txt").write_text("n02084071\nn02121620\nn03544360\n")  # dog, cat, house
     return home
 
 
@@ -233,6 +236,8 @@ def selected(folder, words, out, engine):
         "wfpp:fraction=0.5,t=0.01",
         "neg_clip_loss:batch_size=30,repeats=2,fraction=0.5",
         "seeds:target_embeddings={home}/seeds.npy,neighbours=9",
+        "soft_cap:column=clip_b32_similarity_score,size=90,batch=9,penalty=0.5",
+        "text_sampling:wordnet={home}/wordnet,imagenet21k_synsets={home}/synsets.txt,size=110",
         "{home}/own.py:Mine",
     ],
 )
