@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import MissingError, RunError, UsageError
-from ...pools import fetches
 from ...pools.engine import Engine, Local
 from ...pools.parallel import default_workers
 from ...pools.ranges import is_remote
@@ -167,11 +166,11 @@ class _Fetch:
         rows = self.lists.finished()
         if not rows:
             return
-        for row, outcomes in self.ledger.record(rows, last):
+        for row, tally in self.ledger.record(rows, last):
             self.lists.remove(row)
             self.report.shards += 1
-            self.report.fetched += outcomes["state"].to_pylist().count(fetches.OK)
-            self._failed.update(why for why in outcomes["reason"].to_pylist() if why is not None)
+            self.report.fetched += tally[None]
+            self._failed.update({why: n for why, n in tally.items() if why is not None})
 
 
 class _Watch:

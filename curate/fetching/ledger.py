@@ -6,6 +6,7 @@ That is a pool (here), or a folder of metadata, file by file (``partwise``).
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,15 @@ HELD_SECONDS = 600.0
 _POLL_SECONDS = 0.5
 
 
+Tally = Counter[str | None]
+"""How many URLs failed for each reason; None is for those that gave an image."""
+
+
+def tally_of(outcomes: pa.Table) -> Tally:
+    """Count outcomes by their reasons."""
+    return Counter(outcomes["reason"].to_pylist())
+
+
 class Ledger(Protocol):
     """What a fetch knows of its samples."""
 
@@ -44,8 +54,8 @@ class Ledger(Protocol):
         """
         ...
 
-    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, pa.Table]]:
-        """Write down what became of finished lists; yield each, with its outcomes, when it is safe.
+    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, Tally]]:
+        """Write down what became of finished lists; yield each, and its tally, when it is safe.
 
         Some may be left for later, unless this is the ``last`` time.
         """
@@ -82,7 +92,7 @@ class PoolLedger:
         if planned:
             yield
 
-    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, pa.Table]]:
+    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, Tally]]:
         """Write outcomes into the pool; if it is held, later."""
         until = time.monotonic() + (HELD_SECONDS if last else 0.0)
         while True:
@@ -91,7 +101,7 @@ class PoolLedger:
                     for row in rows:
                         outcomes, ended = self._lists.outcomes(row)
                         fetches.record(pool, outcomes, ended)
-                        yield row, outcomes
+                        yield row, tally_of(outcomes)
                 return
             except StorageError as error:
                 if "held" not in str(error):

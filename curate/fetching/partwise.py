@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +27,9 @@ from ...pools.uids import members_of
 from . import outcome_files as kept
 from .folder import bind_metadata
 from .job import FetchOptions, Row
-from .ledger import tell_about_boxes
+from .ledger import Tally, tally_of, tell_about_boxes
 from .lists import Lists, Part, Request, check_verify, plan, write_lists
 from .reasons import matches
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 WAVE = 16
 """About how many shards for each worker are listed at a time."""
@@ -77,6 +74,31 @@ def list_part(work: PartWork) -> kept.Metadata:
         if plan(pool, work.options, subset):
             write_lists(pool, work.options, work.into)
     return now
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """A file of metadata, lists of it whose shards in ``out`` are whole, and its outcomes."""
+
+    part: Part
+    rows: list[Row]
+    out: Path
+    outcomes: Path
+
+
+def record_part(work: PartDone) -> list[Tally]:
+    """Write down what became of the URLs of some shards of a file, in a worker; return tallies."""
+    tallies: list[Tally] = []
+    lists = Lists(work.out)
+    with kept.no_samples(work.outcomes) as pool:
+        kept.load(pool, work.outcomes)
+        for row in work.rows:
+            outcomes, ended = lists.outcomes(row)
+            fetches.record(pool, outcomes, ended)
+            tallies.append(tally_of(outcomes))
+        metadata = kept.Metadata(**work.part.metadata)
+        kept.save(pool, work.outcomes, metadata, [(work.part.first, work.part.end)])
+    return tallies
 
 
 def _bring_up_to_date(pool: Pool, work: PartWork) -> None:
@@ -209,25 +231,18 @@ class PartwiseLedger:
             self._lists.clear()
         return bool(parts)
 
-    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, pa.Table]]:
+    def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, Tally]]:
         """Write down the outcomes of a file when all of its shards are whole."""
         left = [number for number, _ in self._lists.rows()]
+        work: list[PartDone] = []
         for part in self._lists.parts():
             mine = [row for row in rows if part.first <= row[0] < part.end]
             there = sum(part.first <= number < part.end for number in left)
-            if not mine or (len(mine) < there and not last):
-                continue
-            place = self._place(part.name)
-            done: list[tuple[Row, pa.Table]] = []
-            with kept.no_samples(place) as pool:
-                kept.load(pool, place)
-                for row in mine:
-                    outcomes, ended = self._lists.outcomes(row)
-                    fetches.record(pool, outcomes, ended)
-                    done.append((row, outcomes))
-                metadata = kept.Metadata(**part.metadata)
-                kept.save(pool, place, metadata, [(part.first, part.end)])
-            yield from done
+            if mine and (last or len(mine) == there):
+                place = self._place(part.name).absolute()
+                work.append(PartDone(part, mine, self._lists.out.absolute(), place))
+        for one, tallies in zip(work, self._engine.map(record_part, work), strict=True):
+            yield from zip(one.rows, tallies, strict=True)
 
     def totals(self) -> tuple[int, int]:
         """Add up the footers of the outcomes."""

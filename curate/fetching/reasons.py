@@ -6,6 +6,7 @@ and knows img2dataset's own words and urllib's, too.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -69,6 +70,7 @@ class FetchFailed(Exception):  # noqa: N818  an outcome, not a mistake
         self.reason = reason
 
 
+@functools.lru_cache(1 << 12)
 def reason_of(message: str) -> str:
     """Return the reason that a failure's text stands for."""
     first = message.partition(":")[0]
