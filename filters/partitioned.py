@@ -5,9 +5,9 @@ candidates, such as the score from which on a third of them is kept, the partiti
 shares and are judged again with the answer (see ``answers`` and ``narrowing``). The driver never
 holds more than that and the uids that it is merging.
 
-Filters that compare samples with each other (duplicates, clusters, quotas) cannot be judged apart:
-these run on one worker, over all files, as ``run_filters`` does it; of a pool that is a file of its
-own, in this process, which holds it open.
+Filters that ask the pool as a whole, in SQL of their own, cannot be judged apart: these run on one
+worker, over all files, as ``run_filters`` does it; of a pool that is a file of its own, in this
+process, which holds it open.
 """
 
 from __future__ import annotations
