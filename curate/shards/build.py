@@ -17,6 +17,7 @@ unless a seed shuffles them. The number of workers changes nothing.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,15 +34,16 @@ from ...pools.engine import Engine, Workers, engine_of
 from ...pools.parallel import default_workers
 from ...pools.ranges import join
 from ...pools.stores import require_stores
-from ...pools.uids import to_hex
+from ...pools.uids import from_hex, to_hex
 from ...progress import Progress
 from ..subset import Lookup
 from .blur import Box, Boxes, blurred_members, box_files, read_boxes, require_known
 from .destination import Destination, Known, destination_of
 from .folder import SHARD_NAME, STATS_NAME, entry_of, stats_text
+from .missing import Missing
 from .origin import Members, Origin, Slice, TarOrigin, TarSlice, Unusable, open_origin
 from .output import OutputFile
-from .selection import SHARD_SIZE, Wanted, at_hand
+from .wanted import SHARD_SIZE, Wanted, at_hand
 
 FORMAT = "datacomp-build"
 VERSION = 2
@@ -134,7 +136,8 @@ def _build_held(
     sources: Sequence[Path], wanted: Wanted, out: Destination, engine: Engine, pad: int | None,
     blur: Path | str | None, renew: bool,
 ) -> BuildReport:  # fmt: skip
-    origin = open_origin(sources, engine, wanted.keep_going)
+    folder = next(iter(out.local()), Path(tempfile.gettempdir()))
+    origin = open_origin(sources, engine, wanted.keep_going, folder)
     try:
         faces = None if blur is None else Path(blur)
         plan = _plan(origin, wanted, pad, faces, out if renew else None)
@@ -167,20 +170,18 @@ class _Plan:
     identity: dict[str, Any]
     wanted: Wanted
     total: int
-    missing: list[tuple[str, str]]
+    missing: Missing
     faces: _Faces | None
 
     def without(self, origin: Origin, unusable: list[tuple[str, str]]) -> _Plan:
         """Return the plan of the samples that are left when some cannot be used."""
         if not unusable:
             return self
-        kept = ~np.isin(to_hex(self.wanted.uids), [uid for uid, _ in unusable])
-        wanted = self.wanted
-        wanted = replace(wanted, uids=wanted.uids[kept], counts=wanted.counts[kept])
-        if not len(wanted.uids):
+        wanted = self.wanted.without(from_hex([uid for uid, _ in unusable]))
+        if not len(wanted):
             raise DataError(f"{wanted.subset}: none of its samples can be used")
         total, _ = origin.find(wanted)
-        return replace(self, total=total, missing=sorted(self.missing + unusable))
+        return replace(self, total=total, missing=self.missing.plus(unusable))
 
     @property
     def parts(self) -> list[tuple[int, int]]:
@@ -229,11 +230,8 @@ def _plan(
     if renewed is not None and isinstance(origin, TarOrigin):
         renewed.make_room(_identity(origin, wanted, pad, faces))
     total, missing = origin.find(wanted)
-    missing = sorted(missing + unknown)
-    identity = {
-        **_identity(origin, wanted, pad, faces),
-        "missing": {"count": len(missing), "digest": digest(missing)},
-    }
+    missing = missing.plus(unknown)
+    identity = {**_identity(origin, wanted, pad, faces), "missing": missing.identity()}
     return _Plan(identity, wanted, total, missing, faces)
 
 
@@ -253,18 +251,17 @@ def _identity(
 
 def _faces(wanted: Wanted, blur: Path) -> tuple[_Faces, Wanted, list[tuple[str, str]]]:
     """Read the boxes; samples whose boxes are not known are an error, or left out."""
-    boxes = read_boxes(blur, wanted.uids)
+    uids, _ = wanted.everything()
+    boxes = read_boxes(blur, uids)
     if not wanted.keep_going:
-        require_known(boxes, wanted.uids, blur)
-    unknown = [(uid, NO_BOXES) for uid in to_hex(wanted.uids[~boxes.known])]
-    unknown += [(uid, WRONG_BOXES) for uid in to_hex(wanted.uids[boxes.wrong])]
-    lookup = Lookup(wanted.uids)
-    rows = boxes.known & ~boxes.wrong
-    kept = replace(wanted, uids=wanted.uids[rows], counts=wanted.counts[rows])
-    if not len(kept.uids):
+        require_known(boxes, uids, blur)
+    unknown = [(uid, NO_BOXES) for uid in to_hex(uids[~boxes.known])]
+    unknown += [(uid, WRONG_BOXES) for uid in to_hex(uids[boxes.wrong])]
+    kept = wanted.without(uids[~boxes.known | boxes.wrong])
+    if not len(kept):
         raise DataError(f"{blur}: says nothing about the faces of any sample of {wanted.subset}")
     named = digest([sha256_file(path) for path in box_files(blur)])
-    return _Faces(boxes, lookup, named), kept, unknown
+    return _Faces(boxes, Lookup(uids), named), kept, unknown
 
 
 # -- building --------------------------------------------------------------------------------
@@ -305,6 +302,7 @@ def _build(
         reused=len(parts) - found.shards.count(None),
         bytes=0,
         set_aside=dict(origin.set_aside),
+        missing=plan.missing.reasons(),
         weighed_out=origin.weighed_out,
     )
     tasks = _tasks(origin, plan, out, found.shards)
@@ -336,8 +334,6 @@ def _build(
         with out.file(manifests.NAME) as path:
             manifests.write(path, manifest)
     out.settle()
-    for _, reason in plan.missing:
-        report.missing[reason] = report.missing.get(reason, 0) + 1
     report.digest = manifest["digest"]
     return report
 
@@ -454,9 +450,9 @@ def _write_rest(
     with out.file("meta.json", known) as path:
         write_json(path, meta)
         entries.append(entry_of(path))
-    if plan.missing:
+    if len(plan.missing):
         with out.file("missing.txt", known) as path:
-            write_text(path, "".join(f"{uid} {why}\n" for uid, why in plan.missing))
+            plan.missing.write(path)
             entries.append(entry_of(path))
     for number, (first, last) in enumerate(plan.parts):
         stats = stats_text(last - first).encode()

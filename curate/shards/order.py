@@ -17,19 +17,11 @@ BLOCK = 1 << 18
 _ROUNDING = 0x5EED0F3E16475
 
 
-def order_samples(
-    uids: UidArray,
-    counts: Places,
-    shuffle: int | None,
-    place: Order | None = None,
-) -> tuple[Order, Order]:
-    """Return for each output place which sample stands there and which repetition of it.
+def order_samples(uids: UidArray, counts: Places, shuffle: int | None) -> tuple[Order, Order]:
+    """Return for each output place which uid stands there and which repetition of it.
 
-    ``counts``, shape (n,), says how often each sample is wanted, ``place``, shape (n,), which of
-    the uids it has (default: sample i has uid i). Without a seed samples stay in their order;
-    repetitions are neighbours. With a seed the order is that of a hash of uid, repetition and
-    seed: unlike a random generator's stream, it is the same in every version of numpy, and a
-    sample's rank does not depend on what else is there.
+    ``counts``, shape (n,), says how often each uid is wanted. Without a seed uids stay in their
+    order; repetitions are neighbours. With a seed the order is that of ``shuffle_keys``.
     """
     most = int(counts.max(initial=0))
     order = np.arange(len(counts), dtype=np.uint32)
@@ -40,12 +32,23 @@ def order_samples(
         return order, copy
 
     def hashed(rows: Order | slice) -> NDArray[np.uint64]:
-        ids = uids[order[rows] if place is None else place[order[rows]]]
-        value = mix(ids["f0"] ^ mix(ids["f1"] ^ mix(copy[rows].astype(np.uint64))))
-        return mix(value ^ mix(np.full(1, shuffle, np.int64).view(np.uint64)))
+        ids = uids[order[rows]]
+        return shuffle_keys(ids["f0"], ids["f1"], copy[rows], shuffle)
 
     shuffled = _order_of(hashed, len(order))
     return order[shuffled], copy if most <= 1 else copy[shuffled]
+
+
+def shuffle_keys(
+    high: NDArray[np.uint64], low: NDArray[np.uint64], copy: Order, seed: int
+) -> NDArray[np.uint64]:
+    """Return what repetitions of uids are shuffled by, shape (n,): hashes of both and a seed.
+
+    Unlike a random generator's stream they are the same in every version of numpy, and a
+    sample's rank does not depend on what else is there.
+    """
+    value = mix(high ^ mix(low ^ mix(copy.astype(np.uint64))))
+    return mix(value ^ mix(np.full(1, seed, np.int64).view(np.uint64)))
 
 
 def _order_of(hashed: Callable[[Order | slice], NDArray[np.uint64]], count: int) -> Order:

@@ -28,17 +28,11 @@ from ...pools.uids import UidArray, to_hex
 from ...pools.view_copying import Rows, copies
 from ...pools.views import read_samples, write_sample
 from .index import ensure_index
+from .missing import Missing
 from .order import order_samples
-from .selection import (
-    NO_IMAGE,
-    NOT_IN_SOURCE,
-    UNREADABLE,
-    Records,
-    Selection,
-    Wanted,
-    choose,
-    missing_of,
-)
+from .ordered import Records, uids_of
+from .selection import NO_IMAGE, NOT_IN_SOURCE, UNREADABLE, Reasons, Selection, choose
+from .wanted import Wanted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,10 +83,10 @@ class Origin(ABC):
     """How many uids weights left without a repetition."""
 
     @abstractmethod
-    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
+    def find(self, wanted: Wanted) -> tuple[int, Missing]:
         """Find the samples wanted; called before the others, and again for other samples.
 
-        Returns how many there are, repetitions counted, and (uid, reason) of what is missing.
+        Returns how many there are, repetitions counted, and what is missing.
         """
 
     @abstractmethod
@@ -149,7 +143,11 @@ class TarOrigin(Origin):
 
     kind = "shards"
 
-    def __init__(self, sources: Sequence[Path], workers: Workers, keep_going: bool) -> None:
+    def __init__(
+        self, sources: Sequence[Path], workers: Workers, keep_going: bool, folder: Path
+    ) -> None:
+        """What memory does not hold lies in ``folder``."""
+        self._folder = folder
         self._indexes = [ensure_index(source, workers, keep_going) for source in sources]
         self._chosen: Selection | None = None
         local = (index for index in self._indexes if not is_remote(index.root))
@@ -159,9 +157,10 @@ class TarOrigin(Origin):
         if len(self._indexes) > 1:
             self.digest = hashlib.sha256(self.digest.encode()).hexdigest()
 
-    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
+    def find(self, wanted: Wanted) -> tuple[int, Missing]:
         """Look the uids up in the indexes."""
-        self._chosen = choose(self._indexes, wanted)
+        self._chosen = None  # whose memory is needed
+        self._chosen = choose(self._indexes, wanted, self._folder)
         self.set_aside, self.weighed_out = self._chosen.set_aside, self._chosen.weighed_out
         return len(self._chosen), self._chosen.missing
 
@@ -176,7 +175,7 @@ class TarOrigin(Origin):
     def uids(self, first: int, last: int) -> UidArray:
         """Return the uids of some places."""
         assert self._chosen is not None
-        return self._chosen.uids_of(first, last)
+        return uids_of(self._chosen.records(first, last))
 
     def slices(self, parts: Sequence[tuple[int, int]]) -> Iterator[Slice]:
         """Cut the records into slices, each with the tars it needs."""
@@ -236,17 +235,17 @@ class PoolOrigin(Origin):
 
     kind = "pool"
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self._pool, self._folder = pool, folder
         self._roots = pool.source_paths()
 
-    def find(self, wanted: Wanted) -> tuple[int, list[tuple[str, str]]]:
+    def find(self, wanted: Wanted) -> tuple[int, Missing]:
         """Look the uids up in the pool, and their images in the file system."""
         import pyarrow as pa
 
         if wanted.weights is not None or wanted.mix:
             raise UsageError(f"{self._pool.path}: weights are for folders of tars, not for a pool")
-        uids = wanted.uids
+        uids, counts = wanted.everything()
         table = pa.table({"high": uids["f0"], "low": uids["f1"], "place": np.arange(len(uids))})
         self._register("build_wanted_uids", table)
         self._pool.sql(
@@ -270,11 +269,13 @@ class PoolOrigin(Origin):
             NO_IMAGE: known & ~located,
             UNREADABLE: located & ~readable,
         }
-        missing = missing_of(wanted, reasons, str(self._pool.path))
-        counts = np.where(known & located & readable, wanted.counts, 0)
+        missing = Reasons(wanted, self._folder)
+        missing.add(uids, reasons)
+        missing.refuse(str(self._pool.path))
+        counts = np.where(known & located & readable, counts, 0)
         self._uids = uids
         self._order, self._copy = order_samples(uids, counts, wanted.shuffle)
-        return len(self._order), missing
+        return len(self._order), missing.found
 
     def places(self) -> list[Path]:
         """Return the roots of the images."""
@@ -390,15 +391,20 @@ def _sample_json(row: dict[str, Any]) -> bytes:
 # -- either ----------------------------------------------------------------------------------
 
 
-def open_origin(sources: Sequence[Path], workers: Workers, keep_going: bool) -> Origin:
-    """Return the origin of some folders of tars (indexed first if need be), or of a pool."""
+def open_origin(
+    sources: Sequence[Path], workers: Workers, keep_going: bool, folder: Path
+) -> Origin:
+    """Return the origin of some folders of tars (indexed first if need be), or of a pool.
+
+    What memory does not hold lies in ``folder``.
+    """
     for source in sources:
         if not source.exists():
             raise MissingError(f"{source}: no such folder of tars and no such pool")
     if all(source.is_dir() for source in sources):
-        return TarOrigin(sources, workers, keep_going)
+        return TarOrigin(sources, workers, keep_going, folder)
     if len(sources) > 1:
         raise UsageError("several sources must all be folders of tars")
     from ...pools.pool import Pool
 
-    return PoolOrigin(Pool.open(sources[0], read_only=True))
+    return PoolOrigin(Pool.open(sources[0], read_only=True), folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ...durable import atomic_directory, atomic_path, digest, write_json, write_text
+from ...durable import atomic_directory, atomic_path, digest, write_json
 from ...errors import UsageError
 from ...pools.engine import Workers
 from ...pools.ranges import is_remote
@@ -17,7 +17,8 @@ from ...pools.stores import staged
 from ...pools.views import FORMAT, METADATA, SAMPLES, VERSION, View, npy_header, quoted
 from .folder import short
 from .index import ensure_index
-from .selection import SHARD_SIZE, Selection, Wanted, at_hand, choose
+from .selection import Selection, choose
+from .wanted import SHARD_SIZE, Wanted, at_hand
 
 CHUNK = 1 << 16
 """Records written at a time."""
@@ -81,19 +82,16 @@ def select_shards(
             keep_going=keep_going,
         )  # fmt: skip
         indexes = [ensure_index(folder, workers, keep_going) for folder in folders]
-        chosen = choose(indexes, wanted)
-        identity = {**wanted.identity(), **chosen.identity()}
         with staged(out, (METADATA, SAMPLES)) as folder:
+            chosen = choose(indexes, wanted, folder.parent)
+            identity = {**wanted.identity(), **chosen.identity()}
             _write(folder, str(out), wanted, chosen, {**identity, "digest": digest(identity)})
         view = View.open(out)
-        report = SelectReport(
-            str(out), chosen.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
-            set_aside=chosen.set_aside, weighed_out=chosen.weighed_out,
-            digest=view.digest,
+        return SelectReport(
+            str(out), wanted.selected, view.samples_count, len(view), chosen.bytes, view.pattern(),
+            missing=chosen.missing.reasons(), set_aside=chosen.set_aside,
+            weighed_out=chosen.weighed_out, digest=view.digest,
         )  # fmt: skip
-    for _, reason in chosen.missing:
-        report.missing[reason] = report.missing.get(reason, 0) + 1
-    return report
 
 
 def _write(
@@ -109,7 +107,7 @@ def _write(
         "version": VERSION,
         "datacomp": __version__,
         "samples": len(chosen),
-        "selected": chosen.selected,
+        "selected": wanted.selected,
         "bytes": chosen.bytes,
         **identity,
         "sources": [
@@ -133,9 +131,8 @@ def _write_files(folder: Path, chosen: Selection, metadata: dict[str, Any]) -> N
         file.write(npy_header(len(chosen)))
         for first in range(0, len(chosen), CHUNK):
             chosen.records(first, first + CHUNK).tofile(file)
-    if chosen.missing:
-        lines = "".join(f"{uid} {why}\n" for uid, why in chosen.missing)
-        write_text(folder / "missing.txt", lines)
+    if len(chosen.missing):
+        chosen.missing.write(folder / "missing.txt")
     write_json(folder / METADATA, metadata)
 
 

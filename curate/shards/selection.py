@@ -2,42 +2,41 @@
 
 What comes out is the same for a view, which only writes it down, and for a build, which copies
 the bytes as well. Order without a seed is that of the tars, so that reading is sequential.
+
+Memory does not grow with subset and index. A subset of one part is looked up while the index is
+read. Of a larger one the rows of the index are first sorted out by part, on the disk.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...durable import digest, sha256_file
 from ...errors import DataError, UsageError
-from ...pools.ranges import Stamp, is_remote
-from ...pools.stores import copied
+from ...pools.ranges import Stamp
 from ...pools.tar import BLOCK
-from ...pools.uids import UidArray, digest_of_uids, load_subset, to_hex
-from ...pools.views import FIELDS
-from ..subset import Lookup, multiplicities
+from ...pools.uids import UidArray, to_hex
+from ..subset import Lookup
+from .buckets import Buckets
 from .columns import damaged, dictionary, integers, uid_records
-from .index import Index, index_folder
-from .order import MAX_COPIES, Order, Places, order_samples, round_weights
-from .weights import read_weights
+from .index import Index
+from .missing import Missing
+from .order import MAX_COPIES, Places, round_weights
+from .ordered import MAX_SAMPLES, RECORD, Ordered, Records, uids_of
+from .sieve import Sieve
+from .wanted import Wanted
+from .weights import Weights
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RECORD = np.dtype(list(FIELDS))
-Records = NDArray[np.void]
-
-SHARD_SIZE = 10_000
-MAX_SAMPLES = 1 << 32
 LISTED = 3
 
 NOT_IN_SOURCE = "not_in_source"
@@ -56,158 +55,32 @@ class NothingThereError(DataError):
     """A source has none of the samples wanted."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A subset and the options that say how often and in which order its samples are wanted."""
-
-    subset: Path
-    selected: int
-    digest: str
-    uids: UidArray
-    counts: Places
-    weights: Path | None = None
-    mix: tuple[float, ...] = ()
-    shard_size: int = SHARD_SIZE
-    shuffle: int | None = None
-    keep_going: bool = False
-
-    @classmethod
-    def read(
-        cls,
-        subset: Path,
-        *,
-        weights: Path | None = None,
-        mix: Sequence[float] = (),
-        shard_size: int = SHARD_SIZE,
-        shuffle: int | None = None,
-        keep_going: bool = False,
-    ) -> Wanted:
-        """Read a subset and check the options."""
-        if shard_size < 1:
-            raise UsageError(f"shard size is {shard_size}, expected at least 1")
-        if shuffle is not None and not 0 <= shuffle < 2**63:
-            raise UsageError(f"shuffle seed is {shuffle}, expected 0 to 2**63 - 1")
-        ids = load_subset(subset)
-        if not len(ids):
-            raise DataError(f"{subset}: the subset is empty; there is nothing to build")
-        uids, counts = multiplicities(ids)
-        return cls(
-            subset, len(ids), digest_of_uids(ids), uids, counts, weights, tuple(mix), shard_size,
-            shuffle, keep_going,
-        )  # fmt: skip
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides about the samples, besides their source; the same on any machine."""
-        return {
-            "subset": {"count": self.selected, "digest": self.digest},
-            "weights": None if self.weights is None else sha256_file(self.weights),
-            "mix": list(self.mix) or None,
-            "shard_size": self.shard_size,
-            "shuffle": self.shuffle,
-        }
-
-
-@contextlib.contextmanager
-def at_hand(
-    sources: Sequence[Path | str], subset: Path | str, weights: Path | str | None
-) -> Iterator[tuple[list[Path], Path, Path | None]]:
-    """Yield folders of indexes, subset and weights on this machine; of a store's, copies."""
-    if not is_remote(str(subset)) and Path(subset).is_dir():
-        raise UsageError(f"{subset}: a folder, but a subset file comes last: SOURCE... SUBSET")
-    with contextlib.ExitStack() as local:
-        folders = [local.enter_context(index_folder(source)) for source in sources]
-        chosen_by = local.enter_context(copied(subset, ".json"))
-        weighed_by = None if weights is None else local.enter_context(copied(weights))
-        yield folders, chosen_by, weighed_by
-
-
-class Found:
-    """The samples found, in the order of the sources and their tars.
-
-    ``place`` says which uid each is, ``file`` the number of its tar, ``block`` and ``blocks``
-    where it lies there; ``known``, by uid, whether it was found. Memory is what matters here: a
-    large pool has hundreds of millions of samples.
-    """
-
-    def __init__(self, uids: int) -> None:
-        self.known = np.zeros(uids, bool)
-        self._rows = tuple(np.empty(uids, np.uint32) for _ in range(4))
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def place(self) -> NDArray[np.uint32]:
-        """Which uid each is, shape (n,)."""
-        return self._rows[0][: self._count]
-
-    @property
-    def file(self) -> NDArray[np.uint32]:
-        """The number of the tar of each, shape (n,)."""
-        return self._rows[1][: self._count]
-
-    @property
-    def block(self) -> NDArray[np.uint32]:
-        """The 512-byte block of the tar where each starts, shape (n,)."""
-        return self._rows[2][: self._count]
-
-    @property
-    def blocks(self) -> NDArray[np.uint32]:
-        """How many blocks each takes, shape (n,)."""
-        return self._rows[3][: self._count]
-
-    def add(self, *columns: NDArray[Any]) -> None:
-        """Append samples: place, file, block and blocks, shape (k,) each."""
-        self.known[columns[0]] = True
-        last = self._count + len(columns[0])
-        for row, column in zip(self._rows, columns, strict=True):
-            row[self._count : last] = column
-        self._count = last
-
-
 @dataclass
 class Selection:
     """Samples in order, as places in files; and what was not to be had.
 
-    ``order`` and ``copy``, shape (n,), say which sample found stands at each place, and which
-    repetition of it. Records are made when they are asked for, so that memory holds few of them.
     ``weighed_out`` counts the uids whose weight gave no repetition, ``repeated`` those that an
     earlier source has as well.
     """
 
     files: list[Stamp]
     sources: list[Index]
-    uids: UidArray
-    found: Found
-    order: Order
-    copy: Order
-    selected: int
-    missing: list[tuple[str, str]] = field(default_factory=list)
+    ordered: Ordered
+    missing: Missing
     weighed_out: int = 0
     repeated: int = 0
 
     def __len__(self) -> int:
-        return len(self.order)
-
-    def uids_of(self, first: int, last: int) -> UidArray:
-        """Return the uids of the places [first, last)."""
-        return self.uids[self.found.place[self.order[first:last]]]
+        return self.ordered.total
 
     def records(self, first: int, last: int) -> Records:
         """Return the records of the places [first, last)."""
-        order = self.order[first:last]
-        uids = self.uids_of(first, last)
-        records = np.empty(len(order), RECORD)
-        records["high"], records["low"] = uids["f0"], uids["f1"]
-        records["file"], records["block"] = self.found.file[order], self.found.block[order]
-        records["blocks"], records["copy"] = self.found.blocks[order], self.copy[first:last]
-        return records
+        return self.ordered.read(first, min(last, len(self)))
 
-    @functools.cached_property
+    @property
     def bytes(self) -> int:
         """The bytes of the samples as they lie in the tars."""
-        return int(self.found.blocks[self.order].sum(dtype=np.int64)) * BLOCK
+        return self.ordered.blocks * BLOCK
 
     @property
     def set_aside(self) -> dict[str, int]:
@@ -220,131 +93,241 @@ class Selection:
         """Return what names the samples: their indexes and what is missing of them."""
         return {
             "sources": [index.sha256 for index in self.sources],
-            "missing": {"count": len(self.missing), "digest": digest(self.missing)},
+            "missing": self.missing.identity(),
         }
 
 
-def choose(sources: list[Index], wanted: Wanted) -> Selection:
+def choose(sources: list[Index], wanted: Wanted, folder: Path) -> Selection:
     """Find the wanted samples in the tars of some indexes.
 
     Uids that are nowhere, or in two sources, are an error; with ``keep_going`` the first are
     listed as missing, and the first source has the second. What weights leave out is as asked,
-    and only counted. Raises DataError, UsageError.
+    and only counted. What memory does not hold lies in ``folder`` meanwhile, in files without a
+    name. Raises DataError, UsageError.
     """
     if wanted.mix and len(wanted.mix) != len(sources):
         raise UsageError(f"{len(wanted.mix)} mixing weights for {len(sources)} sources")
     if not all(0 <= weight <= MAX_COPIES for weight in wanted.mix):
         raise UsageError(f"a mixing weight is a number from 0 to {MAX_COPIES:,}")
-    uids = wanted.uids
-    found = Found(len(uids))
-    files: list[Stamp] = []
-    ends: list[int] = []
-    repeated = 0
-    for index in sources:
-        repeated += _look_up(index, len(files), uids, found, wanted.keep_going)
-        files += index.stamps
-        ends.append(len(found))
-    where = ", ".join(str(index.directory) for index in sources)
-    missing = missing_of(wanted, {NOT_IN_SOURCE: ~found.known}, where)
-    counts = _counts(wanted, found.place, ends)
-    total = int(counts.sum())
-    if not total:
+    spans = wanted.parts()
+    sieve = _sieve(wanted, spans) if len(spans) > 1 else None
+    rows = None if sieve is None else _Sorted(sources, sieve, folder)
+    weights = None
+    if wanted.weights is not None:
+        weights = Weights(wanted.weights, sieve, folder)
+    del sieve  # 64 MB
+    ordered = Ordered([s.rows for index in sources for s in index.shards], wanted.shuffle, folder)
+    missing = Reasons(wanted, folder)
+    weighed_out = repeated = 0
+    for number, span in enumerate(spans):
+        part = _Part(wanted, number, span, weights)
+        for source, found, at in part.scan(sources) if rows is None else part.among(rows):
+            records, places = part.take(source, found, at, str(sources[source].directory))
+            repeated += len(found) - len(records)
+            counts = part.counts(records, places, source)
+            weighed_out += len(counts) - int(np.count_nonzero(counts))
+            ordered.add(records, counts)
+        part.settle()
+        missing.add(part.uids, {NOT_IN_SOURCE: ~part.known})
+    missing.refuse(", ".join(str(index.directory) for index in sources))
+    if weights is not None:
+        weights.require_all()
+    if not ordered.total:
         raise DataError(f"{wanted.subset}: every sample has the weight 0; there is nothing left")
-    if total > MAX_SAMPLES:
-        raise DataError(f"{wanted.subset}: {total:,} samples with repetitions; that is too many")
-    weighed_out = len(counts) - int(np.count_nonzero(counts))
-    order, copy = order_samples(uids, counts, wanted.shuffle, found.place)
-    return Selection(
-        files, sources, uids, found, order, copy, wanted.selected, missing, weighed_out, repeated
-    )
+    if ordered.total > MAX_SAMPLES:
+        count = f"{ordered.total:,} samples with repetitions"
+        raise DataError(f"{wanted.subset}: {count}; that is too many")
+    files = [stamp for index in sources for stamp in index.stamps]
+    return Selection(files, sources, ordered, missing.found, weighed_out, repeated)
 
 
-def missing_of(
-    wanted: Wanted, reasons: dict[str, NDArray[np.bool_]], where: str
-) -> list[tuple[str, str]]:
-    """Return (uid, reason) of what cannot be had; an error unless the caller wants to go on."""
-    missing = np.logical_or.reduce(list(reasons.values()))
-    if missing.all():
-        raise NothingThereError(
-            f"{where}: none of the {len(wanted.uids):,} uids of {wanted.subset} can be had from it"
+class Reasons:
+    """Collects uids that cannot be had; they are an error unless the caller wants to go on."""
+
+    def __init__(self, wanted: Wanted, folder: Path) -> None:
+        self._wanted = wanted
+        self.found = Missing(folder)
+        self._shown: dict[str, list[str]] = {}
+
+    def add(self, uids: UidArray, reasons: dict[str, NDArray[np.bool_]]) -> None:
+        """Add those of the uids, sorted, shape (n,), for which a reason is true."""
+        for reason, mask in reasons.items():
+            lacking = uids[mask]
+            shown = self._shown.setdefault(reason, [])
+            shown += to_hex(lacking[: LISTED - len(shown)])
+            self.found.add(lacking, reason)
+
+    def refuse(self, where: str) -> None:
+        """Raise NothingThereError, or DataError where nothing may be left out."""
+        wanted, count = self._wanted, len(self.found)
+        if count == len(wanted):
+            raise NothingThereError(
+                f"{where}: none of the {count:,} uids of {wanted.subset} can be had from it"
+            )
+        if not count or wanted.keep_going:
+            return
+        parts = []
+        for reason, number in self.found.reasons().items():
+            shown = ", ".join(self._shown[reason]) + (", ..." if number > LISTED else "")
+            parts.append(f"{number:,} {_REASONS[reason].format(source=where)} ({shown})")
+        raise DataError(
+            f"{wanted.subset}: of {len(wanted):,} uids {'; '.join(parts)}; "
+            "--keep-going leaves them out"
         )
-    if missing.any() and not wanted.keep_going:
-        raise _missing_error(wanted, reasons, where)
-    return sorted((uid, why) for why, mask in reasons.items() for uid in to_hex(wanted.uids[mask]))
-
-
-def _missing_error(wanted: Wanted, reasons: dict[str, NDArray[np.bool_]], where: str) -> DataError:
-    parts = []
-    for reason, mask in reasons.items():
-        count = int(mask.sum())
-        if count:
-            shown = ", ".join(to_hex(wanted.uids[mask][:LISTED]))
-            shown += ", ..." if count > LISTED else ""
-            parts.append(f"{count:,} {_REASONS[reason].format(source=where)} ({shown})")
-    return DataError(
-        f"{wanted.subset}: of {len(wanted.uids):,} uids {'; '.join(parts)}; "
-        "--keep-going leaves them out"
-    )
 
 
 # -- looking up ------------------------------------------------------------------------------
 
 
-def _look_up(index: Index, first_file: int, uids: UidArray, found: Found, keep_going: bool) -> int:
-    """Add the samples of an index to those found; return how many an earlier one has as well."""
-    where = str(index.directory)
-    lookup = Lookup(uids)
-    numbers = {shard.name: first_file + n for n, shard in enumerate(index.shards)}
+class _Part:
+    """Some uids of the subset, and which of them were found."""
 
-    def match(table: pa.RecordBatch) -> tuple[NDArray[Any], ...]:
-        places = lookup.find(uid_records(table["uid"], where))
-        rows = np.flatnonzero(places >= 0)
-        names, codes = dictionary(table["shard"], where)
-        try:
-            file = np.array([numbers[name] for name in names], np.uint32)[codes[rows]]
-        except KeyError:
-            raise damaged(where) from None
-        offset, length = (integers(table[name], where)[rows] for name in ("offset", "length"))
-        blocks = (offset | length) // BLOCK
-        if ((offset | length) % BLOCK).any() or (blocks < 0).any() or (blocks >> 32).any():
-            raise damaged(where)
-        found = places[rows]
-        if not np.diff(np.sort(found)).all():  # a uid that stands there twice
-            raise damaged(where)
-        return found, file, offset // BLOCK, length // BLOCK
+    def __init__(
+        self, wanted: Wanted, number: int, span: tuple[int, int], weights: Weights | None
+    ) -> None:
+        self._wanted, self._number = wanted, number
+        self.uids, self._counts = wanted.part(*span)
+        self._lookup = Lookup(self.uids)
+        self._weights = None
+        if weights is not None:
+            self._weights = weights.of(number, self.uids, self._lookup)
+        self._source: NDArray[np.uint32] = np.zeros(len(self.uids), np.uint32)
+        """Of each uid one more than the last source that has it."""
+        self._at: tuple[int, str] | None = None
+        self._found = 0
 
-    repeated = 0
-    seen = np.zeros(len(uids), bool)
-    for places, *columns in index.scan(("uid", "shard", "offset", "length"), match):
-        if seen[places].any():
-            raise damaged(where)
-        seen[places] = True
-        twice = found.known[places]
-        if twice.any() and not keep_going:
-            shown = ", ".join(to_hex(uids[places[twice]][:LISTED]))
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which uids were found, shape (n,)."""
+        return self._source > 0
+
+    def scan(self, sources: list[Index]) -> Iterator[tuple[int, Records, Places]]:
+        """Yield (source, records, places in this part) of all samples of some indexes."""
+
+        def keep(uids: UidArray) -> tuple[NDArray[np.int64], Places]:
+            places = self._lookup.find(uids)
+            rows = np.flatnonzero(places >= 0)
+            return rows, places[rows]
+
+        return _scan(sources, keep)
+
+    def among(self, rows: _Sorted) -> Iterator[tuple[int, Records, Places]]:
+        """Yield the same of rows that were sorted out."""
+        for source, records in rows.of(self._number):
+            places = self._lookup.find(uids_of(records))
+            found = np.flatnonzero(places >= 0)
+            yield source, records[found], places[found]
+
+    def take(
+        self, source: int, records: Records, places: Places, where: str
+    ) -> tuple[Records, Places]:
+        """Note what was found; return that of it which no earlier source has."""
+        if self._at is None or self._at[0] != source:
+            self.settle()
+            self._at = source, where
+        self._found += len(places)
+        if not source:
+            self._source[places] = 1
+            return records, places
+        before = self._source[places]
+        new = (before == 0) | (before == source + 1)
+        if not new.all() and not self._wanted.keep_going:
+            shown = ", ".join(to_hex(self.uids[places[~new]][:LISTED]))
             raise DataError(
                 f"{where}: has samples that an earlier source has as well ({shown}); "
                 "--keep-going takes the first"
             )
-        repeated += int(twice.sum())
-        found.add(*(column[~twice] for column in (places, *columns)))
-    return repeated
+        self._source[places] = source + 1
+        return (records, places) if new.all() else (records[new], places[new])
+
+    def settle(self) -> None:
+        """Raise DataError if a uid stands twice in the index that was looked at last."""
+        if self._at is not None:
+            source, where = self._at
+            if np.count_nonzero(self._source == source + 1) != self._found:
+                raise damaged(where)
+        self._found = 0
+
+    def counts(self, records: Records, places: Places, source: int) -> Places:
+        """Return how often each sample found is to be there, shape (n,)."""
+        wanted, counts = self._wanted, self._counts[places]
+        if self._weights is None and not wanted.mix:
+            return counts
+        weights = counts.astype(np.float64)
+        if self._weights is not None:
+            weights *= np.nan_to_num(self._weights[places])  # none is an error in the end
+        if wanted.mix:
+            weights *= wanted.mix[source]
+        if weights.max(initial=0) > MAX_COPIES:
+            raise DataError(
+                f"{wanted.subset}: a sample would be repeated over {MAX_COPIES:,} times"
+            )
+        return round_weights(uids_of(records), weights)
 
 
-# -- how often -------------------------------------------------------------------------------
+class _Sorted:
+    """The rows of some indexes that may be wanted, sorted out by the parts of the subset."""
+
+    def __init__(self, sources: list[Index], sieve: Sieve, folder: Path) -> None:
+        self._rows = Buckets(sieve.parts, RECORD, folder)
+        self._ends = np.cumsum([len(index.shards) for index in sources])
+        for _, records, parts in _scan(sources, sieve.find):
+            self._rows.add(parts, records)
+
+    def of(self, part: int) -> Iterator[tuple[int, Records]]:
+        """Yield (source, records) of a part, in the order of the sources."""
+        for records in self._rows.pieces(part, part + 1):
+            sources = np.searchsorted(self._ends, records["file"], "right")
+            cuts = [0, *(np.flatnonzero(np.diff(sources)) + 1).tolist(), len(records)]
+            for first, last in itertools.pairwise(cuts):
+                yield int(sources[first]), records[first:last]
 
 
-def _counts(wanted: Wanted, place: Order, ends: list[int]) -> Places:
-    """Return how often each sample found is to be there; those of source i end at ``ends[i]``."""
-    once = wanted.selected == len(wanted.uids)
-    counts = np.broadcast_to(np.int64(1), len(place)) if once else wanted.counts[place]
-    if wanted.weights is None and not wanted.mix:
-        return counts
-    weights = counts.astype(np.float64)
-    if wanted.weights is not None:
-        weights *= read_weights(wanted.weights, wanted.uids)[place]
-    if wanted.mix:
-        weights *= np.repeat(wanted.mix, np.diff(ends, prepend=0))
-    if weights.max(initial=0) > MAX_COPIES:
-        raise DataError(f"{wanted.subset}: a sample would be repeated over {MAX_COPIES:,} times")
-    return round_weights(wanted.uids[place], weights)
+def _sieve(wanted: Wanted, spans: list[tuple[int, int]]) -> Sieve:
+    starts = [int(wanted.file.read(first, 1)["f0"][0]) for first, _ in spans[1:]]
+    return Sieve(wanted.blocks(), wanted.selected, starts)
+
+
+def _scan(
+    sources: list[Index], keep: Callable[[UidArray], tuple[NDArray[np.int64], NDArray[Any]]]
+) -> Iterator[tuple[int, Records, NDArray[Any]]]:
+    """Yield (source, records, what is known of each) of those rows that are to be kept.
+
+    ``keep`` is called in threads.
+    """
+    first_file = 0
+    for source, index in enumerate(sources):
+        where = str(index.directory)
+        numbers = {shard.name: first_file + n for n, shard in enumerate(index.shards)}
+        first_file += len(index.shards)
+
+        def kept(
+            batch: pa.RecordBatch, where: str = where, numbers: dict[str, int] = numbers
+        ) -> tuple[Records, NDArray[Any]]:
+            uids = uid_records(batch["uid"], where)
+            rows, known = keep(uids)
+            return _records(batch, uids, rows, numbers, where), known
+
+        for records, known in index.scan(("uid", "shard", "offset", "length"), kept):
+            yield source, records, known
+
+
+def _records(
+    batch: pa.RecordBatch, uids: UidArray, rows: NDArray[np.int64], numbers: dict[str, int],
+    where: str,
+) -> Records:  # fmt: skip
+    """Return records of some rows of an index; what cannot be is a DataError."""
+    names, codes = dictionary(batch["shard"], where)
+    try:
+        file = np.array([numbers[name] for name in names], np.uint32)[codes[rows]]
+    except KeyError:
+        raise damaged(where) from None
+    offset, length = (integers(batch[name], where)[rows] for name in ("offset", "length"))
+    blocks = (offset | length) // BLOCK
+    if ((offset | length) % BLOCK).any() or (blocks < 0).any() or (blocks >> 32).any():
+        raise damaged(where)
+    records = np.zeros(len(rows), RECORD)
+    records["high"], records["low"] = uids["f0"][rows], uids["f1"][rows]
+    records["file"], records["block"] = file, offset // BLOCK
+    records["blocks"] = length // BLOCK
+    return records

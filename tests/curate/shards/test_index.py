@@ -15,7 +15,8 @@ import pytest
 from datacomp.curate.shards import columns, reading, storage
 from datacomp.curate.shards.columns import uid_records
 from datacomp.curate.shards.index import ensure_index, index_shards, load_index
-from datacomp.curate.shards.selection import Wanted, choose
+from datacomp.curate.shards.selection import choose
+from datacomp.curate.shards.wanted import Wanted
 from datacomp.durable import sha256_file
 from datacomp.errors import DataError, MissingError, UnsafeInputError
 from datacomp.pools import ranges
@@ -471,7 +472,7 @@ def test_an_index_that_cannot_be_is_refused(shards, select, tmp_path, name, valu
     index_shards(shards, 1)
     rewritten(shards, lambda table: with_column(table, name, values(table.to_pylist())))
     with pytest.raises(DataError) as caught:
-        choose([load_index(shards)], Wanted.read(select(*range(21)), keep_going=True))
+        choose([load_index(shards)], Wanted.read(select(*range(21)), keep_going=True), tmp_path)
     assert str(caught.value) == f"{shards}: its index is damaged; index again"
 
 
