@@ -10,6 +10,7 @@ METADATA_DIR holds DataComp's parquet files, SHARDS_DIR tars. A filter takes, wi
 
 where ``per_file`` is what opening a file costs in all rounds together, and ``per_row`` the rest.
 Indexing takes the longer of two: workers read headers, one process writes what all of them found.
+Building takes both: one process looks up what is wanted, then workers copy.
 The rates of filters are fitted on METADATA_DIR, and on files of a hundred rows; ``check`` runs
 another folder, ten times as large or so. Seconds are those of all processors of the machine, which
 must do nothing else: the command runs as a process, with as many workers as there are processors,
@@ -44,6 +45,11 @@ SCALES = {"small": 12.8e6, "medium": 128e6, "large": 1.28e9, "xlarge": 12.8e9}
 ROW_BYTES, FEATURE_BYTES, IMAGE_BYTES = 235, 5120, 35_000
 """Of a sample in DataComp's own pools: metadata, all four features, image at most 512 px wide."""
 FILE_ROWS = 512_000
+LOOKED_UP = 2e6
+"""Rows of an index a second that a build looks through before workers begin, alone.
+
+As tests/bench/test_bench_shards.py prints for ``shards select`` (64 million rows in 32 s).
+"""
 HOUR = 0.04
 """Dollars of a virtual processor with 4 GB for an hour, as the large clouds rent them."""
 
@@ -199,7 +205,9 @@ def seconds_of(rates: dict[str, Any], name: str, rows: float, files: float, work
 def shard_seconds(rates: dict[str, Any], name: str, rows: float, workers: int) -> float:
     """Return how long indexing, building or hashing of all images takes."""
     seconds = rows * IMAGE_BYTES / rates[name] / workers
-    return max(seconds, rows / rates["index_rows"]) if name == "index" else seconds
+    if name == "index":
+        return max(seconds, rows / rates["index_rows"])
+    return seconds + rows / LOOKED_UP if name == "build" else seconds
 
 
 def check(rates: dict[str, Any], metadata: Path, names: list[str]) -> list[str]:

@@ -19,9 +19,10 @@ def start() -> None:
         if code is None:
             return
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError:
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:  # closed before we began
+                    stream.flush()
+        except (OSError, ValueError):
             return  # the interpreter says what it says of that
         os._exit(code)
 

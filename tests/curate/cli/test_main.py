@@ -84,6 +84,14 @@ def test_the_process_ends_with_what_was_to_be_done_at_its_end(code):
     assert ("ZeroDivisionError" in found.stderr) is (code is None)
 
 
+def test_output_that_is_closed_is_no_error_to_tell():
+    found = subprocess.run(
+        f"{sys.executable} -m datacomp.curate.cli --version >&-",
+        shell=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (found.returncode, found.stderr) == (0, "")
+
+
 def test_output_that_cannot_be_written_is_a_failure():
     script = (
         "import datacomp.curate.cli.__main__ as cli\n"

@@ -34,7 +34,10 @@ def test_the_page_has_the_table(model):
 def test_work_is_shared_and_the_start_is_not(model):
     assert model.seconds_of(RATES, "no_filter", 4e6, 4, 1) == pytest.approx(1 + 2 + 4)
     assert model.seconds_of(RATES, "no_filter", 4e6, 4, 3) == pytest.approx(1 + 2)
-    assert model.shard_seconds(RATES, "build", 1e5, 10) == pytest.approx(3.5e9 / 5e8 / 10)
+    assert model.shard_seconds(RATES, "hash", 1e5, 10) == pytest.approx(3.5e9 / 5e8 / 10)
+    assert model.shard_seconds(RATES, "build", 1e5, 10) == pytest.approx(
+        1e5 / model.LOOKED_UP + 3.5e9 / 5e8 / 10
+    )
     assert model.shard_seconds(RATES, "index", 1e5, 2) == pytest.approx(3.5 / 2)
     assert model.shard_seconds(RATES, "index", 1e5, 10) == pytest.approx(1)  # one process writes
     # Three filters, and 5 seconds for a gigabyte of images, at 4 cents an hour.
