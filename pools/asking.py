@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from ..errors import UsageError
 from .connection import one_line, pool_errors
 from .interrupts import interruptible
 from .linking import open_pool
+
+_CHANGING = re.compile(r'"type":"([A-Z]+)_QUERY_NODE"')
+"""In a syntax tree, what is no mere reading: a WITH can hold INSERT, UPDATE, DELETE and COPY."""
 
 
 def query(
@@ -46,7 +50,27 @@ def only_statement(
     if len(kinds) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
         found = ", ".join(kinds) if kinds else "nothing"
         raise UsageError(f"{path}: expected one SELECT, found {found}")
+    asked = statement if kinds[0] == "SELECT" else _explained(connection, statement)
+    # A pool that is open to read only keeps no one from writing the files that it links to.
+    with question_errors(path):
+        tree = connection.execute("SELECT json_serialize_sql(?)", [asked]).fetchall()[0][0]
+    if changing := _CHANGING.search(tree):
+        raise UsageError(f"{path}: expected one SELECT, found {changing[1]} in it")
+    if tree.startswith('{"error":true'):
+        raise UsageError(f"{path}: expected one SELECT, found EXPLAIN of something else")
     return kinds[0], statements[0]
+
+
+def _explained(connection: duckdb.DuckDBPyConnection, statement: str) -> str:
+    """Return what an EXPLAIN is about: what is whole SQL from some word on."""
+    text = statement.encode()
+    for offset, _ in duckdb.tokenize(statement)[1:]:  # in bytes
+        with contextlib.suppress(duckdb.Error):
+            found = text[offset:].decode()
+            statements = connection.extract_statements(found)
+            if statements and statements[0].type.name != "EXPLAIN":
+                return found
+    return statement
 
 
 @contextlib.contextmanager

@@ -89,7 +89,7 @@ def is_linked(connection: duckdb.DuckDBPyConnection) -> bool:
     # A table, then: to list views takes DuckDB ten times as long.
     held = (
         "SELECT 1 FROM duckdb_tables() WHERE table_name = 'samples' AND NOT temporary "
-        "AND database_name = current_database()"
+        "AND schema_name = 'main' AND database_name = current_database()"
     )
     return not connection.execute(held).fetchall()
 

@@ -279,6 +279,14 @@ def pool(pool_of):
         "(SELECT count(*) FROM read_text('/etc/passwd')) > 0",
         "COLUMNS('tr.th') = 'clean'",
         "candidates::VARCHAR LIKE '%tiny%' AND COLUMNS(c -> c = 'truth') > ''",
+        "(SELECT count(*) FROM main.range(3)) > 0",
+        "(WITH a AS (DELETE FROM samples RETURNING uid) SELECT count(*) FROM a) > 0",
+        "(WITH a AS (INSERT INTO samples (uid) VALUES (9) RETURNING uid) SELECT 1) > 0",
+        "(WITH a AS (UPDATE samples SET uid = 9 RETURNING uid) SELECT 1) > 0",
+        "(WITH a AS (COPY candidates TO 'out') SELECT 1) > 0",
+        "current_setting('memory_limit') > ''",
+        "text.current_setting() > ''",
+        "(FROM (PIVOT candidates ON text IN ('b') USING count(*)) SELECT 1) > 0",
     ],
 )  # fmt: skip
 def test_no_filter_can_read_the_truth(pool, sql):
@@ -288,13 +296,60 @@ def test_no_filter_can_read_the_truth(pool, sql):
                 run_filters(pool, specs, combine)
             assert str(caught.value).startswith("filter Where: not_so: ")
             assert "\n" not in str(caught.value)
+    assert pool.sql("SELECT uid FROM samples ORDER BY uid").fetchall() == [(0,), (1,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        '(FROM (WITH "{file}" AS (SELECT 1) FROM "{file}") i, "{file}" u(a) SELECT min(a)) = 1',
+        '(WITH a AS (FROM "{file}"), "{file}" AS (SELECT 1 AS a) SELECT min(a) FROM a) = 1',
+        "(WITH a AS (FROM b), b AS (SELECT 1 AS a) SELECT min(a) FROM a) = 1",
+        "(FROM (WITH a AS (SELECT 1) FROM a) i, a SELECT 1) = 1",
+        "(WITH a AS (SELECT a FROM a) SELECT min(a) FROM a) = 1",
+        "(SELECT min(a) FROM '{file}') = 1",
+        "(SELECT min(a) FROM \"{file}\") = 1",
+        "(SELECT min(a) FROM candidates POSITIONAL JOIN '{file}') = 1",
+        "(SELECT count(*) FROM candidates, LATERAL (FROM read_csv('{file}'))) = 1",
+        "(SELECT count(*) FROM (DESCRIBE FROM '{file}')) = 1",
+        "(WITH RECURSIVE a AS (FROM '{file}' UNION ALL FROM a) SELECT count(*) FROM a) = 1",
+    ],
+)  # fmt: skip
+def test_no_filter_can_read_a_file(pool, tmp_path, sql):
+    file = tmp_path / "m.csv"
+    file.write_text("a\n1\n")
+    sql = sql.format(file=file)
+    for spec in (where(sql), FilterSpec("Asks", {"query": f"SELECT {sql}"})):
+        with pytest.raises(UsageError, match=r"may read 'candidates'|WITH gives the name"):
+            run_filters(pool, [spec])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "width < (WITH Foo AS (SELECT max(width) AS m FROM Candidates) SELECT m FROM Foo)",
+        "width < (WITH a AS (SELECT 2 AS m), b AS (FROM a) SELECT m FROM (SELECT m FROM b))",
+        "width < (WITH RECURSIVE a AS (SELECT 1 AS m UNION SELECT m + 1 FROM A WHERE m < 2) "
+        "SELECT max(m) FROM a)",
+        "width < (WITH a AS (SELECT 2 AS m) FROM (WITH b AS (FROM a) FROM b UNION FROM a))",
+    ],
+)  # fmt: skip
+def test_a_filter_may_name_what_it_reads(pool, sql):
+    assert kept(pool, where(sql)) == [0]
+
+
+def test_sql_of_too_many_parts_is_refused_in_one_line(pool):
+    with pytest.raises(UsageError, match="too many parts stand within each other"):
+        run_filters(pool, [where(" + ".join(["width"] * 900) + " > 0")])
 
 
 @pytest.mark.parametrize(
     "query", ["SELECT max(truth) FROM samples", "FROM samples", "SELECT 1; DROP TABLE samples",
               "SELECT s::VARCHAR FROM samples s", "DELETE FROM samples",
               "SELECT * FROM score_values_1",
-              "SELECT count(*) FROM duckdb_tables()", "SELECT nonsense FROM candidates"],
+              "SELECT count(*) FROM duckdb_tables()", "SELECT nonsense FROM candidates",
+              "WITH a AS (INSERT INTO samples (uid) VALUES (9)) SELECT 1",
+              "WITH a AS (COPY candidates TO '/dev/null') SELECT 1"],
 )  # fmt: skip
 def test_no_query_of_a_filter_gets_round_it(pool, query):
     with pytest.raises(UsageError) as caught:

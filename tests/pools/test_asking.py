@@ -47,7 +47,11 @@ def test_a_question_is_answered(asked, statement):
         ("SELECT * FROM '/etc/passwd'", "does not exist"),
         ("SELECT * FROM read_parquet('http://localhost:1/a.parquet')", ""),
         ("SELECT * FROM path", "Table with name path does not exist"),
-        ("EXPLAIN ANALYZE COPY samples TO '{out}'", "file system operations are disabled"),
+        ("EXPLAIN ANALYZE COPY samples TO '{out}'", "found EXPLAIN of something else"),
+        ("/* a */ EXPLAIN ANALYZE (FORMAT json) DELETE FROM samples", "found EXPLAIN of something"),
+        ("WITH a AS (COPY samples TO '{out}') SELECT 1", "expected one SELECT, found COPY in it"),
+        ("EXPLAIN ANALYZE WITH a AS (COPY samples TO '{out}') SELECT 1", "found COPY in it"),
+        ("SELECT (WITH a AS (DELETE FROM samples RETURNING uid) FROM a)", "found DELETE in it"),
         ("SELEC 1", 'syntax error at or near "SELEC"'),
         ("SELECT nothing FROM samples", "Binder Error"),
     ],
@@ -64,6 +68,34 @@ def test_a_question_can_do_no_harm(asked, tmp_path, statement, found):
     assert not out.exists()
     assert asked.read_bytes() == before
     Pool.open(asked).close()  # nothing holds it any more
+
+
+@pytest.mark.parametrize(
+    "statement", ["EXPLAIN ANALYZE {copy}", "WITH a AS ({copy}) SELECT 1",
+                  "EXPLAIN ANALYZE WITH a AS ({copy}) SELECT 1"],
+)  # fmt: skip
+def test_a_question_leaves_the_files_as_they_are_that_a_pool_links_to(tmp_path, statement):
+    file = tmp_path / "a.parquet"
+    duckdb.sql("SELECT printf('%032x', 1) AS uid, 'a' AS url, 'b' AS text").write_parquet(str(file))
+    before = file.read_bytes()
+    copy = f"COPY (SELECT 1) TO '{file}' (FORMAT parquet, USE_TMP_FILE false)"
+    with pytest.raises(UsageError, match="expected one SELECT, found "):
+        query(tmp_path, statement.format(copy=copy))
+    assert file.read_bytes() == before
+    with query(tmp_path, "SELECT text FROM samples") as cursor:
+        assert cursor.fetchall() == [("b",)]
+
+
+@pytest.mark.parametrize(
+    "statement", ["EXPLAIN FROM samples",
+                  "/* é */ EXPLAIN (FORMAT json) SELECT 'WITH' FROM samples;",
+                  "EXPLAIN ANALYZE WITH a AS (FROM samples) FROM a -- done",
+                  "PIVOT samples ON text IN ('one') USING count(*)",
+                  "SELECT '\"type\":\"COPY_QUERY_NODE\"'"],
+)  # fmt: skip
+def test_a_question_may_be_about_a_plan(asked, statement):
+    with query(asked, statement) as cursor:
+        assert cursor.fetchall()
 
 
 def test_there_must_be_a_pool_to_ask(tmp_path):

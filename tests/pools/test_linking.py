@@ -6,6 +6,7 @@ import pytest
 from datacomp.errors import DataError, UsageError
 from datacomp.pools import AddReport, Pool
 from datacomp.pools.asking import query
+from datacomp.pools.linking import is_linked
 from datacomp.pools.sources import open_source
 from datacomp.pools.uids import from_hex
 
@@ -235,3 +236,12 @@ def test_info_lists_the_features_beside_metadata(tmp_path, empty, commonpool):
     for file in folder.rglob("*.npz"):
         file.write_bytes(b"broken")
     assert empty.info()["features"] == []
+
+
+def test_a_table_of_another_schema_is_not_that_of_the_samples(tmp_path, empty, commonpool):
+    empty.add(link(commonpool(tmp_path / "m")))
+    empty.sql("CREATE SCHEMA mine")
+    empty.sql("CREATE TABLE mine.samples (a INTEGER)")
+    assert is_linked(empty.connection)
+    empty.add(link(commonpool(tmp_path / "n", first=100)))
+    assert empty.count() == 20
