@@ -55,6 +55,10 @@ class SubsetFile:
                     return found
         raise DataError(f"{self.path}: changed while it was read; run the same command again")
 
+    def require_same(self) -> None:
+        """Raise DataError if the file is another one than was looked at."""
+        self.read(0, 0)
+
     def verify(self) -> str:
         """Return the digest of the uids; DataError if they are not in lexicographic order."""
         found = hashlib.sha256()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tokenize
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,6 +29,9 @@ RECORD = np.complex128
 
 MAPPED_FROM_BYTES = 1 << 26
 """Subset files larger than this are mapped, not read."""
+
+_NO_HEADER = (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError)
+"""What numpy raises, besides ValueError, for a header that is no Python literal, or a deep one."""
 
 _HEX_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -234,7 +238,12 @@ def npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     version = np.lib.format.read_magic(file)
     if version not in readers:
         raise ValueError(f".npy version {version[0]}.{version[1]} is not known")
-    shape, fortran, dtype = readers[version](file)
+    try:
+        shape, fortran, dtype = readers[version](file)
+    except _NO_HEADER as error:
+        raise ValueError(f"its header cannot be read: {_first_line(error)}") from error
+    if any(type(side) is not int for side in shape):
+        raise ValueError(f"its header has the shape {shape}")
     return shape, fortran, dtype, file.tell()
 
 

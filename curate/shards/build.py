@@ -436,6 +436,7 @@ def _write_rest(
     """
     out.copy(subset, SUBSET, known)
     entries = [replace(entry_of(subset), path=SUBSET)]
+    plan.wanted.file.require_same()  # as it was when the samples were chosen
     meta = {
         "shard_size": str(plan.identity["shard_size"]),
         "shuffle": str(plan.identity["shuffle"]),

@@ -32,6 +32,7 @@ from ...pools.engine import Engine, Workers, engine_of
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
 from ...pools.merging import Counted, joined_uids, summed, walk
+from ...pools.ranges import is_remote
 from ...pools.sources.base import caption_of_sample, values_of_sample
 from ...pools.subset_files import SubsetFile
 from ...pools.uids import UID_DTYPE, UidArray, from_hex, is_uid, to_hex
@@ -283,7 +284,13 @@ def _surplus(
     wanted = np.concatenate([wanted for _, wanted in too_many])
     for name, (own, rows, places) in zip(names, found.beyond(uids, wanted), strict=True):
         here = np.flatnonzero(places >= 0)
-        keys = _keys_at(directory / name, rows["offset"][here].tolist())
+        try:
+            keys = _keys_at(directory / name, rows["offset"][here].tolist())
+        except (DataError, OSError):
+            keys = []
+        if len(keys) < len(here):
+            yield Problem(name, "", "broken", "changed while it was checked; check it again")
+            continue
         for uid, key, times in zip(
             to_hex(own[here]), keys, wanted[places[here]].tolist(), strict=True
         ):
@@ -334,26 +341,35 @@ def _index(directory: Path, tars: list[_Tar], found: FoundSamples) -> Iterator[P
         detail = "does not fit the tars as they are; run 'datacomp shards index' again"
         yield Problem(PARQUET, "", "index", detail)
         return
+    if is_remote(index.root) or [shard.name for shard in index.shards] != [t.name for t in tars]:
+        detail = f"is that of other tars, at {index.root}; run 'datacomp shards index' again"
+        yield Problem(PARQUET, "", "index", detail)
+        return
     for record, one in zip(index.shards, tars, strict=True):
         if record.rows + record.dropped != one.usable:
             detail = f"{one.usable} samples, but the index has {record.rows + record.dropped}"
             yield Problem(one.name, "", "count", detail)
     if any(record.dropped for record in index.shards):
         return
-    if not same_rows((rows for _, rows in found.tars()), _stored(index, tars)):
+    if not _holds(index, tars, (rows for _, rows in found.tars())):
         yield Problem(PARQUET, "", "index", "names other samples or places than the tars hold")
 
 
 def _fits(directory: Path, tars: list[_Tar], found: FoundSamples) -> bool:
     """Tell whether the rows of an index are those of the tars: the first place of each uid."""
-    import pyarrow as pa
-
     repeated = [uids[counts > 1] for uids, counts in map(summed, walk(found.uids.all()))]
     uids = joined_uids([np.empty(0, UID_DTYPE), *repeated])
     once = np.ones(len(uids), np.int64)
     first = (rows[places < 0] for _, rows, places in found.beyond(uids, once))
+    return _holds(Index(directory, str(directory), (), ""), tars, first)
+
+
+def _holds(index: Index, tars: list[_Tar], rows: Iterator[Rows]) -> bool:
+    """Tell whether an index has these rows; one that cannot be read has not."""
+    import pyarrow as pa
+
     try:
-        return same_rows(first, _stored(Index(directory, str(directory), (), ""), tars))
+        return same_rows(rows, _stored(index, tars))
     except (DataError, OSError, pa.ArrowException):
         return False
 

@@ -29,8 +29,12 @@ def uid_records(
     """Turn a column of hex uids into records, shape (n,); raise DataError for anything else."""
     import pyarrow as pa
 
+    none = DataError(f"{where}: its uids are not 32 hex digits each; {advice}")
     if column.type != pa.string():
-        column = column.cast(pa.string())
+        try:
+            column = column.cast(pa.string())
+        except pa.ArrowException:
+            raise none from None
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if len(column) == 0:
@@ -43,7 +47,7 @@ def uid_records(
         digits = memoryview(text)[int(starts[0]) : int(starts[-1])]
         raw = np.frombuffer(binascii.unhexlify(digits), ">u8").reshape(len(column), 2)
     except ValueError:
-        raise DataError(f"{where}: its uids are not 32 hex digits each; {advice}") from None
+        raise none from None
     return from_halves(raw[:, 0], raw[:, 1])
 
 

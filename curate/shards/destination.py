@@ -28,6 +28,7 @@ from ...durable import atomic_path, digest, sha256_file, storage_errors, sweep_a
 from ...errors import DataError, UsageError
 from ...pools.ranges import fetch, is_remote, join
 from ...pools.stores import remove, sizes_below, upload
+from ...pools.uids import is_uid
 from ...progress import say
 from .folder import (
     GROWN,
@@ -149,6 +150,8 @@ class Destination(ABC):
             unusable = [(str(uid), str(reason)) for uid, reason in found.get(UNUSABLE, [])]
         except (TypeError, ValueError):
             raise damaged from None
+        if not all(is_uid(uid) for uid, _ in unusable):
+            raise damaged
         self.build = _name_of(identity, unusable)
         return unusable
 

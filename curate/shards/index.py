@@ -109,7 +109,7 @@ class Index:
         """How many samples and tars were set aside or missing, by reason."""
         counts: Counter[str] = Counter(self.gaps)
         for shard in self.shards:
-            counts.update(reason for _, reason in shard.set_aside)
+            counts.update(shard.set_aside)
             counts.update(duplicate_uid=shard.dropped, shard_broken=shard.broken is not None)
         return +counts
 
@@ -411,7 +411,7 @@ def _against_stats(directory: Path, found: Found) -> Found:
         promised = json.loads(path.read_bytes())["successes"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         promised = None
-    there = record.rows + len(record.set_aside) + record.dropped
+    there = record.rows + sum(record.set_aside.values()) + record.dropped
     if promised == there:
         return found
     said = f"{there:,} samples, but {path.name} says {promised!r}"
@@ -422,10 +422,11 @@ def _against_stats(directory: Path, found: Found) -> Found:
 def _count(report: IndexReport, records: list[ShardRecord]) -> None:
     report.samples = sum(record.rows for record in records)
     for record in records:
-        reasons = [(f"{record.name}/{key}: {reason}", reason) for key, reason in record.set_aside]
+        counts = dict(record.set_aside)
+        examples = [f"{record.name}/{key}: {reason}" for key, reason in record.examples]
         if record.broken:
-            reasons.append((record.broken, "shard_broken"))
-        for example, reason in reasons:
-            report.set_aside[reason] = report.set_aside.get(reason, 0) + 1
-            if len(report.examples) < LISTED:
-                report.examples.append(example)
+            counts["shard_broken"] = 1
+            examples.append(record.broken)
+        for reason, count in counts.items():
+            report.set_aside[reason] = report.set_aside.get(reason, 0) + count
+        report.examples += examples[: max(LISTED - len(report.examples), 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from ...pools.identity import uid_of_sample
 from ...pools.ranges import REMOTE_GAP, Ranges, is_remote, open_ranges
 from ...pools.tar_uniform import Batch, IrregularTarError, uniform_batches
 from .columns import integer_column, list_column, repeated_column, split_column, text_column
-from .storage import ShardRecord, schema
+from .storage import EXAMPLES, ShardRecord, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -84,9 +85,11 @@ def read_tar(place: str) -> Found:
         table = table.filter(np.array([key not in torn for key in rows.key], bool))
         aside = [(key, reason) for key, reason in aside if key not in torn]
         aside += [(key, tar.MEMBERS_APART) for key in sorted(torn)]
+    counts = Counter(reason for _, reason in aside)
     record = ShardRecord(
-        name, file.size, file.version, len(table), set_aside=tuple(aside), broken=broken
-    )
+        name, file.size, file.version, len(table), set_aside=dict(sorted(counts.items())),
+        examples=tuple(aside[:EXAMPLES]), broken=broken,
+    )  # fmt: skip
     return Found(
         record, table, unsafe, bytes_read=bytes_read + window.bytes_read,
         requests=requests + window.requests,

@@ -4,8 +4,8 @@
 ``offset`` and ``length`` in bytes (from the sample's first header to the end of its last padded
 member), ``key``, and ``members``: extension, where its data starts (counted from ``offset``) and
 size of each. Rows are in the order of shard name and offset. ``index.json`` remembers size and
-version (time of change, ETag) of every tar, so that an unchanged tar is never read again, and how
-many tars and stats were missing.
+version (time of change, ETag) of every tar, so that an unchanged tar is never read again, how many
+of its samples were set aside and the keys of some, and how many tars and stats were missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,26 +28,33 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 FORMAT = "datacomp-index"
-VERSION = 3
+VERSION = 4
 PARQUET = "index.parquet"
 METADATA = "index.json"
 COLUMNS = ("uid", "shard", "offset", "length", "key", "members")
 ROW_GROUP = 100_000
 MAX_METADATA_BYTES = 1 << 30
+EXAMPLES = 20
+"""How many samples that were set aside the record of a tar names."""
 REQUESTS = 16
 """Tars of another machine looked at at a time: what they cost is waiting."""
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One tar of an index. ``dropped`` counts samples left out for their uid stood earlier."""
+    """One tar of an index. ``dropped`` counts samples left out for their uid stood earlier.
+
+    ``set_aside`` counts samples that cannot be used, by reason; ``examples`` has key and reason of
+    the first EXAMPLES of them.
+    """
 
     name: str
     size: int
     version: str
     rows: int
     dropped: int = 0
-    set_aside: tuple[tuple[str, str], ...] = ()
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    examples: tuple[tuple[str, str], ...] = ()
     broken: str | None = None
 
     def stamp(self, root: str) -> Stamp:
@@ -166,9 +173,13 @@ class TableWriter:
 def save_metadata(
     directory: Path, root: str | None, records: list[ShardRecord], gaps: Mapping[str, int]
 ) -> None:
-    """Write ``index.json``; ``root`` is None where the tars lie beside the index."""
+    """Write ``index.json``; ``root`` is None where the tars lie beside the index.
+
+    Raises DataError if it gets too large to be read again.
+    """
+    path = directory / METADATA
     write_json(
-        directory / METADATA,
+        path,
         {
             "format": FORMAT,
             "version": VERSION,
@@ -178,6 +189,12 @@ def save_metadata(
             "shards": [vars(record) for record in records],
         },
     )
+    if (size := path.stat().st_size) > MAX_METADATA_BYTES:
+        path.unlink()
+        raise DataError(
+            f"{path}: would have {size:,} bytes, over the limit of {MAX_METADATA_BYTES:,}; put the "
+            f"{len(records):,} tars into several folders and index each"
+        )
 
 
 def is_same(root: str, shard: ShardRecord) -> bool:
@@ -243,6 +260,7 @@ def _shard_record(item: dict[str, Any]) -> ShardRecord:
         version=str(item["version"]),
         rows=int(item["rows"]),
         dropped=int(item["dropped"]),
-        set_aside=tuple((str(key), str(reason)) for key, reason in item["set_aside"]),
+        set_aside={str(reason): int(count) for reason, count in item["set_aside"].items()},
+        examples=tuple((str(key), str(reason)) for key, reason in item["examples"]),
         broken=item["broken"],
     )

@@ -74,7 +74,7 @@ class Weights:
 
 def _batches(path: Path) -> Iterator[tuple[UidArray, NDArray[np.float64]]]:
     for batch in _tables(path):
-        values = batch["weight"].to_numpy(zero_copy_only=False).astype(np.float64)
+        values = batch["weight"].to_numpy(zero_copy_only=False)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise DataError(f"{path}: a weight is negative or no number")
         yield uid_records(batch["uid"], str(path), ANY_PARQUET), values
@@ -93,6 +93,8 @@ def _tables(path: Path) -> Iterator[pa.RecordBatch]:
                 raise DataError(
                     f"{path}: has the columns {', '.join(names)}, but weights need uid and weight"
                 )
-            yield from file.iter_batches(100_000, columns=["uid", "weight"])
+            for batch in file.iter_batches(100_000, columns=["uid", "weight"]):
+                place = batch.schema.get_field_index("weight")
+                yield batch.set_column(place, "weight", batch["weight"].cast(pa.float64()))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not readable weights: {str(error).splitlines()[0]}") from None

@@ -147,6 +147,19 @@ def test_what_is_no_npy_is_refused(tmp_path):
     assert refusal(path).startswith(f"{path}: not a readable .npy subset: the magic string")
 
 
+@pytest.mark.parametrize(
+    "header", ["{'descr': (", "{'descr': \"\"\"", "-" * 5000 + "1", "{1: 2, 'a': 3}", "(" * 9000,
+               "{'descr': '<u8,<u8', 'fortran_order': False, 'shape': (True,)}", "1 if", "\0", ""],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused_in_one_line(tmp_path, header):
+    path = tmp_path / "s.npy"
+    text = header.encode() + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(16))
+    said = refusal(path)
+    assert said.startswith(f"{path}: not a readable .npy subset: ")
+    assert "\n" not in said
+
+
 def test_a_truncated_or_lying_header_is_refused_before_anything_is_allocated(tmp_path):
     path = tmp_path / "s.npy"
     uids.save_subset(path, records([(1, 1), (2, 2)]))

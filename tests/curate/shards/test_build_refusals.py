@@ -159,3 +159,23 @@ def test_an_index_that_lies_is_found_out(shards, select, out):
         f"{shards / '00000000.tar'} at byte 0: holds {found[1]} where the index says {found[0]}; "
         "index the tars again"
     )
+
+
+def test_a_subset_that_is_replaced_under_way_is_an_error(shards, select, out, monkeypatch):
+    subset = select(*range(15))
+    before = subset.read_bytes()
+    write_shard = module._write_shard
+
+    def replace(task):
+        select(1, 2, name="other.npy").replace(subset)
+        return write_shard(task)
+
+    monkeypatch.setattr(module, "_write_shard", replace)
+    with pytest.raises(DataError) as caught:
+        build_shards(shards, subset, out, workers=1)
+    assert one_line(caught) == (f"{subset}: changed while it was read; run the same command again")
+    assert not (out / "manifest.json").exists()
+    monkeypatch.undo()
+    subset.write_bytes(before)
+    assert build_shards(shards, subset, out, workers=1).samples == 15
+    assert (out / "sample_ids.npy").read_bytes() == before

@@ -1,5 +1,6 @@
 """The folder of a build: whose it is, what is there already, every interruption survived."""
 
+import json
 import os
 import subprocess
 import sys
@@ -69,9 +70,15 @@ def test_a_folder_that_holds_something_else_is_refused(shards, select, out):
         build_shards(shards, select(1), shards)
 
 
-def test_a_damaged_build_json_is_refused(shards, select, out):
-    out.mkdir()
-    (out / "build.json").write_text("{")
+@pytest.mark.parametrize("unusable", [None, [["zz", "x"]], [["0" * 32]], [[["0" * 32], "x"]], 7])
+def test_a_damaged_build_json_is_refused(shards, select, out, unusable):
+    if unusable is None:
+        out.mkdir()
+        (out / "build.json").write_text("{")
+    else:
+        build_shards(shards, select(1), out, workers=1)
+        found = json.loads((out / "build.json").read_text())
+        (out / "build.json").write_text(json.dumps({**found, "unusable": unusable}))
     with pytest.raises(DataError) as caught:
         build_shards(shards, select(1), out, workers=1)
     assert str(caught.value) == (

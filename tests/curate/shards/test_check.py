@@ -1,10 +1,13 @@
 """Checking shards: sound ones pass, every kind of damage is listed by kind, shard and key."""
 
 import functools
+import hashlib
 import json
 import os
 import shutil
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.shards import build_shards, check, check_shards, index_shards, select_shards
 from datacomp.curate.shards.check import Problem
@@ -237,11 +240,6 @@ def test_an_index_that_does_not_fit(shards, make):
 
 
 def test_an_index_of_other_samples_is_found(shards, monkeypatch):
-    import hashlib
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     index_shards(shards, 1)
     path = shards / "index.parquet"
     table = pq.read_table(path)
@@ -340,3 +338,45 @@ def test_a_published_index_has_the_first_place_of_each_uid(shards, make):
     before = check_shards(shards).problems
     (shards / "index.json").unlink()
     assert check_shards(shards).problems == before
+
+
+def test_tars_beside_the_index_of_a_url_are_told(shards, server, tmp_path):
+    for path in shards.glob("*.tar"):
+        server.files[f"/pool/{path.name}"] = (path.read_bytes(), f'"{path.name}"')
+    url = f"{server.url}/pool/{{00000000..00000002}}.tar"
+    index_shards(url, 1, out=tmp_path / "index")
+    for name in ("index.json", "index.parquet"):
+        shutil.copyfile(tmp_path / "index" / name, shards / name)
+    (shards / "00000002.tar").unlink()
+    (shards / "00000002_stats.json").unlink()
+    (problem,) = check_shards(shards, 1).problems
+    assert (problem.kind, problem.shard) == ("index", "index.parquet")
+    assert problem.detail.startswith(f"is that of other tars, at {server.url}/pool")
+
+
+def test_rows_of_an_index_that_are_no_uids_are_a_problem(shards):
+    index_shards(shards, 1)
+    path = shards / "index.parquet"
+    table = pq.read_table(path)
+    uids_of = pa.array(["x" * 32] * len(table))
+    pq.write_table(table.set_column(0, table.schema.field("uid"), uids_of), path)
+    metadata = json.loads((shards / "index.json").read_text())
+    metadata["index_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (shards / "index.json").write_text(json.dumps(metadata))
+    assert brief(check_shards(shards, 1)) == [("index", "index.parquet", "")]
+
+
+@pytest.mark.parametrize("shorter", [True, False])
+def test_a_tar_that_changes_after_it_was_checked_is_told(shards, make, monkeypatch, shorter):
+    make.write_shard(shards, 3, make.members(1) + make.members(2))
+    keys_at = check._keys_at
+
+    def change(path, offsets):
+        if shorter:
+            make.write_shard(shards, 3, make.members(1))
+        else:
+            path.unlink(missing_ok=True)
+        return keys_at(path, offsets)
+
+    monkeypatch.setattr(check, "_keys_at", change)
+    assert ("broken", "00000003.tar", "") in brief(check_shards(shards, 1))

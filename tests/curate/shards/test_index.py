@@ -537,3 +537,22 @@ def test_a_tar_whose_samples_are_all_interleaved_is_told(tmp_path, keep_going):
         return
     with pytest.raises(DataError, match="members of '0' are interleaved with other samples"):
         index_shards(tmp_path, 1)
+
+
+def test_of_many_samples_set_aside_some_are_named_and_all_are_counted(tmp_path, make, run):
+    files = [file for n in range(300) for file in make.members(n, jpg=None)] + make.members(300)
+    make.write_shard(tmp_path, 0, files)
+    for _ in range(2):  # also when not read again
+        report = index_shards(tmp_path, 1)
+        assert (report.samples, report.set_aside) == (1, {"no_image": 300})
+        assert report.examples == [f"00000000.tar/{n:09d}: no_image" for n in range(20)]
+    assert load_index(tmp_path).set_aside == {"no_image": 300}
+    assert (tmp_path / "index.json").stat().st_size < 3000
+
+
+def test_an_index_too_large_to_be_read_again_is_refused(shards, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_METADATA_BYTES", 300)
+    for make_it in (index_shards, ensure_index):
+        with pytest.raises(DataError, match=r"bytes, over the limit of 300; put the 3 tars into"):
+            make_it(shards, 1)
+        assert not (shards / "index.json").exists()

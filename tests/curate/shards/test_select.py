@@ -444,3 +444,22 @@ def test_a_folder_in_the_place_of_the_subset(shards, select, out):
     assert str(caught.value) == (
         f"{shards}: a folder, but a subset file comes last: SOURCE... SUBSET"
     )
+
+
+@pytest.mark.parametrize(
+    ("uids", "weights", "said"),
+    [
+        (None, ["a", "b"], "not readable weights: Failed to parse string: '"),
+        (None, [[1.0], [2.0]], "not readable weights: Unsupported cast from list"),
+        ([b"\xff" * 16] * 2, [1.0, 2.0], "its uids are not 32 hex digits each; write them so"),
+        ([[1], [2]], [1.0, 2.0], "its uids are not 32 hex digits each; write them so"),
+    ],
+)
+def test_weights_of_other_types(shards, select, out, tmp_path, make, uids, weights, said):
+    uids = [make.uid_of(1), make.uid_of(2)] if uids is None else uids
+    kind = pa.binary(16) if isinstance(uids[0], bytes) else None
+    path = tmp_path / "w.parquet"
+    pq.write_table(pa.table({"uid": pa.array(uids, kind), "weight": weights}), path)
+    with pytest.raises(DataError) as caught:
+        select_shards([shards], select(1, 2), out, weights=path, workers=1)
+    assert str(caught.value).startswith(f"{path}: {said}")
