@@ -35,9 +35,13 @@ class Partition:
     @property
     def name(self) -> str:
         """What the file is called below the folder that has the metadata."""
-        path = self.file.relative_to(self.root.absolute())
-        # DataComp's own download has the same files one folder deeper.
-        return str(path.relative_to("metadata") if path.parts[0] == "metadata" else path)
+        return partition_name(self.file.relative_to(self.root.absolute()))
+
+
+def partition_name(path: Path) -> str:
+    """Return the name of the partition that a file, relative to its source, is."""
+    # DataComp's own download has the same files one folder deeper.
+    return str(path.relative_to("metadata") if path.parts[0] == "metadata" else path)
 
 
 def partitions_of(pool: Pool) -> list[Partition]:

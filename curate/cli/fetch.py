@@ -95,7 +95,7 @@ def fetch(
     at hand.
 
     POOL may be a folder of metadata (parquet files): then each file is fetched into shards of its
-    own, and OUT/outcomes remembers.
+    own, and OUT/outcomes remembers. A file that cannot be read is named; the exit code is 3, too.
     """
     from ..fetching import FetchOptions, fetch_pool
 
@@ -117,10 +117,12 @@ def fetch(
         )
         for reason, count in report.failed.items():
             click.echo(f"  failed: {count:,} {reason}")
+        for reason, count in report.set_aside.items():
+            click.echo(f"  set aside: {counted(count, 'file')} of metadata, {reason}")
         click.echo(f"{report.available:,} of {counted(report.samples, 'sample')} at hand")
         if options.verify and report.before:
             click.echo(f"  {report.before:,} before; --verify compares only what it fetches")
-    if report.failed:
+    if report.failed or report.set_aside:
         sys.exit(SET_ASIDE)
 
 

@@ -31,6 +31,7 @@ class FetchReport:
     """What one fetch did: URLs that gave an image, and those that failed by reason.
 
     ``before`` is how many samples were at hand when it began; ``verify`` did not look at these.
+    ``set_aside`` counts files of metadata that cannot be read, by reason.
     """
 
     out: str
@@ -41,6 +42,7 @@ class FetchReport:
     available: int = 0
     samples: int = 0
     before: int = 0
+    set_aside: dict[str, int] = field(default_factory=dict)
 
     @property
     def tried(self) -> int:
@@ -110,6 +112,7 @@ class _Fetch:
         started = time.monotonic()
         request = Request.of(self.options)
         self.report.before = self.ledger.begin()
+        self.report.set_aside = self.ledger.set_aside
         left, asked = self.lists.rows(), self.lists.request()
         if left and asked is not None:
             self._finish(left, request.other_than(asked))

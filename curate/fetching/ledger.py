@@ -41,6 +41,8 @@ class Ledger(Protocol):
 
     once: bool
     """Whether a uid is fetched once, wherever it stands."""
+    set_aside: dict[str, int]
+    """How many files of metadata cannot be read, by reason; known when it has begun."""
 
     def begin(self) -> int:
         """Take the folder of shards for these samples; return how many are at hand."""
@@ -73,6 +75,7 @@ class PoolLedger:
 
     def __init__(self, path: Path, lists: Lists, options: FetchOptions) -> None:
         self._path, self._lists, self._options = path, lists, options
+        self.set_aside: dict[str, int] = {}
         self._warned = False
 
     def begin(self) -> int:

@@ -24,6 +24,7 @@ from ...pools.linking import is_linked
 from ...pools.pool import Pool, pool_errors
 from ...pools.uids import UidArray, digest_of_uids, load_subset
 from .job import PENDING, STOP, FetchOptions, Row
+from .outcome_files import Metadata
 from .outcomes import outcomes_of
 from .reasons import retry_pattern
 from .writer import NAME, stats_of
@@ -77,7 +78,16 @@ class Part:
     name: str
     first: int
     end: int
-    metadata: dict[str, Any]
+    metadata: Metadata
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Part:
+        """Return what JSON says; raise ValueError where it has another form."""
+        match found:
+            case {"name": str(name), "first": int(first), "end": int(end), "metadata": metadata}:
+                return cls(name, first, end, Metadata.from_dict(metadata))
+            case _:
+                raise ValueError("no lists of a file of metadata")
 
 
 class Lists:
@@ -198,8 +208,8 @@ class Lists:
         if not path.exists() and not self.rows():
             return []
         try:
-            return [Part(**part) for part in read_json(path, _LIMIT[1])]
-        except TypeError:
+            return [Part.from_dict(part) for part in read_json(path, _LIMIT[1])]
+        except (TypeError, ValueError):
             raise DataError(f"{path}: damaged; choose another folder") from None
 
     # -- what became of them ----------------------------------------------------------------

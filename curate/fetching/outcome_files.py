@@ -7,12 +7,11 @@ file it speaks, and sums up, so that what is done need not be read again.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ...durable import atomic_path
+from ...durable import fsync_directory, partial_path, storage_errors, sync
 from ...errors import DataError
 from ...pools import fetches, schema
 from ...pools.connection import connect
@@ -33,6 +32,15 @@ class Metadata(FileStamp):
 
     urls: int
 
+    @classmethod
+    def from_dict(cls, found: Any) -> Metadata:
+        """Return what JSON says; raise ValueError where it has another form."""
+        match found:
+            case {"size": int(size), "changed": int(changed), "sha256": str(sha), "urls": int(n)}:
+                return cls(size, changed, sha, n)
+            case _:
+                raise ValueError("no stamp of a file of metadata")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -46,6 +54,25 @@ class Summary:
     failed: dict[str, int] = field(default_factory=dict)
     shards: list[tuple[int, int]] = field(default_factory=list)
 
+    @classmethod
+    def from_dict(cls, found: Any) -> Summary:
+        """Return what JSON says; raise ValueError where it has another form."""
+        match found:
+            case {"of": of, "available": int(n), "failed": dict(failed), "shards": list(shards)}:
+                counts = {why: count for why, count in failed.items() if isinstance(count, int)}
+                stretches: list[tuple[int, int]] = []
+                for stretch in shards:
+                    match stretch:
+                        case [int(first), int(end)]:
+                            stretches.append((first, end))
+                        case _:
+                            raise ValueError("a stretch of shards is two numbers")
+                if len(counts) < len(failed):
+                    raise ValueError("a failure is counted by no number")
+                return cls(Metadata.from_dict(of), n, counts, stretches)
+            case _:
+                raise ValueError("no summary of outcomes")
+
 
 def read_summary(path: Path) -> Summary | None:
     """Return what outcomes sum up to, from their footer; None where there are none yet.
@@ -58,10 +85,8 @@ def read_summary(path: Path) -> Summary | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads((pq.read_schema(path).metadata or {})[_KEY])
-        shards = [(first, end) for first, end in found.pop("shards")]
-        return Summary(Metadata(**found.pop("of")), **found, shards=shards)
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
+        return Summary.from_dict(json.loads((pq.read_schema(path).metadata or {})[_KEY]))
+    except (pa.ArrowException, KeyError, ValueError, RecursionError, OSError) as error:
         raise _damaged(path, error) from None
 
 
@@ -91,8 +116,11 @@ def load(pool: Pool, path: Path) -> None:
         )
 
 
-def save(pool: Pool, path: Path, of: Metadata, shards: Sequence[tuple[int, int]] = ()) -> None:
-    """Write the outcomes that a pool has, some of them of new ``shards``."""
+def save(pool: Pool, made: Path, of: Metadata, shards: list[tuple[int, int]]) -> None:
+    """Write the outcomes that a pool has, those of ``shards``, to ``made``: a place of its own.
+
+    The folder has to be there: a worker that comes late, when its work was taken over, makes none.
+    """
     import pyarrow.parquet as pq
 
     table = pool.table(
@@ -104,12 +132,20 @@ def save(pool: Pool, path: Path, of: Metadata, shards: Sequence[tuple[int, int]]
         [fetches.FAILED],
     ).fetchall()
     available = pool.scalar("SELECT count(*) FROM fetches WHERE state = ?", [fetches.OK])
-    before = read_summary(path)
-    known: list[tuple[int, int]] = [] if before is None else before.shards
-    every = sorted({*known, *shards})
-    footer = json.dumps(asdict(Summary(of, available, dict(failed), every)), sort_keys=True)
-    with atomic_path(path) as partial:
+    footer = json.dumps(asdict(Summary(of, available, dict(failed), shards)), sort_keys=True)
+    partial = partial_path(made)  # two workers may be at the same outcomes
+    with storage_errors(made):
         pq.write_table(table.replace_schema_metadata({_KEY: footer.encode()}), partial)
+        sync(partial)
+        partial.replace(made)
+
+
+def take(made: Path, path: Path) -> None:
+    """Let outcomes that a worker has made be those of their file from now on."""
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.replace(path)
+        fsync_directory(path.parent)
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

@@ -8,6 +8,7 @@ work: neither this process nor the disk ever holds the lists of all.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ...durable import read_json, sweep_attempts, write_json
+from ...durable import read_json, sha256_file, write_json
 from ...errors import DataError, UsageError
 from ...pools import fetches
 from ...pools.adding import expect_again
 from ...pools.engine import Engine
 from ...pools.file_stamps import FileStamp
-from ...pools.partitions import Partition, open_partition, partitions_of
+from ...pools.partitions import Partition, open_partition, partition_name, partitions_of
 from ...pools.pool import Pool
 from ...pools.uids import members_of
+from ...progress import warn
 from . import outcome_files as kept
 from .folder import bind_metadata
 from .job import FetchOptions, Row
@@ -34,12 +36,16 @@ from .reasons import matches
 WAVE = 16
 """About how many shards for each worker are listed at a time."""
 _RETRYING = ".retrying.json"
+_MADE = "outcomes.parquet"
 _LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class PartWork:
-    """A file of metadata to list: into which folder, by which columns and options."""
+    """A file of metadata to list: into which folder, by which columns and options.
+
+    ``outcomes`` are read; those that have changed are written into the folder, too.
+    """
 
     partition: Partition
     name: str
@@ -54,8 +60,10 @@ def list_part(work: PartWork) -> kept.Metadata:
     """List what of a file of metadata is to be fetched, in a worker.
 
     What became of URLs before is brought up to date if the file has changed: what failed is to be
-    fetched again, what is no longer there is forgotten. Raises UsageError where none is there.
+    fetched again, what is no longer there is forgotten. A fetch of some URLs only leaves that, and
+    the stamp the file had, to one of all. Raises UsageError where no sample is known.
     """
+    options = work.options
     file = work.partition.file
     before = kept.read_summary(work.outcomes)
     with open_partition(work.partition, work.columns, work.threads) as pool:
@@ -63,52 +71,64 @@ def list_part(work: PartWork) -> kept.Metadata:
         urls = pool.scalar("SELECT count(DISTINCT uid) FROM samples WHERE coalesce(url, '') <> ''")
         now = kept.Metadata(**asdict(FileStamp.of(file)), urls=urls)
         if before is not None and before.of.sha256 != now.sha256:
-            _bring_up_to_date(pool, work)
-            kept.save(pool, work.outcomes, now)
+            _expect_known(pool, work)
+            if options.retry or options.subset is not None:
+                now = before.of
+            else:
+                _bring_up_to_date(pool)
+        if before is not None and before.of != now:
+            kept.save(pool, work.into / _MADE, now, before.shards)
         subset = None
-        if work.options.subset is not None:
+        if options.subset is not None:
             own = pool.uids()
             # Checked by the driver, and too large to be read by each.
-            wanted = np.load(work.options.subset, mmap_mode="r", allow_pickle=False)
+            wanted = np.load(options.subset, mmap_mode="r", allow_pickle=False)
             subset = own[members_of(own, wanted)]
-        if plan(pool, work.options, subset):
-            write_lists(pool, work.options, work.into)
+        if plan(pool, options, subset):
+            write_lists(pool, options, work.into)
     return now
 
 
 @dataclass(frozen=True)
 class PartDone:
-    """A file of metadata, lists of it whose shards in ``out`` are whole, and its outcomes."""
+    """A file of metadata, lists of it whose shards in ``out`` are whole, and its outcomes.
+
+    ``outcomes`` are those before, ``made`` is where those after are written.
+    """
 
     part: Part
     rows: list[Row]
     out: Path
     outcomes: Path
+    made: Path
 
 
 def record_part(work: PartDone) -> list[Tally]:
     """Write down what became of the URLs of some shards of a file, in a worker; return tallies."""
     tallies: list[Tally] = []
-    lists = Lists(work.out)
+    lists, before = Lists(work.out), kept.read_summary(work.outcomes)
+    shards = {(work.part.first, work.part.end), *([] if before is None else before.shards)}
     with kept.no_samples(work.outcomes) as pool:
         kept.load(pool, work.outcomes)
         for row in work.rows:
             outcomes, ended = lists.outcomes(row)
             fetches.record(pool, outcomes, ended)
             tallies.append(tally_of(outcomes))
-        metadata = kept.Metadata(**work.part.metadata)
-        kept.save(pool, work.outcomes, metadata, [(work.part.first, work.part.end)])
+        kept.save(pool, work.made, work.part.metadata, sorted(shards))
     return tallies
 
 
-def _bring_up_to_date(pool: Pool, work: PartWork) -> None:
+def _expect_known(pool: Pool, work: PartWork) -> None:
     known = pool.scalar("SELECT count(*) FROM fetches")
-    pool.sql("DELETE FROM fetches WHERE uid NOT IN (SELECT uid FROM samples)")
-    if known and not pool.scalar("SELECT count(*) FROM fetches"):
+    if known and not pool.scalar("SELECT count(*) FROM fetches SEMI JOIN samples USING (uid)"):
         raise UsageError(
             f"{work.partition.file}: has no sample that {work.outcomes} knows, so the images there "
             "are of other metadata; choose another folder"
         )
+
+
+def _bring_up_to_date(pool: Pool) -> None:
+    pool.sql("DELETE FROM fetches WHERE uid NOT IN (SELECT uid FROM samples)")
     expect_again(pool.connection, "SELECT uid FROM samples")
 
 
@@ -122,6 +142,7 @@ class PartwiseLedger:
     ) -> None:
         self._folder, self._lists, self._options = folder, lists, options
         self._engine, self._workers = engine, workers
+        self.set_aside: dict[str, int] = {}
         self._samples = 0
         self._columns: dict[str, str] = {}
         self._partitions: dict[str, Partition] = {}
@@ -135,27 +156,53 @@ class PartwiseLedger:
         with Pool.open(self._folder) as pool:
             self._samples, self._columns = pool.count(), pool.columns()
             found = partitions_of(pool)
+            aside = pool.sql("SELECT item, reason, detail FROM set_aside ORDER BY item").fetchall()
             check_verify(pool, self._options)
             if not pool.scalar("SELECT 1 FROM samples WHERE coalesce(url, '') <> '' LIMIT 1"):
                 raise DataError(f"{self._folder}: has no URLs to fetch (column url)")
             bind_metadata(self._lists.out, self._options)
             tell_about_boxes(pool, self._options)
         self._partitions = {one.name: one for one in found}
-        there = {
-            str(path.relative_to(self._outcomes())) for path in self._outcomes().rglob("*.parquet")
-        }
-        if there and not there & self._partitions.keys():
-            raise UsageError(
-                f"{self._lists.out}: holds the images of other metadata ({min(there)}); choose "
-                "another folder"
-            )
-        for folder in {self._place(name).parent for name in self._partitions}:
-            sweep_attempts(folder)
         self._left = self._lists.parts()
+        self._expect_ours({partition_name(Path(item)) for item, _, _ in aside})
+        self._tell_about(aside)
         places = {one.file.parent for one in found}
         subset = [] if self._options.subset is None else [self._options.subset]
         self._engine.reach(*sorted(places), *subset)
         return self.totals()[1]
+
+    def _expect_ours(self, aside: set[str]) -> None:
+        """Raise UsageError where images, or lists that are left, are of other metadata."""
+        place, here = self._outcomes(), self._partitions.keys() | aside
+        there = {str(path.relative_to(place)) for path in place.rglob("*.parquet")}
+        gone = sorted(there - here)
+        # A file may have gone, but all that are there may not be others of the same names.
+        if gone and not any(self._is_as_it_was(name) for name in there & self._partitions.keys()):
+            raise UsageError(
+                f"{self._lists.out}: holds the images of other metadata ({gone[0]}); choose "
+                "another folder"
+            )
+        left = sorted({part.name for part in self._left} - here)
+        if left:
+            raise UsageError(
+                f"{self._lists.out}: an interrupted fetch of other metadata ({left[0]}) is to be "
+                "finished there; choose another folder"
+            )
+
+    def _is_as_it_was(self, name: str) -> bool:
+        file, summary = self._partitions[name].file, kept.read_summary(self._place(name))
+        if summary is None or summary.of.untouched(file):
+            return summary is not None
+        # Copied, perhaps.
+        return file.stat().st_size == summary.of.size and sha256_file(file) == summary.of.sha256
+
+    def _tell_about(self, aside: list[tuple[str, str, str]]) -> None:
+        """Count and name the files of metadata that cannot be read."""
+        self.set_aside = dict(sorted(Counter(reason for _, reason, _ in aside).items()))
+        if aside:
+            item, _, detail = aside[0]
+            more = f" and {len(aside) - 1:,} more" if len(aside) > 1 else ""
+            warn(f"{self._folder}: not fetched, for it cannot be read: {item} ({detail}){more}")
 
     def lay_down(self, request: Request, asked: dict[str, Any] | None) -> Iterator[None]:
         """Write the lists of some files at a time, until there is nothing to fetch in any."""
@@ -181,11 +228,16 @@ class PartwiseLedger:
     def _retried(self, request: Request, asked: dict[str, Any] | None) -> str | None:
         """Return the last file of which an interrupted retry was that asked for just this."""
         path = self._lists.out / _RETRYING
+        if not request.retry:
+            path.unlink(missing_ok=True)
+            return None
         state = read_json(path, _LIMIT) if path.exists() else {}
-        if not request.retry or state.get("request") != request.to_dict():
+        if not isinstance(state, dict):
+            raise DataError(f"{path}: damaged; remove it, and --retry begins at the first file")
+        if state.get("request") != request.to_dict():
             path.unlink(missing_ok=True)
             state = {}
-        if request.retry and asked == request.to_dict() and self._left:
+        if asked == request.to_dict() and self._left:
             return self._left[-1].name
         return state.get("through")
 
@@ -210,20 +262,22 @@ class PartwiseLedger:
             work = [
                 PartWork(
                     self._partitions[name], name, self._columns, self._options,
-                    self._place(name).absolute(), partial.absolute() / f"{first}-{place}",
+                    self._place(name).absolute(),
+                    partial.absolute() / f"{first}-{self._partitions[name].number}",
                     1 if self._engine.distributed else None,
                 )
-                for place, name in enumerate(names)
+                for name in names
             ]  # fmt: skip
             for one in work:
                 one.into.mkdir()
-                one.outcomes.parent.mkdir(parents=True, exist_ok=True)
             parts: list[Part] = []
             found = self._engine.map(list_part, work, count=len(work))
             for one, metadata in zip(work, found, strict=True):
                 end = self._lists.take(partial, one.into, first)
+                if (one.into / _MADE).exists():
+                    kept.take(one.into / _MADE, one.outcomes)
                 if end > first:
-                    parts.append(Part(one.name, first, end, asdict(metadata)))
+                    parts.append(Part(one.name, first, end, metadata))
                 shutil.rmtree(one.into)
                 first = end
             self._lists.write_parts(partial, parts)
@@ -239,9 +293,12 @@ class PartwiseLedger:
             mine = [row for row in rows if part.first <= row[0] < part.end]
             there = sum(part.first <= number < part.end for number in left)
             if mine and (last or len(mine) == there):
-                place = self._place(part.name).absolute()
-                work.append(PartDone(part, mine, self._lists.out.absolute(), place))
+                out, place = self._lists.out.absolute(), self._place(part.name).absolute()
+                # Others of the same file may be left for later.
+                made = self._lists.folder.absolute() / f"{mine[0][0]}-{len(mine)}-{_MADE}"
+                work.append(PartDone(part, mine, out, place, made))
         for one, tallies in zip(work, self._engine.map(record_part, work), strict=True):
+            kept.take(one.made, one.outcomes)
             yield from zip(one.rows, tallies, strict=True)
 
     def totals(self) -> tuple[int, int]:

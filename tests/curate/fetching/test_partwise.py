@@ -1,5 +1,6 @@
 """Fetching a folder of metadata, file by file, without a pool of the whole."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datacomp.curate.embedding import embed_metadata
-from datacomp.curate.fetching import partwise
+from datacomp.curate.fetching import outcome_files, partwise
 from datacomp.curate.fetching.job import Job
 from datacomp.curate.shards import check_shards
 from datacomp.curate.shards.index import load_index
@@ -285,6 +286,151 @@ def test_a_file_that_has_changed(metadata, fetch, web, urls, tmp_path):
         fetch(folder, out)
 
 
+def test_a_file_that_was_touched_is_read_once(metadata, fetch, tmp_path, monkeypatch):
+    folder, out = metadata(bad=(1,)), tmp_path / "out"
+    fetch(folder, out)
+    before = outcomes(out)
+    os.utime(folder / "00ab.parquet")
+    looked, original = [], partwise.list_part
+
+    def noted(work):
+        looked.append(work.name)
+        return original(work)
+
+    monkeypatch.setattr(partwise, "list_part", noted)
+    for _ in range(2):
+        assert fetch(folder, out).tried == 0
+        assert looked == ["00ab.parquet"]
+    assert outcomes(out) == before
+
+
+def test_retry_and_subset_of_a_file_that_has_changed(metadata, fetch, web, tmp_path):
+    """They leave failures that nobody asked for as they were, to a fetch of all."""
+    web.routes["/gone/3.jpg"] = lambda h: h.answer(500, b"")
+    files, bad, out = {"a": 6, "b": 2}, (1, 2, 3), tmp_path / "out"
+    fetch(metadata(files=files, bad=bad), out)
+    folder = metadata(files=files, bad=bad, text=["another"] * 8)
+    columns = pq.read_table(folder / "a.parquet").to_pydict()
+    new = {"uid": uid_of(40), "url": f"{web.url}/img/40.jpg", "text": "new"}
+    write(folder / "a.parquet", {name: [*old, new[name]] for name, old in columns.items()})
+    web.asked.clear()
+    write_subset(tmp_path / "some.npy", from_hex(sorted(map(uid_of, [1, 40]))), {})
+    report = fetch(folder, out, subset=tmp_path / "some.npy")
+    assert (report.fetched, report.failed, web.asked) == (1, {}, ["/img/40.jpg"])
+    web.asked.clear()
+    assert fetch(folder, out, retry=("404",)).failed == {"http_404": 2}
+    assert sorted(web.asked) == ["/gone/1.jpg", "/gone/2.jpg"]
+    found = outcomes(out)
+    assert found[1] == found[2] == ("failed", "http_404", 2)
+    assert found[3] == ("failed", "http_500", 1)
+    assert fetch(folder, out).failed == {"http_404": 2, "http_500": 1}
+    web.asked.clear()
+    assert (fetch(folder, out).tried, web.asked) == (0, [])
+
+
+def test_a_worker_that_comes_late_changes_nothing(metadata, fetch, made, tmp_path):
+    class Late(Local):
+        """Does everything again when its results have been taken."""
+
+        def map(self, function, partitions, **hints):
+            for partition in partitions:
+                yield function(partition)
+                before = stamps()
+                with contextlib.suppress(FileNotFoundError):  # the folder was taken away
+                    function(partition)
+                assert stamps() == before
+
+    def stamps():
+        return {p: p.stat().st_ino for p in out.glob("outcomes/*")}
+
+    folder, out = metadata(bad=(2, 10)), tmp_path / "usual"
+    late = Late(1)
+    for own, engine in (("usual", Local(1)), ("late", late)):
+        out = tmp_path / own
+        fetch(folder, out, engine, per_shard=4)
+        (folder / "00ab.parquet").touch()
+        assert fetch(folder, out, engine, per_shard=4).tried == 0
+    assert made(tmp_path / "late") == made(tmp_path / "usual")
+    assert outcomes(tmp_path / "late") == outcomes(tmp_path / "usual")
+    assert sorted(p.name for p in out.iterdir() if p.name[0] == ".") == [".lock"]
+
+
+def test_other_metadata_are_refused_before_anything_is_fetched(metadata, fetch, web, tmp_path):
+    folder, out = metadata(), tmp_path / "out"
+
+    def breaks(job, rows, processes):
+        yield job(rows[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(folder, out, breaks, per_shard=4)
+    assert not (out / "outcomes").exists()  # nothing but the lists tells whose it is
+    web.asked.clear()
+    other = metadata("other", files={"zz": 2})
+    with pytest.raises(UsageError, match=r"interrupted fetch of other metadata \(00ab.parquet\)"):
+        fetch(other, out, per_shard=4)
+    assert web.asked == []
+    assert fetch(folder, out, per_shard=4).available == 15
+    # Of the names that are there, one is known; it is another file.
+    mixed = metadata("mixed", files={"00ab": 3, "zz": 2})
+    web.asked.clear()
+    with pytest.raises(UsageError, match=r"holds the images of other metadata \(10cd.parquet\)"):
+        fetch(mixed, out)
+    shutil.copy(folder / "00ab.parquet", mixed / "00ab.parquet")
+    assert fetch(mixed, out).tried == 2
+
+
+_OF = {"size": 1, "changed": 1, "sha256": "x", "urls": 1}
+_SUMMARY = {"of": _OF, "available": 1, "failed": {}, "shards": []}
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        "str", 5, None, [], {}, _SUMMARY | {"available": "x"}, _SUMMARY | {"failed": []},
+        _SUMMARY | {"failed": {"dns": "1"}}, _SUMMARY | {"shards": [["a", "b"]]},
+        _SUMMARY | {"shards": [[1]]}, _SUMMARY | {"shards": 1}, _SUMMARY | {"of": [1]},
+        _SUMMARY | {"of": _OF | {"urls": "1"}}, _SUMMARY | {"of": {"size": 1}},
+    ],
+)  # fmt: skip
+def test_a_damaged_footer_is_one_line(tmp_path, footer):
+    path = tmp_path / "a.parquet"
+    for written, fails in ((_SUMMARY, False), (footer, True)):
+        pq.write_table(pa.table({"uid": [uid_of(0)]}).replace_schema_metadata(
+            {b"datacomp": json.dumps(written).encode()}), path)  # fmt: skip
+        if fails:
+            with pytest.raises(DataError, match=r"a.parquet: damaged .*its URLs are fetched anew"):
+                outcome_files.read_summary(path)
+        else:
+            assert outcome_files.read_summary(path).available == 1
+
+
+def test_damaged_notes_of_a_fetch_are_one_line(metadata, fetch, tmp_path):
+    folder, out = metadata(bad=(1,)), tmp_path / "out"
+    fetch(folder, out)
+    note = out / ".retrying.json"
+    note.write_text("[1]")
+    with pytest.raises(DataError, match=r"\.retrying\.json: damaged; remove it, and"):
+        fetch(folder, out, retry=("404",))
+    note.unlink()
+
+    def breaks(job, rows, processes):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(folder, out, breaks, retry=("404",))
+    parts = out / ".pending/parts.json"
+    (part,) = json.loads(parts.read_text())
+    for found in (
+        5, "x", ["x"], [part | {"first": "0"}], [part | {"name": 1}], [part | {"metadata": {}}],
+    ):  # fmt: skip
+        parts.write_text(json.dumps(found))
+        with pytest.raises(DataError, match=r"parts\.json: damaged; choose another folder"):
+            fetch(folder, out, retry=("404",))
+    parts.write_text(json.dumps([part]))
+    assert fetch(folder, out, retry=("404",)).failed == {"http_404": 1}
+
+
 def test_layouts(metadata, fetch, tmp_path):
     """The folders of the largest pool; and files that DataComp's own download puts deeper."""
     folder, out = metadata(files={"metadata/part_00/a": 2, "metadata/part_01/a": 1}), tmp_path / "o"
@@ -388,5 +534,20 @@ def test_the_command(command, metadata, web, tmp_path, monkeypatch):
     assert lines[0].startswith(f"{out}: 14 of 15 URLs fetched into 3 new shards in ")
     assert lines[1:] == ["  failed: 1 http_404", "14 of 15 samples at hand"]
     assert command(*words)[0] == 0
+    (folder / "10cd.parquet").write_bytes(b"PAR1")  # had 5 of the images
+    write(folder / "99.parquet", {"url": ["http://a"]})
+    code, printed, err = command(*words)
+    assert code == 3
+    warned = err.splitlines()[-1]
+    assert warned.startswith(
+        f"warning: {folder}: not fetched, for it cannot be read: 10cd.parquet ("
+    )
+    assert warned.endswith(") and 1 more")
+    assert printed.splitlines()[1:] == [
+        "  set aside: 1 file of metadata, file_broken",
+        "  set aside: 1 file of metadata, file_foreign", "9 of 10 samples at hand",
+    ]  # fmt: skip
+    code, printed, _ = command(*words, "--json")
+    assert (code, json.loads(printed)["set_aside"]) == (3, {"file_broken": 1, "file_foreign": 1})
     code, _, err = command("pool", "fetch", "s3://bucket/metadata", out)
     assert (code, err.count("\n")) == (2, 1)
