@@ -177,8 +177,11 @@ class Share(Answers):
             raise UnansweredError(joint, lambda: share_once(self.place, joint, share))
         return self._known[joint]
 
-    def members(self, pool: Pool, scorer: str, members: str) -> tuple[str, int]:
-        """Return the digest of the uids of a set in all partitions, and how many they are."""
+    def members(self, pool: Pool, scorer: str, members: str) -> tuple[str, int, int, str]:
+        """Return the digest of the uids of a set in all partitions, and how many they are.
+
+        And how many of them stand in several rows, with the first of these in hex.
+        """
         self._sets += 1
         joint = Members(scorer, f"{members} {self._sets}")
 
@@ -187,8 +190,8 @@ class Share(Answers):
             uids = from_halves(rows["high"].to_numpy(), rows["low"].to_numpy())
             save_subset(self.place.file(joint), uids)
 
-        digest, total = self.join(joint, share)
-        return digest, total
+        digest, total, copies, first = self.join(joint, share)
+        return digest, total, copies, first
 
     def first(self, relations: Relations, relation: str, columns: Sequence[str]) -> str:
         """Let the relation have a column for it: what is first here, and nowhere else.

@@ -20,7 +20,15 @@ from .images import Scores, score_images, values_of
 from .predicates import all_true
 from .registry import defined_at
 from .relations import Relations
-from .sets import SetScorer, SpreadScorer, name_of_set, set_digest, write_set_scores
+from .sets import (
+    SetScorer,
+    SpreadScorer,
+    copies_in,
+    name_of_set,
+    refuse_copies,
+    set_digest,
+    write_set_scores,
+)
 from .spec import FilterSpec
 from .speeds import remember
 from .stored import EmbeddedScore
@@ -181,6 +189,7 @@ class Scoring:
                 self._timed(digest, progress, scorer),
             ):
                 if self.pool.scalar(f"SELECT count(*) FROM {table}") != total:
+                    refuse_copies(spec.use, *copies_in(self.pool, members))
                     write_set_scores(self.pool, members, scorer, table)
                     progress.advance(total)
         self._of_sets[scorer.digest()] = digest
@@ -193,7 +202,8 @@ class Scoring:
 
         Scores are read back only when all partitions have theirs, so that all ask alike.
         """
-        uids, everybody = share.members(self.pool, scorer.digest(), members)
+        uids, everybody, copies, first = share.members(self.pool, scorer.digest(), members)
+        refuse_copies(spec.use, copies, first)
         digest = name_of_set(scorer, uids)
         table = self._table(spec, scorer, digest)
         scored = Scored(digest)

@@ -149,6 +149,27 @@ def name_of_set(scorer: SetScorer, uids: str) -> str:
     return digest({"scorer": scorer.digest(), "set": uids, "scores": needed})
 
 
+def copies_in(pool: Pool, members: str) -> tuple[int, str]:
+    """Return how many uids of a table stand in several rows, and the first of them in hex."""
+    found = pool.row(
+        "SELECT count(*), coalesce(printf('%032x', min(uid)), '') FROM "
+        f"(SELECT uid FROM {members} GROUP BY uid HAVING count(*) > 1)"
+    )
+    assert found is not None
+    count, first = found
+    return count, first
+
+
+def refuse_copies(use: str, count: int, first: str) -> None:
+    """Raise DataError if uids of a set stand in several rows: which of them has the value?"""
+    if count:
+        what = "uid stands" if count == 1 else "uids stand"
+        raise DataError(
+            f"filter {use}: {count:,} {what} in several rows, first {first}, and can have only one "
+            "value; 'datacomp pool add' without --link keeps one row of each"
+        )
+
+
 def write_set_scores(
     pool: Pool, members: str, scorer: SetScorer, table: str, readers: Readers | None = None,
     together: Together | None = None,

@@ -27,8 +27,9 @@ from numpy.typing import NDArray
 from ..durable import atomic_path, digest, write_json
 from ..errors import DataError
 from ..pools.engine import Engine
-from ..pools.merging import merge_subsets
-from ..pools.uids import UidArray, from_halves, npy_header
+from ..pools.merging import merge_subsets, walk
+from ..pools.subset_files import SubsetFile
+from ..pools.uids import UidArray, from_halves, npy_header, to_hex
 
 GROUP = 256
 """How many files are summed by one worker."""
@@ -261,7 +262,10 @@ class Members(Joint):
     relation: str
 
     def settle(self, folder: Path, shares: Sequence[Any], engine: Engine) -> Any:
-        """Return the digest and the number of all uids."""
+        """Return the digest and the number of all uids, and which of them come again.
+
+        That is how many do, and the first of these in hex if any does.
+        """
         files = sent_to(folder, len(shares))
         (found,) = engine.map(_merged, [(files, folder)], count=1)
         return found
@@ -271,8 +275,15 @@ def _merged(task: tuple[list[Path], Path]) -> list[Any]:
     from ..pools.engine import Local
 
     files, folder = task
-    merged = merge_subsets(files, folder / "merged.npy", folder, Local(1))
-    return [merged.digest, merged.count]
+    every = folder / "merged.npy"
+    merged = merge_subsets(files, every, folder, Local(1))
+    copies, first = 0, ""
+    for ((uids, counts),) in walk([SubsetFile.of(every)]):
+        again = uids[counts > 1]
+        if len(again) and not copies:
+            (first,) = to_hex(again[:1])
+        copies += len(again)
+    return [merged.digest, merged.count, copies, first]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ from ...pools.uids import UID_DTYPE, UidArray
 from ..vectors import draw
 
 AT_ONCE = 1 << 22
-"""About how many candidates a stretch has, in all files; but never less than a batch's."""
+"""About how many candidates a stretch has, in all files; twice as many are replayed at most."""
+BATCHES_AT_ONCE = 4
+"""How many batches a stretch may have at least: each stretch is a pass over all files."""
 
 _MOST_BATCHES = 1 << 12
 _ROWS = 1 << 14
@@ -259,10 +261,11 @@ def draw_batches(
         limit = -math.inf if wanted == total else state.limit
         if limit is None:
             limit = reached_by(hands.steps(state.number), wanted)
-        most = max(1, min(state.ahead, _MOST_BATCHES, AT_ONCE // wanted))
+        at_once = max(AT_ONCE, BATCHES_AT_ONCE * wanted)
+        most = max(1, min(state.ahead, _MOST_BATCHES, at_once // wanted))
         sizes = _sizes(state.left, batch, most)
         counts = hands.offer(state.number, state.number + len(sizes), limit)
-        fitting = int(np.searchsorted(np.cumsum(counts), 2 * AT_ONCE, "right"))
+        fitting = int(np.searchsorted(np.cumsum(counts), 2 * at_once, "right"))
         sizes = sizes[: max(1, fitting)]
         done, reached = hands.replay(sizes, limit)
         if done:

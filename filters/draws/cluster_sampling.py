@@ -26,7 +26,7 @@ from ..ranking import NO_FEATURES
 from ..sets import Samples, SpreadScorer, Values
 from ..spool import gathered
 from ..together import Together
-from .numbered import Drawn, Landing, draws, part_of
+from .numbered import Drawn, Landing, Law, draws, part_of
 
 _WHAT = 4
 
@@ -87,7 +87,7 @@ class ClusterSamplingScorer(ClusterScorer, SpreadScorer):
 
     def identity(self) -> dict[str, Any]:
         """Name the features, all parameters, and that a draw is first one of a cluster."""
-        return {**super().identity(), "draws": "cluster, then sample"}
+        return {**super().identity(), "draws": "cluster, then sample by number in it"}
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
         """Yield the draws; samples without usable features are left out."""
@@ -98,7 +98,8 @@ class ClusterSamplingScorer(ClusterScorer, SpreadScorer):
             groups = self.cluster(uids, spool, about["clusters"])
         powers, size = powers_of(groups.sizes(), about["alpha"]), about["size"] or len(uids)
         landing = Landing(groups.ids, uids, np.ones(len(uids), np.int64))
-        yield uids[landing.order], landing.count(draws(powers, about["seed"], _WHAT, 0, size))
+        law = Law(about["seed"], _WHAT)
+        yield uids[landing.order], landing.count(draws(powers, law, 0, size), law)
 
     def score_apart(
         self, samples: Samples, together: Together
@@ -109,14 +110,15 @@ class ClusterSamplingScorer(ClusterScorer, SpreadScorer):
         if found is None:
             return
         file = summed_up(self.digest(), together, gather, found, self._device, Clusters.sizes)
-        joint = Drawn(self.digest())
+        law = Law(about["seed"], _WHAT)
+        joint = Drawn(self.digest(), law)
 
         def share() -> None:
             with gather() as (uids, spool):
                 ids = assign(spool, found.centroids, self._device).ids
             part = part_of(about["size"] or found.total, place.number, place.count)
             powers = powers_of(np.load(file, allow_pickle=False), about["alpha"])
-            made = draws(powers, about["seed"], _WHAT, *part)
+            made = draws(powers, law, *part)
             joint.share(together, ids, uids, np.ones(len(uids), np.int64), made)
 
         together.ask(joint, share)

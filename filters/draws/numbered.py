@@ -1,14 +1,15 @@
 """Draws with repetition, by number: each lands on a group of samples, and then on one of it.
 
-Where a draw lands follows from its number and a seed alone. A group is drawn by its worth; of its
-samples, in the order of their uids, one is drawn by its weight. Weights are integers, so their sums
-are the same in any order. In partitions each makes its share of the draws, by number, and those of
-a group come together with its samples.
+On which group a draw lands follows from its number and a seed, by the worths of groups. Of the
+samples of a group, in the order of their uids, one is drawn by its weight, by the seed, the group
+and how many draws it had before: it matters only how many those of a group are. Weights are
+integers, so their sums are the same in any order. In partitions each makes its share of the draws,
+by number, and tells how many landed on each group where the group's samples come together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,27 +19,37 @@ from ...pools.uids import UID_DTYPE, UidArray
 from ..together import Exchange, Records, Together, as_one, send, uids_of
 from ..vectors import draw, uniform
 
-Draws = tuple[NDArray[np.int64], NDArray[np.uint64]]
-"""Groups (n,) that were drawn, and 64 random bits (n,) for which sample of each."""
-
 _AT_ONCE = 1 << 20
 
 
-def draws(
-    worths: NDArray[np.float64] | NDArray[np.int64], seed: int, what: int, first: int, end: int
-) -> Iterator[Draws]:
-    """Yield the draws of the numbers from ``first`` to before ``end``, some at a time.
+@dataclass(frozen=True)
+class Law:
+    """What draws follow from: ``what`` and the number after it tell those of other filters apart.
 
-    ``worths`` (k,) are those of the groups, one of them above 0; ``what`` and the number after it
-    tell these draws from those of other filters (see ``vectors.draw``).
+    See ``vectors.draw``.
+    """
+
+    seed: int
+    what: int
+
+
+def draws(
+    worths: NDArray[np.float64] | NDArray[np.int64], law: Law, first: int, end: int
+) -> NDArray[np.int64]:
+    """Return how many draws of the numbers from ``first`` to before ``end`` are of each group.
+
+    ``worths`` (k,) are those of the groups, one of them above 0.
     """
     reached = np.cumsum(worths, dtype=np.float64)
     last = int(np.flatnonzero(worths)[-1])
+    found = np.zeros(len(worths), np.int64)
     for start in range(first, end, _AT_ONCE):
         numbers = np.zeros(min(_AT_ONCE, end - start), UID_DTYPE)
         numbers["f1"] = np.arange(start, start + len(numbers))
-        groups = np.searchsorted(reached, uniform(numbers, seed, what) * reached[-1], "right")
-        yield np.minimum(groups, last), draw(numbers, seed, what + 1)
+        shares = uniform(numbers, law.seed, law.what)
+        groups = np.searchsorted(reached, shares * reached[-1], "right")
+        found += np.bincount(np.minimum(groups, last), minlength=len(found))
+    return found
 
 
 def part_of(size: int, number: int, count: int) -> tuple[int, int]:
@@ -58,20 +69,34 @@ class Landing:
         most = int(groups.max(initial=-1))
         self._firsts = np.searchsorted(groups[self.order], np.arange(most + 2))
 
-    def count(self, made: Iterable[Draws]) -> NDArray[np.uint32]:
-        """Return how often each sample, in ``order``, is drawn."""
+    def count(self, made: NDArray[np.int64], law: Law) -> NDArray[np.uint32]:
+        """Return how often each sample, in ``order``, is drawn: ``made`` (k,) times their groups.
+
+        Memory does not grow with the number of draws.
+        """
         found = np.zeros(len(self.order), np.uint32)
-        for groups, bits in made:
-            low, high = self._reached[self._firsts[groups]], self._reached[self._firsts[groups + 1]]
-            share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-            within = np.minimum((share * (high - low)).astype(np.int64), high - low - 1)
-            places = np.searchsorted(self._reached, low + within, "right") - 1
+        ends = np.cumsum(made)
+        for start in range(0, int(ends[-1]) if len(ends) else 0, _AT_ONCE):
+            numbers = np.arange(start, min(start + _AT_ONCE, int(ends[-1])))
+            groups = np.searchsorted(ends, numbers, "right")
+            which = np.zeros(len(numbers), UID_DTYPE)
+            which["f0"], which["f1"] = groups, numbers - (ends - made)[groups]
+            places = self.places(groups, draw(which, law.seed, law.what + 1))
             found += np.bincount(places, minlength=len(found)).astype(np.uint32)
         return found
 
+    def places(
+        self, groups: NDArray[np.int64], bits: NDArray[np.uint64]
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """Return on which samples, in ``order``, draws of groups (n,) land by random bits (n,)."""
+        low, high = self._reached[self._firsts[groups]], self._reached[self._firsts[groups + 1]]
+        share = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        within = np.minimum((share * (high - low)).astype(np.int64), high - low - 1)
+        return np.searchsorted(self._reached, low + within, "right") - 1
+
 
 _RECORD = np.dtype([("f0", "<u8"), ("f1", "<u8"), ("group", "<i8"), ("weight", "<i8")])
-"""A sample; or, where the group is -1 - group, a draw of it with bits f1."""
+"""A sample; or, where the group is -1 - group, how many draws of it there are, as its weight."""
 _COUNTED = np.dtype([("f0", "<u8"), ("f1", "<u8"), ("drawn", "<u4")])
 
 
@@ -80,21 +105,20 @@ class Drawn(Exchange):
     """Brings the samples of some groups together with the draws of these groups."""
 
     what: str
+    law: Law
 
     def share(
         self, together: Together, groups: NDArray[np.integer], uids: UidArray,
-        weights: NDArray[np.int64], made: Iterable[Draws],
+        weights: NDArray[np.int64], made: NDArray[np.int64],
     ) -> None:  # fmt: skip
-        """Send a partition's samples (n,), and the draws that it made."""
+        """Send a partition's samples (n,), and how many of its draws are of each group (k,)."""
         here = np.zeros(len(uids), _RECORD)
         here["f0"], here["f1"] = uids["f0"], uids["f1"]
         here["group"], here["weight"] = groups, weights
-        parts = [here]
-        for chosen, bits in made:
-            some = np.zeros(len(chosen), _RECORD)
-            some["group"], some["f1"] = -1 - chosen, bits
-            parts.append(some)
-        every, place = np.concatenate(parts), together.place
+        drawn = np.flatnonzero(made)
+        there = np.zeros(len(drawn), _RECORD)
+        there["group"], there["weight"] = -1 - drawn, made[drawn]
+        every, place = np.concatenate([here, there]), together.place
         ways = _group_of(every) % place.count
         send(place.file(self), ways, place.count, _RECORD, lambda some: every[some])
 
@@ -102,12 +126,14 @@ class Drawn(Exchange):
         """Return how often each sample is drawn."""
         numbers, every = as_one(got, _RECORD)
         here = every["group"] >= 0
-        made, numbers, every = every[~here], numbers[here], every[here]
+        told, numbers, every = every[~here], numbers[here], every[here]
+        made = np.zeros(int(_group_of(told).max(initial=-1)) + 1, np.int64)
+        np.add.at(made, _group_of(told), told["weight"])
         landing = Landing(every["group"], uids_of(every), every["weight"])
         numbers, every = numbers[landing.order], every[landing.order]
         found = np.empty(len(every), _COUNTED)
         found["f0"], found["f1"] = every["f0"], every["f1"]
-        found["drawn"] = landing.count([(_group_of(made), made["f1"])])
+        found["drawn"] = landing.count(made, self.law)
         return numbers, found
 
     def counted(self, together: Together) -> Iterator[tuple[UidArray, NDArray[np.uint32]]]:

@@ -175,7 +175,7 @@ def _urn(folder: Path, stretch: int, file: int) -> Urn:
     if stretch < 0:
         return Urn(scores, numbers, np.zeros(len(scores), np.uint32))
     at = _at(folder, stretch)
-    drawn = np.load(file_in(at, "drawn", file), allow_pickle=False)
+    drawn = np.load(file_in(at, "drawn", file), allow_pickle=False).astype(np.uint32)
     for _, back in received(at, "back", 1, file):
         drawn[back["row"]] += back["times"]
     return Urn(scores, numbers, drawn)
@@ -193,7 +193,9 @@ def _offer(task: _Task) -> list[int]:
     for file in task.files:
         urn = _urn(task.folder, task.base, file)
         counts, found = candidates(urn, task.law, task.first, task.end, task.limit)
-        save(file_in(at, "drawn", file), urn.drawn)
+        # Nearly always a byte a sample is enough, of what each stretch writes for all of them.
+        least = np.min_scalar_type(urn.drawn.max(initial=0))
+        save(file_in(at, "drawn", file), urn.drawn.astype(least))
         with atomic_path(file_in(at, "offer", file)) as partial, partial.open("wb") as out:
             np.save(out, counts)
             np.save(out, found)

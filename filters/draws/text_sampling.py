@@ -33,7 +33,7 @@ from ..sets import Samples, SpreadScorer, Values
 from ..text_based import Synsets
 from ..together import Sum, Together, save
 from ..vectors import draw
-from .numbered import Drawn, Landing, draws, part_of
+from .numbered import Drawn, Landing, Law, draws, part_of
 
 GROUPS = 1 << 16
 """In how many groups captions are put, by their uids: as many files can share the work."""
@@ -117,7 +117,7 @@ class TextSamplingScorer(SpreadScorer):
         self, synsets: Synsets, alpha: float, over: str, size: int | None, seed: int
     ) -> None:
         self._synsets = synsets
-        self._alpha, self._over, self._size, self._seed = alpha, over, size, seed
+        self._alpha, self._over, self._size, self._law = alpha, over, size, Law(seed, _WHAT)
 
     def identity(self) -> dict[str, Any]:
         """Name both lists by digest, and how draws are made."""
@@ -126,8 +126,8 @@ class TextSamplingScorer(SpreadScorer):
             "alpha": self._alpha,
             "over": self._over,
             "size": self._size,
-            "seed": self._seed,
-            "draws": "group, then caption",
+            "seed": self._law.seed,
+            "draws": "group, then caption by number in it",
         }
 
     def score_set(self, samples: Samples) -> Iterator[tuple[UidArray, Values]]:
@@ -141,15 +141,15 @@ class TextSamplingScorer(SpreadScorer):
         often = np.bincount(things, minlength=len(self._synsets.numbers()))
         weights = self._weights(lengths, things, often)
         landing = Landing(groups_of(uids), uids, weights)
-        made = draws(sums_of(uids, weights), self._seed, _WHAT, 0, self._size or len(uids))
-        yield uids[landing.order], landing.count(made)
+        made = draws(sums_of(uids, weights), self._law, 0, self._size or len(uids))
+        yield uids[landing.order], landing.count(made, self._law)
 
     def score_apart(
         self, samples: Samples, together: Together
     ) -> Iterator[tuple[UidArray, Values]]:
         """Yield the draws of a partition's samples; each partition makes its share of the draws."""
         place, what = together.place, self.digest()
-        matches, worth, joint = Sum("things", what), Sum("worth", what), Drawn(what)
+        matches, worth, joint = Sum("things", what), Sum("worth", what), Drawn(what, self._law)
         kept = place.file(matches, "named")
 
         def match() -> None:
@@ -183,7 +183,7 @@ class TextSamplingScorer(SpreadScorer):
         def share() -> None:
             uids, weights = weigh()
             part = part_of(self._size or int(often[-1]), place.number, place.count)
-            made = draws(np.load(file, allow_pickle=False), self._seed, _WHAT, *part)
+            made = draws(np.load(file, allow_pickle=False), self._law, *part)
             joint.share(together, groups_of(uids), uids, weights, made)
 
         together.ask(joint, share)

@@ -89,6 +89,7 @@ SCORES = np.random.default_rng(1).normal(0, 2, 3000)
 @pytest.mark.parametrize("at_once", [1, 3000, 1 << 22])
 def test_stretches_draw_what_batches_draw(scores, penalty, size, batch, at_once, monkeypatch):
     monkeypatch.setattr(batches, "AT_ONCE", at_once)
+    monkeypatch.setattr(batches, "BATCHES_AT_ONCE", 1 if at_once == 1 else 4)
     monkeypatch.setattr(batches, "_ROWS", 1000)
     law = Law(penalty, 3)
     expected = one_by_one(urn_of(scores, law), law, size, batch)
@@ -106,6 +107,15 @@ def test_candidates_are_few_and_stretches_long(monkeypatch):
     monkeypatch.setattr(batches, "AT_ONCE", 1000)
     _, seen = in_stretches(urn_of(scores, law), law, 30_000, 30)
     assert max(count for *_, count in seen) < 1500
+
+
+def test_large_batches_share_a_stretch(monkeypatch):
+    """Each stretch is a pass over all files, so it has four batches, however large they are."""
+    monkeypatch.setattr(batches, "AT_ONCE", 1000)
+    law, scores = Law(0.15, 0), np.random.default_rng(2).normal(0, 1, 30_000)
+    _, seen = in_stretches(urn_of(scores, law), law, 30_000, 1500)
+    assert len(seen) < 10
+    assert max(count for *_, count in seen) < 2 * 4 * 1.5 * 1500
 
 
 @settings(max_examples=50, deadline=None)

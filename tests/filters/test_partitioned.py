@@ -378,6 +378,32 @@ def test_samples_without_a_score_are_never_drawn(judge, metadata, tmp_path):
             judge(engine, *BATCHES, folder=folder)
 
 
+@pytest.mark.parametrize(
+    "case", [BATCHES, ("and", "wfpp:fraction=0.4"), ("then", "language", "wfpp:fraction=0.4")]
+)
+def test_a_uid_in_several_rows_has_no_one_score(judge, metadata, tmp_path, case):
+    """In files of their own and in one, with an engine and without: told alike, with a remedy."""
+    folder = tmp_path / "metadata"
+    folder.mkdir()
+    files = sorted(metadata.glob("*.parquet"))
+    tables = [pq.read_table(file) for file in files]
+    tables[1] = pa.concat_tables([tables[1], tables[0].slice(0, 7)])
+    tables[2] = pa.concat_tables([tables[2], tables[2].slice(0, 3)])
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, folder / file.name)
+    with Pool.create(tmp_path / "pool.duckdb") as pool:
+        pool.add(open_source("commonpool", folder, link=False))
+    assert len(judge(None, *case, folder=tmp_path / "pool.duckdb")[2]) > 20
+    told = []
+    for engine in (None, Local(1)):
+        with pytest.raises(DataError, match=r"uids? stands? in several rows.*pool add") as error:
+            judge(engine, *case, folder=folder)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+    if case is BATCHES:
+        assert "filter soft_cap: 10 uids stand in several rows, first " in told[0]
+
+
 MEAN = """
 from datacomp.filters import Decision, Filter
 
