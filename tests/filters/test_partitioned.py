@@ -58,6 +58,7 @@ CASES = {
     "many draws": ("and", "cluster_sampling:clusters=6,size=5000,most=20", "language"),
     "batches": ("and", "soft_cap:column=clip_b32_similarity_score"),
     "batches then": ("then", "language", "soft_cap:column=original_width,size=2000,penalty=300"),
+    "one again and again": ("and", "soft_cap:column=original_width,size=2000,penalty=0,batch=1"),
     "captions alike": ("and", "near_captions:threshold=0.5"),
     "captions alike then": ("then", "basic_filter", "near_captions:threshold=0.3,letters=3"),
     "rare words": ("and", "wfpp:fraction=0.4,t=0.001"),
