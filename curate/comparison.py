@@ -17,10 +17,12 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..pools.connection import connect
+from ..pools.merging import joined_uids, walk
 from ..pools.pool import Pool, literal, pool_errors, quote
 from ..pools.schema import TRUTH
-from ..pools.uids import UidArray, load_subset, multiplicities
-from .subset import diff
+from ..pools.subset_files import SubsetFile
+from ..pools.uids import UID_DTYPE, UidArray
+from .subset import tally
 
 UID = "(high::UHUGEINT << 64) + low::UHUGEINT"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE")
@@ -103,14 +105,23 @@ class Comparison:
 def compare_subsets(a: Path, b: Path, pool: Pool | None = None) -> Comparison:
     """Compare two subset files; a pool adds the means of its numbers over what only one has."""
     names = (a.stem, b.stem) if a.stem != b.stem else (str(a), str(b))
-    first, second = (multiplicities(load_subset(path))[0] for path in (a, b))
-    parts = diff(first, second)
+    files = [SubsetFile.of(path) for path in (a, b)]
+    for file in files:
+        file.verify()
+    count_a = count_b = both = 0
+    only_a, only_b = ([np.empty(0, UID_DTYPE)] for _ in range(2))
+    for first, second in walk(files):
+        uids, in_a, in_b = tally(first, second)
+        count_a, count_b = count_a + len(first[0]), count_b + len(second[0])
+        both += int(np.count_nonzero((in_a > 0) & (in_b > 0)))
+        only_a.append(uids[in_b == 0])
+        only_b.append(uids[in_a == 0])
     losses = (
-        _loss(names[0], names[1], parts.only_a, b),
-        _loss(names[1], names[0], parts.only_b, a),
+        _loss(names[0], names[1], joined_uids(only_a), b),
+        _loss(names[1], names[0], joined_uids(only_b), a),
     )
     means = () if pool is None else tuple(_means(pool, losses))
-    return Comparison(*names, len(first), len(second), len(parts.both), losses, means)
+    return Comparison(*names, count_a, count_b, both, losses, means)
 
 
 def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:

@@ -29,14 +29,13 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.merging import Counted, Counts, joined_uids, merge_order, spread, walk
+from ..pools.merging import Counted, Counts, Merged, joined_uids, merge_order, spread, walk
 from ..pools.parallel import map_threads
 from ..pools.subset_files import SubsetFile, SubsetWriter, subset_writer
 from ..pools.uids import (
     RECORD,
     UID_DTYPE,
     UidArray,
-    multiplicities,
     save_subset,
     starts_of,
     to_hex,
@@ -51,39 +50,7 @@ DEEP = 64
 BLOCK = 1 << 18
 
 
-# -- algebra on arrays -----------------------------------------------------------------------
-
-
-def union(a: UidArray, b: UidArray) -> UidArray:
-    """Return what is in A or B; multiplicities are the larger of the two."""
-    return _applied("union", a, b)
-
-
-def intersect(a: UidArray, b: UidArray) -> UidArray:
-    """Return what is in A and B; multiplicities are the smaller of the two."""
-    return _applied("intersect", a, b)
-
-
-def minus(a: UidArray, b: UidArray) -> UidArray:
-    """Return A without every uid that B names, however often."""
-    return _applied("minus", a, b)
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What only A has, what only B has, and what both have (with the smaller multiplicity)."""
-
-    only_a: UidArray
-    only_b: UidArray
-    both: UidArray
-
-
-def diff(a: UidArray, b: UidArray) -> Difference:
-    """Compare two subsets uid by uid."""
-    uids, in_a, in_b = tally(multiplicities(a), multiplicities(b))
-    return Difference(
-        **{name: np.repeat(*_kept(uids, times)) for name, times in _parts(in_a, in_b).items()}
-    )
+# -- algebra on counted uids -----------------------------------------------------------------
 
 
 def tally(a: Counted, b: Counted) -> tuple[UidArray, Counts, Counts]:
@@ -124,11 +91,6 @@ def _apply(operation: str, a: Counted, b: Counted) -> Counted:
 def _kept(uids: UidArray, counts: Counts) -> Counted:
     kept = np.flatnonzero(counts)
     return uids.view(RECORD).take(kept).view(UID_DTYPE), counts[kept]
-
-
-def _applied(operation: str, a: UidArray, b: UidArray) -> UidArray:
-    uids, counts = _apply(operation, multiplicities(a), multiplicities(b))
-    return np.repeat(uids, counts)
 
 
 class Lookup:
@@ -311,14 +273,22 @@ def combine(
     """
     inputs = _read_inputs(paths)
     sidecar_path(out)
+    merged = write_combined(operation, [one.file for one in inputs], out, held)
+    return write_sidecar(out, merged.count, merged.digest, _provenance(operation, inputs))
+
+
+def write_combined(
+    operation: str, files: Sequence[SubsetFile], out: Path | str, held: int = BLOCK
+) -> Merged:
+    """Do as ``combine`` with files that are known to be in order; there is no sidecar."""
     with subset_writer(out) as writer:
-        for pieces in walk([one.file for one in inputs], held):
+        for pieces in walk(files, held):
             result = pieces[0]
             for other in pieces[1:]:
                 result = _apply(operation, result, other)
             for part in spread(*result, held):
                 writer.write(part)
-    return write_sidecar(out, writer.count, writer.digest, _provenance(operation, inputs))
+    return Merged(writer.count, writer.digest)
 
 
 def compare(

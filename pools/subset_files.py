@@ -59,12 +59,16 @@ class SubsetFile:
         """Raise DataError if the file is another one than was looked at."""
         self.read(0, 0)
 
+    def blocks(self, size: int = BLOCK) -> Iterator[UidArray]:
+        """Yield all uids, in order, at most ``size`` at a time."""
+        for first in range(0, self.count, size):
+            yield self.read(first, min(size, self.count - first))
+
     def verify(self) -> str:
         """Return the digest of the uids; DataError if they are not in lexicographic order."""
         found = hashlib.sha256()
         last = np.empty(0, UID_DTYPE)
-        for first in range(0, self.count, BLOCK):
-            block = self.read(first, min(BLOCK, self.count - first))
+        for block in self.blocks():
             if not (is_sorted(block) and is_sorted(np.concatenate([last, block[:1]]))):
                 raise unsorted_error(self.path)
             found.update(block.view(np.uint8).data)

@@ -33,6 +33,9 @@ MAPPED_FROM_BYTES = 1 << 26
 _NO_HEADER = (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError)
 """What numpy raises, besides ValueError, for a header that is no Python literal, or a deep one."""
 
+_BLOCK = 1 << 18
+"""Uids that are compared at a time: what is found of each takes memory too."""
+
 _HEX_UID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -109,9 +112,12 @@ def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 def is_sorted(uids: UidArray) -> bool:
     """Tell whether the records are in lexicographic order (equal neighbours allowed)."""
-    high, low = uids["f0"], uids["f1"]
-    above = high[1:] > high[:-1]
-    return bool(np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))))
+    for first in range(0, len(uids), _BLOCK):
+        high, low = (uids[half][first : first + _BLOCK + 1] for half in ("f0", "f1"))
+        above = high[1:] > high[:-1]
+        if not np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))):
+            return False
+    return True
 
 
 def members_of(uids: UidArray, ordered: UidArray) -> NDArray[np.bool_]:

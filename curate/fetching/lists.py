@@ -22,7 +22,8 @@ from ...pools import fetches
 from ...pools.columns import quote
 from ...pools.linking import is_linked
 from ...pools.pool import Pool, pool_errors
-from ...pools.uids import UidArray, digest_of_uids, load_subset
+from ...pools.subset_files import SubsetFile
+from ...pools.uids import UidArray, load_subset
 from .job import PENDING, STOP, FetchOptions, Row
 from .outcome_files import Metadata
 from .outcomes import outcomes_of
@@ -53,7 +54,7 @@ class Request:
     @classmethod
     def of(cls, options: FetchOptions) -> Request:
         """Return what some options ask for."""
-        subset = None if options.subset is None else digest_of_uids(load_subset(options.subset))
+        subset = None if options.subset is None else SubsetFile.of(options.subset).verify()
         made_with = {name: getattr(options, name) for name in FLAGS}
         return cls(tuple(sorted(options.retry)), subset, made_with)
 

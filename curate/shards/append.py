@@ -10,19 +10,26 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ...distribution import manifest as manifests
 from ...distribution.manifest import FileEntry
 from ...durable import atomic_path, read_json, sha256_file, write_json, write_text
 from ...errors import DataError, IntegrityError, MissingError, UsageError
-from ...pools.uids import load_subset, save_subset, to_hex
-from ..subset import Lookup, union
-from .columns import uid_records
+from ...pools.merging import summed, walk
+from ...pools.subset_files import SubsetFile
+from ...pools.uids import UidArray, from_hex, is_uid, sort_uids, to_hex
+from ..subset import Lookup, write_combined
+from .columns import dictionary, uid_records
 from .folder import GROWN, SHARD_NAME, STATE, known_entries, locked
+from .found import UidRuns
 from .index import ensure_index, index_shards
+from .sieve import Sieve
 from .storage import PARQUET
 from .upkeep import update_counts, update_manifest
 
@@ -131,25 +138,46 @@ def _refuse_strangers(
 
 
 def _refuse_repeated(directory: Path, increment: Path, listed: dict[str, FileEntry]) -> None:
-    """Refuse samples that the folder holds already."""
+    """Refuse samples that the folder holds already.
+
+    Few rows of the index pass a sieve of what is added; they are sorted, on the disk if need be,
+    and walked through beside it.
+    """
     index = ensure_index(directory, keep_going=True)
-    lookup = Lookup(load_subset(increment / SUBSET))
+    added = _subset(increment)
+    sieve = Sieve(added.blocks(), added.count, [])
 
-    def search(rows: pa.RecordBatch) -> list[str]:
-        records = uid_records(rows.column("uid"), PARQUET)
-        hits = (lookup.find(records) >= 0).nonzero()[0]
-        shards = rows.column("shard").take(hits).to_pylist() if len(hits) else []
+    def search(rows: pa.RecordBatch) -> UidArray:
+        uids = uid_records(rows.column("uid"), PARQUET)
+        passed, _ = sieve.find(uids)
+        names, codes = dictionary(rows.column("shard"), PARQUET)
         # What a killed run has appended is no repetition.
-        held = zip(shards, to_hex(records[hits]), strict=True)
-        return [uid for shard, uid in held if shard in listed]
+        held = np.array([name in listed for name in names], bool)
+        return uids[passed[held[codes[passed]]]]
 
-    repeated = [uid for found in index.scan(("uid", "shard"), search) for uid in found]
-    if repeated:
-        more = f" and {len(repeated) - 1:,} more" if len(repeated) > 1 else ""
+    count, first = 0, ""
+    with UidRuns(directory) as runs:
+        for uids in index.scan(("uid", "shard"), search):
+            runs.add(uids)
+        for (own, _), *others in walk([added, *runs.all()]):
+            ours = summed(others)[0]
+            repeated = ours[Lookup(own).find(ours) >= 0]
+            if len(repeated):
+                first = first or to_hex(repeated[:1])[0]
+                count += len(repeated)
+    if count:
+        more = f" and {count - 1:,} more" if count > 1 else ""
         raise DataError(
-            f"{increment}: {directory} holds its sample {min(repeated)}{more} already; build it of "
+            f"{increment}: {directory} holds its sample {first}{more} already; build it of "
             "what is new ('datacomp subset minus')"
         )
+
+
+def _subset(folder: Path) -> SubsetFile:
+    """Return the subset of a build; DataError if it is not in order."""
+    file = SubsetFile.of(folder / SUBSET)
+    file.verify()
+    return file
 
 
 def _place(increment: Path, entry: FileEntry, place: Path) -> None:
@@ -175,12 +203,12 @@ def _place(increment: Path, entry: FileEntry, place: Path) -> None:
 
 def _update_lists(directory: Path, increment: Path) -> None:
     """Put subset, missing uids and what was blurred together; the same again changes nothing."""
-    added = load_subset(increment / SUBSET)
-    save_subset(directory / SUBSET, union(load_subset(directory / SUBSET), added))
-    lines = {line for folder in (directory, increment) for line in _lines(folder / MISSING)}
+    added = _subset(increment)
+    write_combined("union", [_subset(directory), added], directory / SUBSET)
+    lines = {line: _uid(line) for folder in (directory, increment) for line in _lines(folder)}
     if lines:
-        found = set(to_hex(added)) - {line.split(" ")[0] for line in _lines(increment / MISSING)}
-        kept = sorted(line for line in lines if line.split(" ")[0] not in found)
+        come = _among(added, set(lines.values())) - set(map(_uid, _lines(increment)))
+        kept = sorted(line for line, uid in lines.items() if uid not in come)
         write_text(directory / MISSING, "".join(f"{line}\n" for line in kept))
     meta, theirs = _json(directory / META), _json(increment / META)
     digest = manifests.load(increment / manifests.NAME)["digest"]
@@ -191,8 +219,19 @@ def _update_lists(directory: Path, increment: Path) -> None:
         write_json(directory / META, meta)
 
 
-def _lines(path: Path) -> list[str]:
+def _among(file: SubsetFile, uids: Collection[str]) -> set[str]:
+    """Return those of some uids that a subset has."""
+    lookup = Lookup(sort_uids(from_hex([uid for uid in uids if is_uid(uid)])))
+    return {uid for block in file.blocks() for uid in to_hex(block[lookup.find(block) >= 0])}
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / MISSING
     return path.read_text().splitlines() if path.is_file() else []
+
+
+def _uid(line: str) -> str:
+    return line.split(" ", 1)[0]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...durable import storage_errors
+from .scratch import read_rows
 
 HELD = 32 << 20
 """Bytes of rows that are kept in memory, and twice that while they are put in order."""
@@ -75,8 +76,8 @@ class Buckets:
 
     def _read(self, first: int, last: int) -> Rows:
         assert self._file is not None
-        self._file.seek(first * self._dtype.itemsize)
-        return np.fromfile(self._file, self._dtype, last - first)
+        start = first * self._dtype.itemsize
+        return read_rows(self._file, start, last - first, self._dtype, self._folder)
 
     def _spill(self) -> None:
         """Write what is in memory, ordered by bucket."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...durable import storage_errors
-from ...pools.merging import joined_uids
+from ...errors import StorageError
+from ...pools.merging import OPEN, joined_uids, spread, summed, walk
 from ...pools.uids import UID_DTYPE, UidArray, sort_uids
 from ..subset import Counts, Lookup
+from .scratch import read_rows
 
 HELD = 1 << 20
 """Samples that are kept in memory, 48 bytes each; more go to the disk."""
@@ -57,14 +59,14 @@ class _Run:
     """Uids in a file, sorted."""
 
     file: IO[bytes]
+    folder: Path
     start: int
     count: int
 
     def read(self, first: int, count: int) -> UidArray:
         """Return so many of them from a place on, shape (count,)."""
-        size = UID_DTYPE.itemsize
-        self.file.seek(self.start + first * size)
-        return np.frombuffer(self.file.read(count * size), UID_DTYPE)
+        start = self.start + first * UID_DTYPE.itemsize
+        return read_rows(self.file, start, count, UID_DTYPE, self.folder)
 
 
 class UidRuns:
@@ -74,8 +76,8 @@ class UidRuns:
     """
 
     def __init__(self, folder: Path, held: int = HELD) -> None:
-        self._folder, self._held = folder, held
-        self._file: IO[bytes] = _scratch(folder, held * UID_DTYPE.itemsize)
+        self._folder, self._held = _writable(folder), held
+        self._file = self._scratch()
         self._runs: list[_Run] = []
         self._waiting: list[UidArray] = []
         self._count = 0
@@ -94,20 +96,44 @@ class UidRuns:
             self._settle()
 
     def all(self) -> list[_Run]:
-        """Return all that were taken in, as sorted runs."""
+        """Return all that were taken in, as sorted runs, so few that they can be walked through.
+
+        Of more, some are merged at a time: of thousands a walk would have few uids each at hand.
+        """
         self._settle()
+        while len(self._runs) > OPEN:
+            runs, file = self._runs, self._file
+            self._runs, self._file = [], self._scratch()
+            with file:
+                for first in range(0, len(runs), OPEN):
+                    self._runs.append(self._merged(runs[first : first + OPEN]))
         return self._runs
+
+    def _scratch(self) -> IO[bytes]:
+        return _scratch(self._folder, self._held * UID_DTYPE.itemsize)
 
     def _settle(self) -> None:
         if not self._count:
             return
-        ordered = sort_uids(joined_uids(self._waiting))
-        with storage_errors(self._folder):
-            start = self._file.seek(0, os.SEEK_END)
-            self._file.write(ordered.view(np.uint8).data)
-            self._file.flush()
-        self._runs.append(_Run(self._file, start, len(ordered)))
+        start = self._append(sort_uids(joined_uids(self._waiting)))
+        self._runs.append(_Run(self._file, self._folder, start, self._count))
         self._waiting, self._count = [], 0
+
+    def _merged(self, runs: Sequence[_Run]) -> _Run:
+        """Write the uids of some runs as one."""
+        start = self._append(np.empty(0, UID_DTYPE))
+        for pieces in walk(runs, self._held):
+            for part in spread(*summed(pieces), self._held):
+                self._append(part)
+        return _Run(self._file, self._folder, start, sum(run.count for run in runs))
+
+    def _append(self, uids: UidArray) -> int:
+        """Write uids behind what is there; return where they begin."""
+        with _writing(self._folder):
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(np.ascontiguousarray(uids).view(np.uint8).data)
+            self._file.flush()
+        return start
 
 
 class FoundSamples:
@@ -117,8 +143,8 @@ class FoundSamples:
     """
 
     def __init__(self, folder: Path, held: int = HELD) -> None:
-        self._folder = folder
-        self._rows: IO[bytes] = _scratch(folder, held * ROW.itemsize)
+        self._folder = _writable(folder)
+        self._rows = _scratch(self._folder, held * ROW.itemsize)
         self._counts: list[int] = []
         self.uids = UidRuns(folder, held)
 
@@ -132,7 +158,7 @@ class FoundSamples:
 
     def add(self, uids: UidArray, offsets: NDArray[np.int64]) -> None:
         """Take in the samples of the next tar, shape (n,)."""
-        with storage_errors(self._folder):
+        with _writing(self._folder):
             self._rows.seek(0, os.SEEK_END)
             self._rows.write(rows_of(uids, offsets, len(self._counts)).view(np.uint8).data)
             self._rows.flush()
@@ -143,8 +169,7 @@ class FoundSamples:
         """Yield uids and rows of each tar, shape (n,), as they came."""
         start = 0
         for count in self._counts:
-            self._rows.seek(start)
-            rows = np.frombuffer(self._rows.read(count * ROW.itemsize), ROW)
+            rows = read_rows(self._rows, start, count, ROW, self._folder)
             start += rows.nbytes
             uids = np.empty(count, UID_DTYPE)
             uids["f0"], uids["f1"] = rows["high"], rows["low"]
@@ -168,10 +193,23 @@ class FoundSamples:
             yield own, rows, places
 
 
-def _scratch(folder: Path, held: int) -> IO[bytes]:
-    """Return a file without a name, in memory while it is small.
+def _writable(folder: Path) -> Path:
+    """Return the folder, or the system's for such files: one may be only there to be checked."""
+    return folder if os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
 
-    It lies elsewhere if nothing can be written to the folder, as one that is only to be checked.
-    """
-    place = str(folder) if os.access(folder, os.W_OK) else None
-    return tempfile.SpooledTemporaryFile(held, dir=place)
+
+def _scratch(folder: Path, held: int) -> IO[bytes]:
+    """Return a file without a name, in memory while it is small."""
+    return tempfile.SpooledTemporaryFile(held, dir=str(folder))
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say of the system's folder how to choose another one."""
+    try:
+        with storage_errors(folder):
+            yield
+    except StorageError as error:
+        if folder != Path(tempfile.gettempdir()):
+            raise
+        raise StorageError(f"{error}, or name another folder in TMPDIR") from error

@@ -13,6 +13,8 @@ Places = NDArray[np.int64]
 Order = NDArray[np.uint32]
 
 MAX_COPIES = 1 << 20
+MAX_ORDERED = 1 << 32
+"""``order_samples`` numbers places by 32 bits."""
 BLOCK = 1 << 18
 _ROUNDING = 0x5EED0F3E16475
 
@@ -21,7 +23,8 @@ def order_samples(uids: UidArray, counts: Places, shuffle: int | None) -> tuple[
     """Return for each output place which uid stands there and which repetition of it.
 
     ``counts``, shape (n,), says how often each uid is wanted. Without a seed uids stay in their
-    order; repetitions are neighbours. With a seed the order is that of ``shuffle_keys``.
+    order; repetitions are neighbours. With a seed the order is that of ``shuffle_keys``. No more
+    than ``MAX_ORDERED`` places.
     """
     most = int(counts.max(initial=0))
     order = np.arange(len(counts), dtype=np.uint32)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...pools import tar
 from ...pools.uids import UidArray, from_halves
 from ...pools.views import FIELDS
 from .buckets import Buckets, Numbers, joined, take
@@ -19,25 +20,30 @@ Records = NDArray[np.void]
 GROUP = 1 << 19
 """Records that are put in order at a time."""
 SHUFFLED_BITS = 11
-MAX_SAMPLES = 1 << 32
 
 
 class Ordered:
     """Records of samples, read by their places in the order.
 
     Without a seed they stand in the order of their tars and within these, repetitions beside each
-    other: what is near in the order comes into one bucket, a range of tars. With a seed buckets
-    are ranges of ``shuffle_keys``. ``total`` counts samples with repetitions, ``blocks`` theirs.
+    other: what is near in the order comes into one bucket, some tars or a part of a large one.
+    With a seed buckets are ranges of ``shuffle_keys``. ``total`` counts samples with repetitions,
+    ``blocks`` theirs.
     """
 
-    def __init__(self, rows: Sequence[int], shuffle: int | None, folder: Path) -> None:
-        """``rows`` says how many samples each tar has; ``folder`` takes what memory does not."""
+    def __init__(
+        self, tars: Sequence[tuple[int, int]], shuffle: int | None, folder: Path
+    ) -> None:  # fmt: skip
+        """``tars`` are (samples, bytes) of each; ``folder`` takes what memory does not."""
         self._shuffle = shuffle
         if shuffle is None:
-            ends = np.cumsum(rows, dtype=np.int64)
-            total = int(ends[-1]) if len(ends) else 0
-            self._bucket_of = (ends - rows) // max(GROUP, (total >> SHUFFLED_BITS) + 1)
-            count = int(self._bucket_of.max(initial=0)) + 1
+            rows, sizes = np.array(tars, np.int64).reshape(-1, 2).T
+            ends = np.cumsum(rows)
+            total = int(rows.sum())
+            self._starts, self._last = ends - rows, np.maximum(rows - 1, 0)
+            self._per_block = rows / np.maximum(sizes // tar.BLOCK, 1)
+            self._size = max(GROUP, (total >> SHUFFLED_BITS) + 1)
+            count = max(total - 1, 0) // self._size + 1
         else:
             count = 1 << SHUFFLED_BITS
         self._buckets = Buckets(count, RECORD, folder)
@@ -49,14 +55,12 @@ class Ordered:
     def add(self, records: Records, counts: Places) -> None:
         """Add records, shape (n,), each so many times; ``copy`` of them is not looked at."""
         self.total += int(counts.sum())
-        if self.total > MAX_SAMPLES:
-            return  # is refused when all are counted
         self.blocks += int((records["blocks"] * counts).sum())
         if not counts.all():
             records, counts = records[counts > 0], counts[counts > 0]
         records["copy"] = counts - 1
         if self._shuffle is None:
-            self._put(self._bucket_of[records["file"]].astype(np.uint16), records, counts)
+            self._put(self._near(records), records, counts)
             return
         number = int(counts.sum())
         for first in range(0, number, GROUP):
@@ -87,6 +91,16 @@ class Ordered:
         self._buckets.add(numbers, records)
         held = np.bincount(numbers, counts, len(self._samples))
         self._samples += held.astype(np.int64)
+
+    def _near(self, records: Records) -> Numbers:
+        """Return the bucket of each record: of its tar, and of about its row in it.
+
+        A record's row is guessed from its place, which never puts it before one that it follows.
+        """
+        file = records["file"]
+        rows = (records["block"] * self._per_block[file]).astype(np.int64)
+        place = self._starts[file] + np.minimum(rows, self._last[file])
+        return (place // self._size).astype(np.uint16)
 
     def _keys(self, records: Records) -> NDArray[np.uint64]:
         if self._shuffle is None:

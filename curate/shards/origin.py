@@ -29,7 +29,7 @@ from ...pools.view_copying import Rows, copies
 from ...pools.views import read_samples, write_sample
 from .index import ensure_index
 from .missing import Missing
-from .order import order_samples
+from .order import MAX_ORDERED, order_samples
 from .ordered import Records, uids_of
 from .selection import NO_IMAGE, NOT_IN_SOURCE, UNREADABLE, Reasons, Selection, choose
 from .wanted import Wanted
@@ -245,6 +245,11 @@ class PoolOrigin(Origin):
 
         if wanted.weights is not None or wanted.mix:
             raise UsageError(f"{self._pool.path}: weights are for folders of tars, not for a pool")
+        if wanted.selected > MAX_ORDERED:
+            raise UsageError(
+                f"{wanted.subset}: {wanted.selected:,} samples are too many for a build from a "
+                "pool; build from the folder of its tars"
+            )
         uids, counts = wanted.everything()
         table = pa.table({"high": uids["f0"], "low": uids["f1"], "place": np.arange(len(uids))})
         self._register("build_wanted_uids", table)

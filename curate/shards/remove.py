@@ -15,8 +15,9 @@ from ...durable import atomic_path
 from ...errors import DataError, MissingError
 from ...pools import tar
 from ...pools.identity import uid_of_sample
-from ...pools.uids import from_hex, load_subset, save_subset, sort_uids
-from ..subset import minus
+from ...pools.subset_files import SubsetFile, subset_writer
+from ...pools.uids import from_hex
+from ..subset import Lookup
 from .folder import locked
 from .index import index_shards
 from .reading import WINDOW
@@ -123,8 +124,12 @@ def _remove_rows(path: Path, unwanted: frozenset[str], keys: set[str]) -> None:
 
 
 def _update_subset(path: Path, unwanted: frozenset[str]) -> None:
-    if path.is_file():
-        before = load_subset(path)
-        after = minus(before, sort_uids(from_hex(sorted(unwanted))))
-        if len(after) < len(before):
-            save_subset(path, after)
+    if not path.is_file():
+        return
+    file = SubsetFile.of(path)
+    file.verify()
+    lookup = Lookup(from_hex(sorted(unwanted)))
+    if any((lookup.find(block) >= 0).any() for block in file.blocks()):
+        with subset_writer(path) as writer:
+            for block in file.blocks():
+                writer.write(block[lookup.find(block) < 0])

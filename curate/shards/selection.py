@@ -29,7 +29,7 @@ from .columns import damaged, dictionary, integers, uid_records
 from .index import Index
 from .missing import Missing
 from .order import MAX_COPIES, Places, round_weights
-from .ordered import MAX_SAMPLES, RECORD, Ordered, Records, uids_of
+from .ordered import RECORD, Ordered, Records, uids_of
 from .sieve import Sieve
 from .wanted import Wanted
 from .weights import Weights
@@ -116,7 +116,8 @@ def choose(sources: list[Index], wanted: Wanted, folder: Path) -> Selection:
     if wanted.weights is not None:
         weights = Weights(wanted.weights, sieve, folder)
     del sieve  # 64 MB
-    ordered = Ordered([s.rows for index in sources for s in index.shards], wanted.shuffle, folder)
+    tars = [(shard.rows, shard.size) for index in sources for shard in index.shards]
+    ordered = Ordered(tars, wanted.shuffle, folder)
     missing = Reasons(wanted, folder)
     weighed_out = repeated = 0
     for number, span in enumerate(spans):
@@ -134,9 +135,6 @@ def choose(sources: list[Index], wanted: Wanted, folder: Path) -> Selection:
         weights.require_all()
     if not ordered.total:
         raise DataError(f"{wanted.subset}: every sample has the weight 0; there is nothing left")
-    if ordered.total > MAX_SAMPLES:
-        count = f"{ordered.total:,} samples with repetitions"
-        raise DataError(f"{wanted.subset}: {count}; that is too many")
     files = [stamp for index in sources for stamp in index.stamps]
     return Selection(files, sources, ordered, missing.found, weighed_out, repeated)
 

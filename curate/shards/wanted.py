@@ -16,10 +16,11 @@ import numpy as np
 
 from ...durable import sha256_file
 from ...errors import DataError, UsageError
+from ...pools.merging import joined_uids, walk
 from ...pools.ranges import is_remote
 from ...pools.stores import copied
 from ...pools.subset_files import SubsetFile
-from ...pools.uids import UID_DTYPE, UidArray, multiplicities, sort_uids, starts_of
+from ...pools.uids import UID_DTYPE, UidArray, multiplicities, sort_uids, to_hex
 from ..subset import Lookup
 from .index import index_folder
 from .order import Places
@@ -32,6 +33,8 @@ PART = 1 << 20
 PARTS = 1 << 10
 """There are no more parts than that: they are larger in a subset of billions."""
 BLOCK = 1 << 18
+MAX_REPEATED = 1 << 32
+"""A view and a build number the repetitions of a uid by 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,14 @@ class Wanted:
         if not file.count:
             raise DataError(f"{subset}: the subset is empty; there is nothing to build")
         digest = file.verify()
-        distinct, last = 0, None
-        for block in _blocks(file):
-            again = last is not None and last == block[0]
-            distinct += len(starts_of(block)) - int(again)
-            last = block[-1]
+        distinct = 0
+        for ((uids, counts),) in walk([file], BLOCK):
+            distinct += len(uids)
+            if counts.max(initial=0) > MAX_REPEATED:
+                uid = to_hex(uids[counts.argmax()][None])[0]
+                raise DataError(
+                    f"{subset}: repeats {uid} over {MAX_REPEATED:,} times; repeat it less often"
+                )
         return cls(
             file, distinct, digest, weights, tuple(mix), shard_size, shuffle, keep_going
         )  # fmt: skip
@@ -112,7 +118,7 @@ class Wanted:
 
     def blocks(self) -> Iterator[UidArray]:
         """Yield the uids of the subset, sorted, some at a time."""
-        return _blocks(self.file)
+        return self.file.blocks(BLOCK)
 
     def everything(self) -> tuple[UidArray, Places]:
         """Return the uids wanted, shape (n,), and how often the subset has each."""
@@ -120,7 +126,14 @@ class Wanted:
 
     def part(self, first: int, last: int) -> tuple[UidArray, Places]:
         """Return the uids wanted of the places [first, last), and how often each stands there."""
-        uids, counts = multiplicities(self.file.read(first, last - first))
+        if self.distinct == self.selected:
+            uids = self.file.read(first, last - first)
+            counts = np.broadcast_to(np.int64(1), len(uids))
+        else:
+            span = _Span(self.file, first, last - first)
+            pieces = [piece for (piece,) in walk([span], BLOCK)]
+            uids = joined_uids([uids for uids, _ in pieces])
+            counts = np.concatenate([counts for _, counts in pieces])
         if not len(self.left_out):
             return uids, counts
         kept = Lookup(self.left_out).find(uids) < 0
@@ -147,9 +160,17 @@ class Wanted:
         return list(itertools.pairwise(cuts))
 
 
-def _blocks(file: SubsetFile) -> Iterator[UidArray]:
-    for first in range(0, file.count, BLOCK):
-        yield file.read(first, min(BLOCK, file.count - first))
+@dataclass(frozen=True)
+class _Span:
+    """Some uids of a subset file, to be walked through: of repetitions memory holds few."""
+
+    file: SubsetFile
+    first: int
+    count: int
+
+    def read(self, first: int, count: int) -> UidArray:
+        """Return so many of them from a place on, shape (count,)."""
+        return self.file.read(self.first + first, count)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,19 @@
 """Two subsets side by side: counts, reasons, means, and the page that shows them."""
 
+import functools
+
 import numpy as np
 import pytest
+from datacomp.curate import comparison
 from datacomp.curate.comparison import compare_subsets
 from datacomp.curate.report import write_comparison
 from datacomp.curate.selection import select
 from datacomp.curate.subset import write_subset
 from datacomp.errors import DataError, MissingError
 from datacomp.filters import parse
-from datacomp.pools.uids import UID_DTYPE
+from datacomp.pools.uids import UID_DTYPE, save_subset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture
@@ -70,6 +75,21 @@ def test_a_repeated_uid_counts_once(tmp_path):
     assert (found.count_a, found.count_b, found.both) == (2, 2, 1)
     same = compare_subsets(tmp_path / "a.npy", tmp_path / "a.npy")
     assert (same.overlap, len(same.losses[0].uids)) == (1.0, 0)
+
+
+@settings(deadline=None, max_examples=40)
+@given(*2 * [st.lists(st.integers(0, 12))], st.integers(1, 5))
+def test_what_either_has_is_that_of_sets_however_little_is_held(tmp_path_factory, a, b, held):
+    folder = tmp_path_factory.mktemp("compared")
+    for name, values in (("a", a), ("b", b)):
+        save_subset(folder / name, np.array([(value, 7) for value in values], UID_DTYPE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "walk", functools.partial(comparison.walk, held=held))
+        found = compare_subsets(folder / "a", folder / "b")
+    assert (found.count_a, found.count_b) == (len({*a}), len({*b}))
+    assert found.both == len({*a} & {*b})
+    alone = [[uid[0] for uid in loss.uids.tolist()] for loss in found.losses]
+    assert alone == [sorted({*a} - {*b}), sorted({*b} - {*a})]
 
 
 def test_the_page_shows_each_reason_and_requests_nothing(two, tmp_path):

@@ -59,40 +59,6 @@ def run(monkeypatch, capsys):
 
 
 @given(multisets, multisets)
-def test_union_takes_the_larger_multiplicity(a, b):
-    found = subset.union(records(a), records(b)).tolist()
-    assert found == sorted((Counter(a) | Counter(b)).elements())
-
-
-@given(multisets, multisets)
-def test_intersect_takes_the_smaller_multiplicity(a, b):
-    found = subset.intersect(records(a), records(b)).tolist()
-    assert found == sorted((Counter(a) & Counter(b)).elements())
-
-
-@given(multisets, multisets)
-def test_minus_removes_a_uid_wholly(a, b):
-    found = subset.minus(records(a), records(b)).tolist()
-    assert found == sorted(uid for uid in a if uid not in set(b))
-
-
-@given(multisets, multisets)
-def test_diff_is_minus_both_ways_and_intersect(a, b):
-    found = subset.diff(records(a), records(b))
-    assert found.only_a.tolist() == sorted(uid for uid in a if uid not in set(b))
-    assert found.only_b.tolist() == sorted(uid for uid in b if uid not in set(a))
-    assert found.both.tolist() == sorted((Counter(a) & Counter(b)).elements())
-
-
-@given(st.sets(st.tuples(halves, halves)), st.sets(st.tuples(halves, halves)))
-def test_without_repetitions_they_are_the_operations_on_sets(a, b):
-    ours, theirs = records(list(a)), records(list(b))
-    assert set(subset.union(ours, theirs).tolist()) == a | b
-    assert set(subset.intersect(ours, theirs).tolist()) == a & b
-    assert set(subset.minus(ours, theirs).tolist()) == a - b
-
-
-@given(multisets, multisets)
 def test_tally_counts_both(a, b):
     keys, in_a, in_b = subset.tally(*map(uids.multiplicities, (records(a), records(b))))
     assert keys.tolist() == sorted(set(a) | set(b))
@@ -122,13 +88,6 @@ def test_lookup_of_uids_that_share_their_first_bits():
     )
     assert lookup.find(wanted).tolist() == [0, 499, -1, -1]
     assert subset.Lookup(array[:0]).find(wanted).tolist() == [-1] * 4
-
-
-def test_results_are_files_that_load_again(tmp_path):
-    a, b = records([(1, 1), (1, 1), (2, 0)]), records([(1, 1), (0, 5)])
-    for name, result in [("u", subset.union(a, b)), ("i", subset.intersect(a, b))]:
-        uids.save_subset(tmp_path / name, result)
-        assert uids.load_subset(tmp_path / name).tolist() == result.tolist()
 
 
 # -- sidecars --------------------------------------------------------------------------------

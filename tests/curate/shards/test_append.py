@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 
@@ -44,6 +45,19 @@ def test_the_same_samples_are_appended_once(grown, make):
     with pytest.raises(DataError, match=r"all holds its sample \w+ and 2 more already; build it"):
         append_shards(folder, added)
     assert make.files_of(folder) == before
+
+
+def test_uids_are_compared_on_the_disk_and_tell_the_first(grown, make, monkeypatch):
+    folder, added = grown
+    append_shards(folder, added)
+    for name in ("UidRuns", "walk"):
+        monkeypatch.setattr(
+            appending, name, functools.partial(getattr(appending, name), held=2)
+        )  # fmt: skip
+    with pytest.raises(DataError) as caught:
+        append_shards(folder, added)
+    first = min(make.uid_of(number) for number in (18, 19, 20))
+    assert f"holds its sample {first} and 2 more already" in str(caught.value)
 
 
 @pytest.mark.parametrize("at", ["_place", "_update_lists", "update_counts", "update_manifest"])

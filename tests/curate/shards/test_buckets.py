@@ -59,6 +59,14 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         added(Buckets(1, ROW, tmp_path, ROW.itemsize), [0, 0])
 
 
+def test_rows_that_cannot_be_read_back_are_told(tmp_path):
+    buckets = Buckets(1, ROW, tmp_path, ROW.itemsize)
+    added(buckets, [0, 0, 0])
+    buckets._file.truncate(ROW.itemsize + 3)
+    with pytest.raises(StorageError, match=r"of 16 bytes written there only 3 can be read; check"):
+        list(buckets.pieces(0, 1))
+
+
 def test_rows_are_taken_in_any_order():
     assert take(rows_of([5, 6, 7]), np.array([2, 0, 0]))["b"].tolist() == [7, 5, 5]
     assert len(take(rows_of([]), np.array([], int))) == 0

@@ -3,11 +3,13 @@
 import functools
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 
 import numpy as np
 import pytest
 from datacomp.curate.shards import check
+from datacomp.curate.shards import found as found_module
 from datacomp.curate.shards.found import FoundSamples, UidRuns, rows_of, same_rows
 from datacomp.errors import StorageError
 from datacomp.pools import tar, uids
@@ -27,13 +29,24 @@ def records(numbers):
     return uids.from_hex([uid(number) for number in numbers])
 
 
+def fill_the_disk(monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+
+
 @settings(deadline=None)
 @given(st.lists(st.lists(NUMBERS, max_size=8)), st.integers(1, 9), st.integers(1, 9))
 def test_runs_have_all_that_was_taken_in(tmp_path_factory, parts, kept, held):
-    with UidRuns(tmp_path_factory.getbasetemp(), kept) as runs:
-        for part in parts:
-            runs.add(records(part))
-        counted = [summed(pieces) for pieces in walk(runs.all(), held)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(found_module, "OPEN", 2)
+        with UidRuns(tmp_path_factory.getbasetemp(), kept) as runs:
+            for part in parts:
+                runs.add(records(part))
+            sorted_runs = runs.all()
+            assert len(sorted_runs) <= 2
+            counted = [summed(pieces) for pieces in walk(sorted_runs, held)]
     found = Counter()
     for own, counts in counted:
         assert len(set(own.tolist())) == len(own)
@@ -109,13 +122,29 @@ def test_a_folder_that_cannot_be_written_is_only_read(tmp_path, monkeypatch):
     with FoundSamples(tmp_path / "gone", 1) as found:
         found.add(records([1, 2]), np.arange(2))
         assert [own.tolist() for own, _ in found.tars()] == [records([1, 2]).tolist()]
+        fill_the_disk(monkeypatch)
+        with pytest.raises(StorageError) as caught, UidRuns(tmp_path, 1) as runs:
+            runs.add(records([1, 2]))
+    assert str(caught.value) == (
+        f"cannot write {tempfile.gettempdir()}: the disk is full; free some space and run the same "
+        "command again, or name another folder in TMPDIR"
+    )
+
+
+def test_rows_that_cannot_be_read_back_are_told(tmp_path):
+    with FoundSamples(tmp_path, 1) as found:
+        found.add(records([1, 2]), np.arange(2))
+        (run,) = found.uids.all()
+        run.file.truncate(20)
+        with pytest.raises(StorageError, match=r"of 32 bytes written there only 20 can be read;"):
+            run.read(0, 2)
+        found._rows.truncate(33)
+        with pytest.raises(StorageError, match=r"of 64 bytes written there only 33 can be read;"):
+            list(found.tars())
 
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
-    def full(**_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    fill_the_disk(monkeypatch)
     with (
         pytest.raises(StorageError, match=r"cannot write .*: the disk is full"),
         FoundSamples(tmp_path, 1) as found,

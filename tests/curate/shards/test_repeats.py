@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from datacomp.curate.shards import repeats
 from datacomp.curate.shards.repeats import RepeatFinder
 from datacomp.errors import StorageError
 from datacomp.pools.uids import UID_DTYPE
@@ -25,6 +26,26 @@ def test_all_but_the_first_are_found_whatever_is_held(tmp_path_factory, parts, h
             expected.append(row)
         seen.add(uid)
     assert found == expected
+
+
+def test_rows_that_agree_in_their_first_bits_are_looked_at_a_few_at_a_time(tmp_path, monkeypatch):
+    looked_at = []
+
+    def later(rows):
+        looked_at.append(len(rows))
+        return real(rows)
+
+    real = repeats._later
+    monkeypatch.setattr(repeats, "_later", later)
+    high = np.random.default_rng(0).integers(0, 1 << 48, 1000).astype(np.uint64)
+    uids = np.zeros(1001, UID_DTYPE)
+    uids["f0"][:1000], uids["f0"][1000] = high, high[500]
+    with RepeatFinder(tmp_path, 20) as finder:
+        for part in np.split(uids, 7 * np.arange(1, 143)):
+            finder.add(part)
+        assert finder.repeated().tolist() == [1000]
+    assert sum(looked_at) == 1001
+    assert max(looked_at) <= 20
 
 
 def test_nothing_is_left_in_the_folder(tmp_path):

@@ -194,6 +194,29 @@ def test_parts_cover_the_subset_and_keep_high_halves_together(world, in_parts):
     assert not np.isin(fewer.everything()[0], ids[:3]).any()
 
 
+def test_a_part_takes_no_memory_for_repetitions(tmp_path, in_parts, monkeypatch):
+    ids = uids.from_hex([f"{number:032x}" for number in range(9)])
+    uids.save_subset(tmp_path / "s.npy", np.repeat(ids, [1, 1, 500, 1, 1, 30, 1, 1, 1]))
+    found = wanted.Wanted.read(tmp_path / "s.npy")
+    real, lengths = wanted.SubsetFile.read, []
+
+    def read(file, first, count):
+        lengths.append(count)
+        return real(file, first, count)
+
+    monkeypatch.setattr(wanted.SubsetFile, "read", read)
+    own, counts = found.everything()
+    assert own.tolist() == ids.tolist()
+    assert counts.tolist() == [1, 1, 500, 1, 1, 30, 1, 1, 1]
+    assert max(lengths) <= wanted.BLOCK
+
+
+def test_a_uid_that_is_repeated_too_often_is_refused_before_the_work(world, monkeypatch):
+    monkeypatch.setattr(wanted, "MAX_REPEATED", 29)
+    with pytest.raises(DataError, match=r"s\.npy: repeats [0-9a-f]{32} over 29 times; repeat it"):
+        wanted.Wanted.read(world / "s.npy")
+
+
 def test_the_sieve_lets_all_wanted_pass_and_few_others(world):
     ids = np.unique(uids.load_subset(world / "s.npy"))
     starts = [int(ids["f0"][place]) for place in (100, 200)]
