@@ -37,8 +37,9 @@ class EmbedReport:
     """What became of a pool's samples.
 
     ``embedded`` ones were done now, ``known`` before; ``set_aside`` counts those without features
-    by reason, tars included; ``without_image`` had none to look at. ``examples`` name some of
-    what was wrong with tars. ``drift`` is what merging tokens changes, where they are merged.
+    by reason, tars and files of metadata included; ``without_image`` had none to look at.
+    ``examples`` name some of what was wrong. ``drift`` is what merging tokens changes, where they
+    are merged.
     """
 
     name: str

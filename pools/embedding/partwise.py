@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ...durable import atomic_path, storage_errors, sweep_attempts
+from ...durable import alone, atomic_path, fsync_directory, storage_errors, sweep_attempts
 from ...errors import DataError, UsageError
 from ...progress import Progress
 from ..columns import literal
@@ -33,20 +32,20 @@ from ..engine import Engine, Local
 from ..file_stamps import FileStamp
 from ..images import EXTENSIONS
 from ..parallel import default_workers
-from ..partitions import Partition, open_partition, partitions_of
+from ..partitions import Partition, open_partition, partition_name, partitions_of
 from ..pool import HALVES, Pool
 from ..reading import Place, PlacedBatch
 from ..sources.commonpool import ROW
 from ..uids import from_halves
+from . import footers
 from .drift import SAMPLE, Drift
 from .embed import EmbedReport
 from .embedded import Embedded
 from .embedder import UNREADABLE, introduced, model_of_worker, threads_of
+from .footers import FileDone
 from .recipe import Recipe, check_name
-from .store import expect_same
 
 NO_IMAGE = "no_image"
-_KEY = b"datacomp"
 _PLACED = "to_embed_placed"
 _CHUNK = 1 << 16
 _EXAMPLES = 20
@@ -68,10 +67,16 @@ class IndexedTars:
 
 @dataclass(frozen=True)
 class Likely:
-    """Tars, in stretches from one name to another, that should have so many of a file's images."""
+    """Tars, in stretches from one name to another, that should have all of a file's images.
 
+    That is so for the file of this SHA-256: ``available`` samples have one there, and ``failed``
+    ones are known to have none.
+    """
+
+    of: str
     tars: tuple[tuple[str, str], ...]
-    images: int
+    available: int
+    failed: int
 
 
 @dataclass(frozen=True)
@@ -93,22 +98,12 @@ class FileWork:
 
 
 @dataclass(frozen=True)
-class FileDone:
-    """What stands in a file's footer: what it was made of, and what became of its samples."""
+class FileResult:
+    """What stands there of a file now, whether it is ``new``, and what merging tokens changes."""
 
-    of: FileStamp
-    tars: str
-    images: str
-    identity: dict[str, Any]
-    preparation: dict[str, Any]
-    embedded: int
-    set_aside: dict[str, int]
-    without_image: int
-    examples: list[str]
-
-    def is_of(self, file: Path) -> bool:
-        """Tell whether this is of a file that has not been touched, and nothing is to try again."""
-        return self.of.untouched(file) and UNREADABLE not in self.set_aside
+    done: FileDone
+    new: bool
+    drift: Drift | None = None
 
 
 def embed_files(
@@ -128,62 +123,71 @@ def embed_files(
 
     Images are those of the tars, found by uid; captions are the metadata's. A sample without an
     image that can be decoded has a row of NaN, no similarity, and a reason in ``NAME_set_aside``.
-    A file that is there, made of the same, is left as it is. ``workers`` are threads that decode
-    here; a cluster as ``engine`` embeds one file in each worker. ``likely`` may know where a file's
-    images are, which spares a look at those of all others.
+    A file that is there, made of the same, is left as it is; one that cannot be read is set aside.
+    ``workers`` are threads that decode here; a cluster as ``engine`` embeds one file in each
+    worker. ``likely`` may know where a file's images are, which spares a look at those of all
+    others.
 
-    Raises UsageError for an ``out`` that has something else, DataError for metadata that change
-    meanwhile, and the errors of ``ClipModel.load``.
+    Raises UsageError for an ``out`` that has something else, StorageError for one that another
+    process is writing, DataError for metadata that change meanwhile, and the errors of
+    ``ClipModel.load``.
     """
     name = check_name(recipe.usual_name() if name is None else name)
     identity = recipe.identity()
     started = time.monotonic()
     with Pool.open(folder) as pool:
         partitions, columns = partitions_of(pool), pool.columns()
+        aside = pool.sql("SELECT item, reason, detail FROM set_aside ORDER BY item").fetchall()
     _expect_new(folder, name, columns)
-    places = {out / partition.name: partition for partition in partitions}
-    before = {place: _read(place, name, identity) for place in places}
-    _expect_ours(folder, out, set(places))
     report = EmbedReport(
         name, str(out), identity["model"], identity["weights_sha256"], identity["precision"],
         set_aside=dict(tars.set_aside),
     )  # fmt: skip
-    done: list[FileDone] = []
-    to_do: list[Path] = []
-    for place, found in before.items():
-        file = places[place].file
-        if found is not None and found.tars == tars.state and found.is_of(file):
-            done.append(found)
-            report.known += found.embedded
-        else:
-            to_do.append(place)
-    # Here the threads of one process do it, with one model.
-    chosen = engine if engine is not None and engine.distributed else Local(1)
-    threads = None if chosen.distributed else workers or default_workers()
-    work = [
-        FileWork(
-            places[place], {key: columns[key] for key in ("uid", "text", ROW)}, place.absolute(),
-            name, recipe, identity, tars, device, batch_size, threads,
-            measure=recipe.tome > 0 and place == to_do[0], likely=likely(places[place]),
+    for item, reason, detail in aside:
+        report.set_aside[reason] = report.set_aside.get(reason, 0) + 1
+        report.examples.append(f"{item}: {reason}: {detail}")
+    places = {out / partition.name: partition for partition in partitions}
+    with alone(out, f"{out}: another 'datacomp pool embed' is writing there; wait for it"):
+        # What was made of a file that cannot be read now may be all there is of it.
+        _expect_ours(
+            folder, out, {*places, *(out / partition_name(Path(item)) for item, *_ in aside)}
         )
-        for place in to_do
-    ]  # fmt: skip
-    _prepare(out, places, tars, recipe, engine)
-    with Progress(f"embedding {name}", len(work), "files") as progress:
-        mapped = chosen.map(embed_file, work, count=len(work), gpu=device != "cpu")
-        for place, (found, drift) in zip(to_do, mapped, strict=True):
-            progress.advance()
-            done.append(found)
-            if found == before[place]:
+        done: list[FileDone] = []
+        to_do: list[Path] = []
+        for place, partition in places.items():
+            found = footers.read(place, name, identity)
+            if found is not None and found.tars == tars.state and found.is_of(partition.file):
+                done.append(found)
                 report.known += found.embedded
             else:
-                report.embedded += found.embedded
-            report.drift = report.drift or drift
+                to_do.append(place)
+        # Here the threads of one process do it, with one model.
+        chosen = engine if engine is not None and engine.distributed else Local(1)
+        threads = None if chosen.distributed else workers or default_workers()
+        work = [
+            FileWork(
+                places[place], {key: columns[key] for key in ("uid", "text", ROW)},
+                place.absolute(), name, recipe, identity, tars, device, batch_size, threads,
+                measure=recipe.tome > 0 and place == to_do[0], likely=likely(places[place]),
+            )
+            for place in to_do
+        ]  # fmt: skip
+        _prepare(out, places, tars, recipe, engine)
+        with Progress(f"embedding {name}", len(work), "files") as progress:
+            for result in chosen.map(embed_file, work, count=len(work), gpu=device != "cpu"):
+                progress.advance()
+                done.append(result.done)
+                if result.new:
+                    report.embedded += result.done.embedded
+                else:
+                    report.known += result.done.embedded
+                report.drift = report.drift or result.drift
     for found in done:
         report.without_image += found.without_image
         for why, count in found.set_aside.items():
             report.set_aside[why] = report.set_aside.get(why, 0) + count
-        report.examples += found.examples[: _EXAMPLES - len(report.examples)]
+        report.examples += found.examples
+    del report.examples[_EXAMPLES:]
     report.seconds = round(time.monotonic() - started, 3)
     return report
 
@@ -224,44 +228,27 @@ def _prepare(
         )  # fmt: skip
 
 
-def _read(place: Path, name: str, identity: dict[str, Any]) -> FileDone | None:
-    """Return what a file was made of, None where there is none.
-
-    Raises UsageError for one that something else wrote, or of features of another provenance.
-    """
-    if not place.exists():
-        return None
-    try:
-        found = json.loads((pq.read_schema(place).metadata or {})[_KEY])[name]
-        done = FileDone(of=FileStamp(**found.pop("of")), **found)
-    except (pa.ArrowException, KeyError, TypeError, ValueError, OSError):
-        raise UsageError(
-            f"{place}: is not what 'datacomp pool embed' wrote with features {name!r}; choose "
-            "another folder"
-        ) from None
-    expect_same(place, name, done.identity, identity)
-    return done if place.with_suffix(".npz").exists() else None
-
-
-def embed_file(work: FileWork) -> tuple[FileDone, Drift | None]:
+def embed_file(work: FileWork) -> FileResult:
     """Embed a file of metadata, in a worker; one made of the same before is left as it is."""
     stamp = FileStamp.of(work.partition.file)
-    before = _read(work.out, work.name, work.identity)
+    before = footers.read(work.out, work.name, work.identity)
     with open_partition(work.partition, work.columns, work.threads or 1) as pool:
-        rows, images = pool.count(), _place(pool, work)
+        rows, images = pool.count(), _place(pool, work, stamp)
         same = before is not None and (before.of.sha256, before.images) == (stamp.sha256, images)
         if before is not None and same and UNREADABLE not in before.set_aside:
-            return before, None
+            now = replace(before, of=stamp, tars=work.tars.state)
+            footers.note(work.out, now)
+            return FileResult(now, new=False)
         return _embed(work, pool, rows, stamp, images)
 
 
-def _place(pool: Pool, work: FileWork) -> str:
+def _place(pool: Pool, work: FileWork, stamp: FileStamp) -> str:
     """List the samples whose images are there, in the order of the tars; return its digest.
 
     The digest is of all that features depend on but the captions and the model.
     """
     likely = work.likely
-    if likely is None or _list(pool, work, likely.tars) < likely.images:
+    if likely is None or likely.of != stamp.sha256 or not _is_all(pool, work, likely):
         _list(pool, work)
     found = hashlib.sha256()
     shards: set[str] = set()
@@ -276,6 +263,13 @@ def _place(pool: Pool, work: FileWork) -> str:
             stat = (work.tars.root / shard).stat()
             found.update(f"{shard} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return found.hexdigest()
+
+
+def _is_all(pool: Pool, work: FileWork, likely: Likely) -> bool:
+    """List the samples whose images are in these tars; tell if no other tar can have one."""
+    samples = pool.scalar("SELECT count(DISTINCT uid) FROM samples")
+    listed = _list(pool, work, likely.tars)
+    return listed == likely.available and listed + likely.failed == samples
 
 
 def _list(pool: Pool, work: FileWork, tars: Sequence[tuple[str, str]] = ()) -> int:
@@ -325,9 +319,7 @@ def _batches(pool: Pool, work: FileWork, rows: deque[NDArray[Any]]) -> Iterator[
             yield PlacedBatch(uids[some], texts.slice(first, size), places[some])
 
 
-def _embed(
-    work: FileWork, pool: Pool, count: int, stamp: FileStamp, images: str
-) -> tuple[FileDone, Drift | None]:
+def _embed(work: FileWork, pool: Pool, count: int, stamp: FileStamp, images: str) -> FileResult:
     clip = model_of_worker(work.recipe, work.identity["weights_sha256"], work.device)
     threads = work.threads or threads_of(clip)
     few = None
@@ -352,8 +344,11 @@ def _embed(
         arrays = dict(zip((f"{work.name}_img", f"{work.name}_txt"), vectors, strict=True))
         with atomic_path(work.out.with_suffix(".npz")) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            # A footer of before must not stand beside these vectors, were it for a moment.
+            footers.remove(work.out)
+            fsync_directory(work.out.parent)
     _write_metadata(work, done, scores, reasons)
-    return done, about.drift
+    return FileResult(done, new=True, drift=about.drift)
 
 
 @contextlib.contextmanager
@@ -390,11 +385,10 @@ def _write_metadata(
     work: FileWork, done: FileDone, scores: NDArray[np.float32], reasons: NDArray[np.bytes_]
 ) -> None:
     """Write the file's own columns with two more; raise DataError if it is another one now."""
-    footer = json.dumps({work.name: asdict(done)}, sort_keys=True).encode()
     fields = [pa.field(_score(work.name), pa.float32()), pa.field(_aside(work.name), pa.string())]
     with atomic_path(work.out) as partial, pq.ParquetFile(work.partition.file) as file:
         own = file.schema_arrow
-        schema = pa.schema([*own, *fields], {**(own.metadata or {}), _KEY: footer})
+        schema = pa.schema([*own, *fields], {**(own.metadata or {}), **done.footer(work.name)})
         first = 0
         with pq.ParquetWriter(partial, schema) as writer:
             for batch in file.iter_batches(_CHUNK):

@@ -1,26 +1,35 @@
 """Embedding a folder of metadata: what comes out is metadata with features, file by file."""
 
 import itertools
+import json
 import os
 import random
+import shutil
 import signal
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datacomp import durable
 from datacomp.curate.embedding import embed_metadata
+from datacomp.curate.fetching import outcome_files
 from datacomp.curate.selection import select
-from datacomp.errors import DataError, UsageError
+from datacomp.errors import DataError, StorageError, UsageError
 from datacomp.filters.expression import parse_all
-from datacomp.pools import Pool
+from datacomp.pools import Pool, fetches
 from datacomp.pools.checking import check_pool
+from datacomp.pools.embedding import footers, partwise
 from datacomp.pools.embedding.embed import embed_pool
 from datacomp.pools.embedding.embedder import Embedder
+from datacomp.pools.embedding.partwise import embed_file
 from datacomp.pools.embedding.recipe import Recipe
 from datacomp.pools.engine import Local
 from datacomp.pools.features import Features
+from datacomp.pools.file_stamps import FileStamp
 from datacomp.pools.sources import open_source
 
 
@@ -120,6 +129,20 @@ def test_the_same_bytes_for_any_number_of_threads(metadata, shards, embed, tmp_p
     assert files_of(tmp_path / "one") == files_of(tmp_path / "other")
 
 
+def told_from_footers(embed, *words):
+    """Tell whether all is known without a look at a file of metadata or the index."""
+    looked = []
+
+    def noted(work):
+        looked.append(work)
+        return embed_file(work)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(partwise, "embed_file", noted)
+        assert embed(*words).embedded == 0
+    return not looked
+
+
 def test_again_does_only_what_is_new(metadata, shards, embed, write_tar, tmp_path, monkeypatch):
     out, batches = tmp_path / "out", []
     original = Embedder._embed
@@ -134,12 +157,19 @@ def test_again_does_only_what_is_new(metadata, shards, embed, write_tar, tmp_pat
     batches.clear()
     os.utime(metadata / "01ab.parquet")  # it is the same
     assert counts(embed(metadata, out, shards)) == (0, 26, {"image_broken": 1}, 3)
+    assert told_from_footers(embed, metadata, out, shards)
     # New images are of the last file alone.
     write_tar(shards / "00002.tar", [28, 27])
     assert counts(embed(metadata, out, shards)) == (9, 19, {"image_broken": 1}, 1)
     assert sorted(itertools.chain(*batches)) == list(range(20, 29))
     after = files_of(out)
-    assert {name for name in after if after[name] != before[name]} == {"02ab.npz", "02ab.parquet"}
+    assert {name for name in after if after[name] != before.get(name)} == {
+        "02ab.npz", "02ab.parquet", ".00ab.parquet.json", ".01ab.parquet.json"
+    }  # fmt: skip
+    assert told_from_footers(embed, metadata, out, shards)
+    (out / ".00ab.parquet.json").write_text("[")  # it is looked up again
+    assert not told_from_footers(embed, metadata, out, shards)
+    assert told_from_footers(embed, metadata, out, shards)
     # A caption has changed, and so has a broken image.
     batches.clear()
     table = pq.read_table(metadata / "01ab.parquet")
@@ -153,7 +183,7 @@ def test_again_does_only_what_is_new(metadata, shards, embed, write_tar, tmp_pat
 
     def content(folder):
         found = {}
-        for path in sorted(folder.rglob("*.*")):
+        for path in sorted(folder.rglob("[!.]*.*")):
             table = path.suffix == ".parquet"
             found[path.name] = pq.read_table(path) if table else path.read_bytes()
         return found
@@ -181,6 +211,40 @@ def test_killed_at_any_moment_and_run_again_it_is_the_same(metadata, shards, emb
         embed(metadata, out, shards)
         assert files_of(out) == whole
     assert killed >= 4
+
+
+def test_stopped_at_any_rename_while_it_is_made_of_something_else(
+    metadata, shards, embed, write_tar, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    embed(metadata, out, shards)
+    before = files_of(out)
+    write_tar(shards / "00000.tar", [3, 50, 4, 12, 9, 25])  # their places are others
+    write_tar(shards / "00002.tar", [27, 28])
+    moments, original = [], Path.replace
+
+    def replace(self, target):
+        if not Path(target).is_relative_to(out):  # the index
+            return original(self, target)
+        for rename in (lambda: None, lambda: original(self, target)):
+            rename()
+            moments.append(tmp_path / f"moment{len(moments)}")
+            shutil.copytree(out, moments[-1])  # what a kill would leave
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        embed(metadata, out, shards)
+    after = files_of(out)
+    assert len(moments) == 2 * 6
+    for moment in moments:
+        there = files_of(moment)
+        for footer in (name for name in there if name.endswith("b.parquet")):
+            pair = (footer, footer.replace(".parquet", ".npz"))
+            # A footer speaks of the vectors beside it.
+            assert any(all(there[n] == tree[n] for n in pair) for tree in (before, after))
+        embed(metadata, moment, shards)
+        assert files_of(moment) == after
 
 
 def test_layout_of_the_largest_pool_and_token_merging(commonpool, shards, embed, tiny, tmp_path):
@@ -214,6 +278,11 @@ def test_refusals(metadata, shards, embed, tiny, commonpool, tmp_path):
             tmp_path / "x", shards, name="l14")  # fmt: skip
     refused(UsageError, r"say where its images are \(--shards DIR\) and where", metadata, out, None)
     refused(UsageError, "m: is where the metadata are; choose", metadata, metadata, shards)
+    refused(UsageError, "shards: is where the shards are; choose", metadata, shards, shards)
+    refused(UsageError, "x: is where the shards are", metadata, shards / "x", shards)
+    with durable.alone(out, "free"):
+        refused(StorageError, "out: another 'datacomp pool embed' is writing there; wait for it",
+                metadata, out, shards)  # fmt: skip
     refused(UsageError, "s3://b/m: metadata, shards and features are read", "s3://b/m", out, shards)
     other = commonpool(tmp_path / "o", files=1, rows=3, features=())
     refused(UsageError, r"01ab.parquet: belongs to no file of .*; remove it", other, out, shards)
@@ -223,6 +292,122 @@ def test_refusals(metadata, shards, embed, tiny, commonpool, tmp_path):
             shards)  # fmt: skip
     (tmp_path / "none").mkdir()
     refused(DataError, "no .tar|no tars", metadata, tmp_path / "n", tmp_path / "none")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda footer: "str", lambda footer: 5, lambda footer: None, lambda footer: {"x": 5},
+    lambda footer: {"b": 5}, lambda footer: {"b": {}}, lambda footer: {"b": ["of"]},
+    lambda footer: {"b": footer["b"] | {"of": "x"}},
+    lambda footer: {"b": footer["b"] | {"of": {"size": "1", "changed": 1, "sha256": "x"}}},
+    lambda footer: {"b": footer["b"] | {"identity": [1]}},
+    lambda footer: {"b": footer["b"] | {"embedded": "9"}},
+    lambda footer: {"b": footer["b"] | {"set_aside": {"unreadable": "1"}}},
+    lambda footer: {"b": footer["b"] | {"set_aside": []}},
+    lambda footer: {"b": footer["b"] | {"examples": [1]}},
+    lambda footer: {"b": footer["b"] | {"more": 1}},
+])  # fmt: skip
+def test_a_footer_of_another_shape_is_not_ours(recipe, tmp_path, damage):
+    place, identity = tmp_path / "a.parquet", recipe.identity()
+    done = footers.FileDone(FileStamp(1, 2, "x"), "t", "i", identity, {}, 9, {"odd": 1}, 0, ["a"])
+    (tmp_path / "a.npz").touch()
+
+    def write(metadata):
+        table = pa.table({"uid": ["0"]}).replace_schema_metadata(metadata)
+        pq.write_table(table, place)
+
+    write(done.footer("b"))
+    assert footers.read(place, "b", identity) == done
+    ours = json.loads(done.footer("b")[footers.KEY])
+    write({footers.KEY: json.dumps(damage(ours)).encode()})
+    with pytest.raises(UsageError, match="is not what 'datacomp pool embed' wrote with feat"):
+        footers.read(place, "b", identity)
+
+
+def test_metadata_that_cannot_be_read_are_told(metadata, shards, embed, command, tiny, tmp_path):
+    out = tmp_path / "out"
+    embed(metadata, out, shards)
+    before = files_of(out)
+    (metadata / "01ab.parquet").write_bytes(b"PAR1 no more")
+    report = embed(metadata, out, shards)
+    assert counts(report) == (0, 16, {"image_broken": 1, "file_broken": 1}, 3)
+    assert report.examples[0].startswith("01ab.parquet: file_broken: ")
+    assert files_of(out) == before
+    model = tiny(0)
+    code, printed, err = command(
+        "pool", "embed", metadata, "--shards", shards, "--checkpoint", model.checkpoint, "--model",
+        model.model_config, "--device", "cpu", "-o", tmp_path / "other",
+    )  # fmt: skip
+    assert (code, err) == (3, "")
+    assert "\n  set aside: 1 file_broken\n" in printed
+    assert "\n    01ab.parquet: file_broken: " in printed
+
+
+@pytest.fixture
+def fetched(metadata, write_tar, tmp_path):
+    """Tars as 'pool fetch' leaves them, each of a file of metadata; 7 and 27 to 29 failed."""
+    folder = tmp_path / "fetched"
+    for number in range(3):
+        uids = [n for n in range(number * 10, number * 10 + 10) if n not in (7, 27, 28, 29)]
+        write_tar(folder / f"{number:08d}.tar", uids)
+        _write_outcomes(metadata / f"0{number}ab.parquet", folder, number, uids)
+    return folder
+
+
+def _write_outcomes(file, folder, number, available):
+    uids = [int(uid, 16) for uid in pq.read_table(file)["uid"].to_pylist()]
+    place = folder / outcome_files.FOLDER / file.name
+    place.parent.mkdir(exist_ok=True)
+    with outcome_files.no_samples(place) as pool:
+        for uid in uids:
+            became = [fetches.OK, None] if uid in available else [fetches.FAILED, "http_404"]
+            pool.sql("INSERT INTO fetches VALUES (?, ?, ?, 1, '2020-01-01')", [uid, *became])
+        of = outcome_files.Metadata(**asdict(FileStamp.of(file)), urls=len(uids))
+        outcome_files.save(pool, place, of, [(number, number + 1)])
+
+
+def add_a_tar(metadata, folder, write_tar):
+    write_tar(folder / "extra.tar", [7, 28])
+
+
+def share_a_uid(metadata, folder, write_tar):
+    """Let 28, which failed for its own file, and 3 be of another file as well."""
+    table = pq.read_table(metadata / "00ab.parquet")
+    pq.write_table(
+        table.slice(0, 2).set_column(0, "uid", pa.array([f"{n:032x}" for n in (3, 28)])),
+        metadata / "03ab.parquet",
+    )
+    write_tar(folder / "00000003.tar", [3, 28])
+    _write_outcomes(metadata / "03ab.parquet", folder, 3, [3, 28])
+
+
+def add_a_row(metadata, folder, write_tar):
+    """Let a file have a sample of another file, since it was fetched."""
+    tables = [pq.read_table(metadata / f"0{number}ab.parquet") for number in (1, 0)]
+    pq.write_table(pa.concat_tables([tables[0], tables[1].slice(0, 1)]), metadata / "01ab.parquet")
+
+
+@pytest.mark.parametrize(
+    ("change", "images"),
+    [(None, 26), (add_a_tar, 28), (share_a_uid, 29), (add_a_row, 27)],
+)  # fmt: skip
+def test_outcomes_of_a_fetch_change_nothing(
+    metadata, fetched, embed, write_tar, tmp_path, monkeypatch, change, images
+):
+    looked, original = [], partwise._list
+
+    def noted(pool, work, tars=()):
+        looked.append(tars)
+        return original(pool, work, tars)
+
+    monkeypatch.setattr(partwise, "_list", noted)
+    if change:
+        change(metadata, fetched, write_tar)
+    assert embed(metadata, tmp_path / "known", fetched).embedded == images
+    if not change:
+        assert looked == [((f"{n:08d}.tar", f"{n:08d}.tar"),) for n in range(3)]
+    shutil.rmtree(fetched / outcome_files.FOLDER)
+    assert embed(metadata, tmp_path / "unknown", fetched).embedded == images
+    assert files_of(tmp_path / "known") == files_of(tmp_path / "unknown")
 
 
 def test_metadata_that_change_meanwhile_are_told(metadata, shards, embed, tmp_path, monkeypatch):
