@@ -18,7 +18,7 @@ from PIL import Image
 pytestmark = pytest.mark.timeout(3600)
 
 IMAGES, SIDE = 200, 400
-SECONDS = 70
+SECONDS = 60
 """How long the work takes two workers, about."""
 ROUNDS = int(os.environ.get("DATACOMP_BENCH_ROUNDS", "3"))
 BARE = """
