@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt
-# A third of the time tests wait: for a cluster, a peer, a disk. Two processors have three at hand.
+# A part of the time tests wait: for a cluster, a peer, a disk. Two processors have three at hand.
 SPREAD := -n $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 STAMP = $(shell cat pyproject.toml constraints.txt Makefile | cksum | tr ' ' -)
 

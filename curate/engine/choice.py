@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...errors import UsageError, suggest
 from ...pools.engine import Engine, Local
@@ -68,10 +68,6 @@ class EngineChoice:
         if kind == "local" and found:
             raise UsageError(f"engine {text!r}: the local engine has no address")
         return cls(kind, address if found else AUTO, workers, memory)
-
-    def with_workers(self, workers: int | None) -> EngineChoice:
-        """Return the choice with another number of workers, if one is given."""
-        return self if workers is None else replace(self, workers=workers)
 
 
 LOCAL = EngineChoice()

@@ -177,10 +177,10 @@ def index_shards(
         previous = None
     report = IndexReport(str(directory / PARQUET))
     records: list[ShardRecord] = []
+    finder = RepeatFinder(directory)
     with (
         none_empty(directory),
         atomic_path(directory / PARQUET) as partial,
-        RepeatFinder(directory) as finder,
     ):
         with TableWriter(partial) as writer:
 

@@ -198,6 +198,19 @@ def made():
     return made
 
 
+@pytest.fixture
+def alive(web):
+    """Return a way to let what was dead answer."""
+
+    def alive(count, jpeg):
+        web.routes |= {
+            f"/gone/{i}.jpg": lambda h, i=i: h.answer(200, jpeg(i), "image/jpeg")
+            for i in range(count)
+        }
+
+    return alive
+
+
 # img2dataset starts two processes, each of which would import all of it anew.
 BARE = """
 import multiprocessing

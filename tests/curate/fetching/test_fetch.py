@@ -30,19 +30,6 @@ def members(path):
         return {info.name: tar.extractfile(info).read() for info in tar}
 
 
-@pytest.fixture
-def alive(web):
-    """The server, with what was dead alive again."""
-
-    def alive(count, jpeg):
-        web.routes |= {
-            f"/gone/{i}.jpg": lambda h, i=i: h.answer(200, jpeg(i), "image/jpeg")
-            for i in range(count)
-        }
-
-    return alive
-
-
 def test_shards_states_and_index(web, urls, urls_pool, fetch, states, tmp_path):
     pool = urls_pool(urls(25, bad=(3, 4)), text=[f"caption {i}" for i in range(24)] + [None])
     report = fetch(pool, tmp_path / "out", per_shard=10)

@@ -49,19 +49,6 @@ def metadata(tmp_path, urls):
     return metadata
 
 
-@pytest.fixture
-def alive(web):
-    """Return a way to let what was dead answer."""
-
-    def alive(count, jpeg):
-        web.routes |= {
-            f"/gone/{i}.jpg": lambda h, i=i: h.answer(200, jpeg(i), "image/jpeg")
-            for i in range(count)
-        }
-
-    return alive
-
-
 def uid_of(number):
     return f"{(number + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}"
 

@@ -16,10 +16,10 @@ HALVES = st.sampled_from([0, 1, 5, 1 << 56, (1 << 64) - 1])
 @given(st.lists(st.lists(st.tuples(HALVES, HALVES))), st.integers(1, 30))
 def test_all_but_the_first_are_found_whatever_is_held(tmp_path_factory, parts, held):
     folder = tmp_path_factory.getbasetemp()
-    with RepeatFinder(folder, held) as finder:
-        for part in parts:
-            finder.add(np.array(part, UID_DTYPE))
-        found = finder.repeated().tolist()
+    finder = RepeatFinder(folder, held)
+    for part in parts:
+        finder.add(np.array(part, UID_DTYPE))
+    found = finder.repeated().tolist()
     seen, expected = set(), []
     for row, uid in enumerate(uid for part in parts for uid in part):
         if uid in seen:
@@ -40,19 +40,19 @@ def test_rows_that_agree_in_their_first_bits_are_looked_at_a_few_at_a_time(tmp_p
     high = np.random.default_rng(0).integers(0, 1 << 48, 1000).astype(np.uint64)
     uids = np.zeros(1001, UID_DTYPE)
     uids["f0"][:1000], uids["f0"][1000] = high, high[500]
-    with RepeatFinder(tmp_path, 20) as finder:
-        for part in np.split(uids, 7 * np.arange(1, 143)):
-            finder.add(part)
-        assert finder.repeated().tolist() == [1000]
+    finder = RepeatFinder(tmp_path, 20)
+    for part in np.split(uids, 7 * np.arange(1, 143)):
+        finder.add(part)
+    assert finder.repeated().tolist() == [1000]
     assert sum(looked_at) == 1001
     assert max(looked_at) <= 20
 
 
 def test_nothing_is_left_in_the_folder(tmp_path):
-    with RepeatFinder(tmp_path, 2) as finder:
-        for _ in range(3):
-            finder.add(np.array([(1, 1), (1 << 63, 2)], UID_DTYPE))
-        assert finder.repeated().tolist() == [2, 3, 4, 5]
+    finder = RepeatFinder(tmp_path, 2)
+    for _ in range(3):
+        finder.add(np.array([(1, 1), (1 << 63, 2)], UID_DTYPE))
+    assert finder.repeated().tolist() == [2, 3, 4, 5]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,8 +61,5 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    with (
-        pytest.raises(StorageError, match=r"cannot write .*: "),
-        RepeatFinder(tmp_path, 1) as finder,
-    ):
-        finder.add(np.array([(1, 1)], UID_DTYPE))
+    with pytest.raises(StorageError, match=r"cannot write .*: "):
+        RepeatFinder(tmp_path, 1).add(np.array([(1, 1), (2, 2)], UID_DTYPE))
