@@ -14,7 +14,6 @@ from ..durable import digest
 from ..errors import DataError, UsageError
 from ..filters import Node, Selection, run_filters
 from ..pools.engine import Engine, Local
-from ..pools.linking import is_linked
 from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
@@ -112,7 +111,7 @@ def _select(
 ) -> Selected:  # fmt: skip
     sidecar_path(path)  # a wrong name is told before the work
     apart = None
-    if engine is None or not is_linked(pool.connection):
+    if engine is None or not pool.linked:
         chosen = run_filters(pool, filters, combine, reasons, engine)
     else:
         # Asked for here: it brings what few runs need.
@@ -147,7 +146,7 @@ def name_of(pool: Pool) -> dict[str, str]:
     sizes and footers, which parquet fills with what stands where. To sort billions of uids would
     take longer than to filter them, and more than a machine has.
     """
-    if not is_linked(pool.connection):
+    if not pool.linked:
         return {"digest": pool.digest()}
     named = [
         (str(one.file.relative_to(CommonPoolSource(one.root).root)), *_footer(one.file))

@@ -24,8 +24,6 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from ..errors import DataError, MissingError, UsageError
-from ..pools.clip_model import ClipModel, ModelSpec
-from ..pools.clip_runs import model_of as model_in
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 from .published import Published
@@ -33,6 +31,8 @@ from .stored import EmbeddedScore
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from ..pools.clip_model import ClipModel, ModelSpec
 
 
 _SCORES = (
@@ -176,6 +176,10 @@ def model_of(
     use: str, checkpoint: str, architecture: str | None, config_file: str | None
 ) -> ModelSpec:
     """Return the model of a weights file or of a run's folder, for the filter ``use``."""
+    # Asked for here: it brings what a stored score does without.
+    from ..pools.clip_model import ModelSpec
+    from ..pools.clip_runs import model_of as model_in
+
     path = Path(checkpoint)
     if architecture is None or path.is_dir():
         return model_in(path, use=use)

@@ -6,9 +6,11 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 
+import duckdb
 import pyarrow as pa
 
 from ..errors import DatacompError
+from ..pools.columns import columns_of
 from ..pools.linking import WRITTEN
 from ..pools.pool import Pool, pool_errors, quote
 from ..pools.schema import TRUTH
@@ -72,10 +74,13 @@ class Relations:
 
         None where there is no such text, or where scores are joined, which takes the numbers.
         """
-        if self._joined or not self.pool.scalar(
-            f"SELECT count(*) FROM duckdb_columns() WHERE table_name = '{WRITTEN}' "
-            "AND column_name = ?", [UID_TEXT.strip('"')]
-        ):  # fmt: skip
+        if self._joined or not self.pool.linked:
+            return None
+        try:
+            written = columns_of(self.pool.connection, WRITTEN)
+        except duckdb.CatalogException:
+            return None  # linked before there was such a view
+        if UID_TEXT.strip('"') not in written:
             return None
         names = ", ".join(f"s.{name}" for name in [*map(quote, self.columns), UID_TEXT])
         return self.create("VIEW", "candidates_written", self._candidates(names, WRITTEN))

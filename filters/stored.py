@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import MissingError, RunError, suggest
-from ..pools.embedding.recipe import SCORE, score_digest
+from ..pools.embedding.score import SCORE, score_digest
 from ..pools.feature_places import computed_names
 from ..pools.pool import Pool
 from .contract import Batch, Scorer

@@ -11,7 +11,6 @@ from typing import Any
 from ..errors import DataError, MissingError
 from .feature_places import Computed
 from .features import feature_names, open_features
-from .linking import is_linked
 from .pool import Pool
 from .sources import LinkableSource, SetAside, source_class
 from .sources.base import Scan
@@ -45,7 +44,7 @@ def check_pool(pool: Pool) -> CheckReport:
     telling = not pool.path.is_dir()  # opening a folder told it already
     sources = [(source, source.files(telling)[0]) for source in _linkable(pool)]
     usable = "SELECT uid FROM samples"
-    if is_linked(pool.connection):
+    if pool.linked:
         scans = [source.scan(pool.connection, files) for source, files in sources]
         for scan in scans:
             _unusable(pool, scan, counts, report.examples)

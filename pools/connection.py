@@ -31,6 +31,7 @@ BESIDE = "_beside"
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": False,  # nothing is fetched over the network
     "python_enable_replacements": False,  # an unknown table is never a Python variable
+    "parquet_metadata_cache": True,  # every statement on a linked folder asks for its footers
 }
 
 _MEMORY_SIZE = re.compile(r"(?=.*[1-9])\d+(\.\d+)? ?([KMGT]i?B|%)")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
-from .parallel import default_workers, map_ordered, map_threads
+from .parallel import default_workers, map_threads
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -109,6 +109,8 @@ class Local(Engine):
             workers = max(1, min(workers, count))
         if workers <= threads:
             return map_threads(function, partitions, workers)
+        from .processes import map_ordered  # it brings what a run of one thread has no use for
+
         return map_ordered(function, partitions, workers, self.memory)
 
 

@@ -77,7 +77,7 @@ def _open_folder(
     try:
         with pool_errors(path):
             schema.create(connection)
-            _link(connection, path, source, files, aside)
+            _link(connection, path, source, files, aside, among_others=False)
     except BaseException:
         connection.close()
         raise
@@ -104,12 +104,13 @@ def link_source(pool: Pool, source: LinkableSource) -> AddReport:
     """
     files, aside = source.files()
     with pool_errors(pool.path), pool.transaction():
-        if not is_linked(pool.connection) and pool.count():
+        linked = pool.linked
+        if not linked and pool.count():
             raise UsageError(
                 f"{pool.path}: holds samples already, and a pool holds samples or links to them; "
                 "link into a new pool, or add without link"
             )
-        return _link(pool.connection, pool.path, source, files, aside)
+        return _link(pool.connection, pool.path, source, files, aside, linked)
 
 
 def _link(
@@ -118,7 +119,9 @@ def _link(
     source: LinkableSource,
     files: list[Path],
     aside: list[SetAside],
+    among_others: bool,
 ) -> AddReport:
+    """Let the pool at ``home`` show the files, maybe ``among_others`` that it is linked to."""
     stamps = _stamps(source.path, files)
     scan = source.scan(connection, files)
     known = number_of(connection, home, source) is not None
@@ -139,7 +142,7 @@ def _link(
     rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
     before = dict(rows)[number]
     connection.execute(
-        f"DROP {'VIEW' if is_linked(connection) else 'TABLE'} IF EXISTS samples;"
+        f"DROP {'VIEW' if among_others else 'TABLE'} IF EXISTS samples;"
         "CREATE VIEW samples AS "
         + " UNION ALL BY NAME ".join(samples_of(connection, one) for one, _ in rows)
     )

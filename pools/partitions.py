@@ -15,10 +15,11 @@ import duckdb
 from ..errors import UsageError
 from .columns import quote
 from .connection import connect, pool_errors
-from .linking import is_linked, linked_before, samples_of
+from .linking import WRITTEN, linked_before, samples_of
 from .pool import Pool
 from .schema import create
 from .sources import source_class
+from .sources.base import UID_TEXT
 from .sources.commonpool import CommonPoolSource
 
 
@@ -49,7 +50,7 @@ def partitions_of(pool: Pool) -> list[Partition]:
 
     Raises UsageError for a pool that holds its samples: it is one file, and one machine's.
     """
-    if not is_linked(pool.connection):
+    if not pool.linked:
         raise UsageError(
             f"{pool.path}: holds its samples, so it cannot be worked on in partitions; give a "
             "folder of metadata, or a pool that links to one ('datacomp pool add ... --link')"
@@ -109,5 +110,7 @@ def _link(
     )
     connection.execute(
         "DROP TABLE samples; CREATE VIEW samples AS "
-        f"SELECT {values} FROM ({samples_of(connection, number)})"
+        f"SELECT {values} FROM ({samples_of(connection, number)});"
+        f"CREATE VIEW {WRITTEN} AS "
+        f"SELECT {values}, {UID_TEXT} FROM ({samples_of(connection, number, True)})"
     )

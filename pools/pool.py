@@ -119,6 +119,11 @@ class Pool:
         self.close()
 
     @property
+    def linked(self) -> bool:
+        """Whether the samples lie in other files."""
+        return self.path.is_dir() or is_linked(self.connection)
+
+    @property
     def confined(self) -> bool:
         """Whether SQL run here reaches nothing but the pool."""
         return not self.scalar("SELECT current_setting('enable_external_access')")
@@ -240,7 +245,7 @@ class Pool:
             )
         if isinstance(source, LinkableSource) and source.link:
             return link_source(self, source)
-        if is_linked(self.connection):
+        if self.linked:
             raise UsageError(
                 f"{self.path}: links to its samples, and a pool holds samples or links to them; "
                 "add to a new pool, or link what can be linked"

@@ -115,6 +115,8 @@ def is_sorted(uids: UidArray) -> bool:
     for first in range(0, len(uids), _BLOCK):
         high, low = (uids[half][first : first + _BLOCK + 1] for half in ("f0", "f1"))
         above = high[1:] > high[:-1]
+        if above.all():  # as nearly always: they are hashes
+            continue
         if not np.all(above | ((high[1:] == high[:-1]) & (low[1:] >= low[:-1]))):
             return False
     return True

@@ -26,7 +26,6 @@ from ...durable import atomic_directory, read_json, storage_errors, write_json
 from ...errors import DatacompError
 from ...pools.columns import columns_of, quote
 from ...pools.connection import BESIDE, attach, connect, pool_errors
-from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ...pools.sources.base import is_column_name
 from ...progress import say
@@ -109,7 +108,7 @@ def prepare(
         return True
     with Pool.open(pool, read_only=True, confined=True, memory_limit=memory_limit,
                    threads=threads) as opened:  # fmt: skip
-        if is_linked(opened.connection) or opened.count() < least:
+        if opened.linked or opened.count() < least:
             return False
         say(f"indexing {opened.count():,} samples for browsing, once: {folder_of(pool)}")
         about = _about(pool)

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 from ...errors import DataError
-from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ..report.distributions import columns_for, distributions
 from ..report.figures import Figure
@@ -78,7 +77,7 @@ def draw(pool: Pool, picked: str | None = None) -> Drawing:
         repeated = repeated_captions(pool, relation)
         ends = extremes(pool, relation, scores)
     places: list[int] = []
-    if not is_linked(pool.connection):
+    if not pool.linked:
         places = places_of(pool, [uid for end in ends for uid in end.uids])
     return Drawing(drawn_of, [*figures, *([repeated] if repeated else [])], ends, places)
 
@@ -86,7 +85,7 @@ def draw(pool: Pool, picked: str | None = None) -> Drawing:
 def overview_of(pool: Pool, drawing: Drawing | None = None) -> Overview:
     """Look at a pool as a whole; ``drawing`` is one that was made of it before, if there is."""
     drawing = drawing or draw(pool)
-    if is_linked(pool.connection):
+    if pool.linked:
         shown = rows_of(pool, (uid for end in drawing.ends for uid in end.uids))
     else:
         shown = by_uid(rows_at(pool, drawing.places, CARD))
@@ -113,7 +112,7 @@ def rows_of(pool: Pool, uids: Iterable[str]) -> dict[str, dict[str, Any]]:
     wanted = list(dict.fromkeys(uids))
     if not wanted:
         return {}
-    if is_linked(pool.connection):
+    if pool.linked:
         return by_uid(rows(pool, f"SELECT {CARD} FROM samples WHERE {_among(wanted)}"))
     # uids are quick to look through, and rows to fetch; captions are not
     return by_uid(rows_at(pool, places_of(pool, wanted), CARD))

@@ -21,7 +21,6 @@ from ...errors import UsageError
 from ...pools.columns import literal, quote
 from ...pools.connection import one_line
 from ...pools.interrupts import interruptible
-from ...pools.linking import is_linked
 from ...pools.pool import Pool
 from ..report.matching import scores_of
 from .index import INDEX
@@ -80,7 +79,7 @@ def search(pool: Pool, asked: Asked, page: int = PAGE, *, indexed: bool = False)
         found = _by_index(pool, asked, page)
         if found is not None:
             return found
-    linked = is_linked(pool.connection)
+    linked = pool.linked
     relation = _relation(pool, asked, linked)
     total = pool.count()
     if asked.order or linked:
@@ -104,7 +103,7 @@ def count(pool: Pool, asked: Asked, *, indexed: bool = False) -> int:
         )  # fmt: skip
         if rows is not None:
             return rows[0]["n"]
-    relation = _relation(pool, asked, is_linked(pool.connection))
+    relation = _relation(pool, asked, pool.linked)
     query = f"SELECT count(*) AS n FROM {relation} WHERE {condition_of(asked)}"
     return _rows(pool, query)[0]["n"]
 

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 
+from ...pools.allocation import keep_freed_memory
 from . import main
 
 
@@ -26,6 +27,7 @@ def start() -> None:
             return  # the interpreter says what it says of that
         os._exit(code)
 
+    keep_freed_memory()
     atexit.register(leave)  # before all others, so that it comes after them
     try:
         main()

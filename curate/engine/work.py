@@ -12,6 +12,7 @@ from typing import Any
 from ... import __version__
 from ...durable import name_attempt
 from ...errors import RunError
+from ...pools.allocation import keep_freed_memory
 from ...pools.connection import MEMORY_VARIABLE
 from ...progress import tell_through
 
@@ -65,6 +66,7 @@ def work(job: Job, partition: Any) -> Done:
 
     with contextlib.suppress(OSError):  # a machine that has no such folder is told by reach()
         os.chdir(job.folder)
+    keep_freed_memory()
     os.environ[MEMORY_VARIABLE] = job.limit or _OWN_LIMIT or job.share
     tell_through(tell)
     name_attempt(f"{zlib.crc32(os.uname().nodename.encode()):08x}-{os.getpid()}")

@@ -20,7 +20,6 @@ from ...durable import atomic_directory, partial_path, read_json, write_json
 from ...errors import DataError, UsageError
 from ...pools import fetches
 from ...pools.columns import quote
-from ...pools.linking import is_linked
 from ...pools.pool import Pool, pool_errors
 from ...pools.subset_files import SubsetFile
 from ...pools.uids import UidArray, load_subset
@@ -291,7 +290,7 @@ def _shards(pool: Pool, options: FetchOptions) -> Iterator[pa.Table]:
         f"{sql} AS {quote(name)}" for name, sql in list_columns(pool, options).items()
     )
     once = ""
-    if is_linked(pool.connection):  # whose uids nobody has checked
+    if pool.linked:  # whose uids nobody has checked
         first = "PARTITION BY samples.uid ORDER BY metadata_file, metadata_row"
         once = f"QUALIFY row_number() OVER ({first}) = 1"
     waiting: list[pa.RecordBatch] = []

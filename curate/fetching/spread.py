@@ -13,7 +13,7 @@ from importlib.util import find_spec
 
 from ...errors import MissingError, UsageError
 from ...pools.engine import Engine
-from ...pools.parallel import map_ordered
+from ...pools.processes import map_ordered
 from .job import Job, Reporting, Row
 from .lists import Lists
 

@@ -26,7 +26,7 @@ from typing import Any
 from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError
-from ...pools.parallel import ScriptlessContext
+from ...pools.processes import ScriptlessContext
 from ...progress import Board, duration, say, set_verbosity, tell_through, warn
 from .lifeline import PARENT, tie_stage
 from .outlook import Outlook, Watch

@@ -14,7 +14,6 @@ from ...filters.expression import Node, prepare
 from ...filters.images import reads_images
 from ...pools.engine import Engine
 from ...pools.feature_places import features_folder
-from ...pools.linking import is_linked
 from ...pools.parallel import memory_limited
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
@@ -101,7 +100,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
         pool = stack.enter_context(Pool.open(study.pool_path, **limits(study)))
         cluster = functools.cache(lambda: _cluster(study, stack))
         filters = embedded(study, pool, study.filters_of(dataset), cluster)
-        shared = is_linked(pool.connection) or any(map(_scores_images, filters))
+        shared = pool.linked or any(map(_scores_images, filters))
         engine = cluster() if shared else None
         found = select_dataset(pool, filters, path, dataset.combine, reasons, engine)
         chosen = found.selection

@@ -27,7 +27,8 @@ import numpy as np
 
 from ...durable import append_line, digest, write_text
 from ...errors import DatacompError
-from ...pools.parallel import map_ordered, map_threads
+from ...pools.parallel import map_threads
+from ...pools.processes import map_ordered
 from ...pools.uids import UidArray, digest_of_uids
 from ...user_cache import user_cache
 from ..results import Estimate

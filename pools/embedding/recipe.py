@@ -6,12 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ...durable import digest
 from ...errors import UsageError
 from ..clip_model import ClipModel, ModelSpec
 
-SCORE, SCORE_TYPE = "clip_score", "FLOAT"
-"""The name and type of the score column: those of the scorer of the filter clip_score."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,47}")
 
 
@@ -46,12 +43,3 @@ def check_name(name: str) -> str:
             f"{name!r} is no name for features: up to 48 of a to z, 0 to 9 and _, such as b32"
         )
     return name
-
-
-def score_digest(identity: dict[str, Any]) -> str:
-    """Return the digest under which the similarities of these features stand in a pool.
-
-    It is that of the score that the filter clip_score computes with the same model, so neither
-    computes what the other has.
-    """
-    return digest({"name": SCORE, "type": SCORE_TYPE, **identity})

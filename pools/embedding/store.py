@@ -27,7 +27,8 @@ from ..pool import Pool
 from ..uids import to_hex
 from .embedded import Embedded
 from .journal import FOLDER as UNFINISHED
-from .recipe import SCORE, SCORE_TYPE, check_name, score_digest
+from .recipe import check_name
+from .score import SCORE, SCORE_TYPE, score_digest
 
 IMAGE, TEXT = "img", "txt"
 _PART = re.compile(r"\d{8}\.(npz|parquet)")

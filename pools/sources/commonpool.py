@@ -9,7 +9,6 @@ sample's row stands, and so its features (see ``pools/features.py``).
 from __future__ import annotations
 
 import glob
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +19,8 @@ from ...errors import DataError, MissingError
 from ...progress import warn
 from ..columns import columns_of, literal, quote
 from ..connection import pool_errors
+from ..footers import read_schema
+from ..parallel import map_threads
 from . import sound_rows
 from .base import (
     CAPTION_KEYS,
@@ -35,6 +36,8 @@ from .table import extra_columns
 
 FILE, ROW = "metadata_file", "metadata_row"
 """Columns that say in which row of which file a sample's metadata stand."""
+_MANY, _LOOKING = 64, 8
+"""Of more files, so many footers are read at the same time: a file system may be slow."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,8 @@ class CommonPoolSource(LinkableSource):
         if strays and telling:
             some = ", ".join(strays[:3]) + (f" and {len(strays) - 3:,} more" if strays[3:] else "")
             warn(f"{self.path}: ignored what is no metadata: {some}")
-        with ThreadPoolExecutor(max_workers=8) as threads:
-            troubles = list(threads.map(self._trouble, found))
+        workers = _LOOKING if len(found) > _MANY else 1
+        troubles = list(map_threads(self._trouble, found, workers))
         files = [file for file, trouble in zip(found, troubles, strict=True) if trouble is None]
         aside = [trouble for trouble in troubles if trouble is not None]
         if not files:
@@ -95,7 +98,6 @@ class CommonPoolSource(LinkableSource):
     def _trouble(self, file: Path) -> SetAside | None:
         """Say why a file cannot be read, from its footer."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         name = self._name(file)
         if name != printable(name):
@@ -103,7 +105,7 @@ class CommonPoolSource(LinkableSource):
         if not inside(self.root, file):
             return SetAside(name, "outside_root", "a link that leaves the folder")
         try:
-            schema = pq.read_schema(file)
+            schema = read_schema(file)
         except (pa.ArrowException, OSError, ValueError) as error:
             return SetAside(name, "file_broken", " ".join(str(error).split())[:300])
         index = schema.get_field_index("uid")

@@ -26,7 +26,8 @@ from typing import Any
 from ...durable import atomic_path, partial_path, storage_errors, write_bytes, write_json
 from ...errors import StorageError, UsageError
 from ...progress import Progress, duration, say
-from ..parallel import default_workers, map_ordered
+from ..parallel import default_workers
+from ..processes import map_ordered
 from ..tar import BLOCK, TarWriter
 from . import png
 from .classes import ClassTable, find_classes

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ...durable import atomic_path, sha256_file, storage_errors
 from ...errors import DataError, IntegrityError, MissingError
 from ...progress import Progress
-from ..parallel import map_ordered
+from ..processes import map_ordered
 from .contract import ClassRecord, Generator
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from datacomp.pools.clip_runs import model_of
 from datacomp.pools.embedding import embed as embedding
 from datacomp.pools.embedding.embed import embed_pool
 from datacomp.pools.embedding.embedder import Embedder
-from datacomp.pools.embedding.recipe import Recipe, score_digest
+from datacomp.pools.embedding.recipe import Recipe
+from datacomp.pools.embedding.score import score_digest
 from datacomp.pools.features import Features
 from datacomp.pools.sources import open_source
 

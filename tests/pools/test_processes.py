@@ -9,7 +9,8 @@ import time
 
 import pytest
 from datacomp.errors import RunError
-from datacomp.pools.parallel import default_workers, map_ordered
+from datacomp.pools.parallel import default_workers
+from datacomp.pools.processes import map_ordered
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -47,7 +48,7 @@ def test_a_worker_that_dies_is_an_error():
 def test_a_script_is_not_run_again_in_its_workers(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from datacomp.pools.parallel import map_ordered\n"
+        "from datacomp.pools.processes import map_ordered\n"
         "print('here', *map_ordered(abs, range(-3, 0), 2))\n"
         "import sys; print(sys.modules['__main__'].__file__)\n"
     )
@@ -58,7 +59,7 @@ def test_a_script_is_not_run_again_in_its_workers(tmp_path):
 def test_a_function_of_a_guarded_script_is_found(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from datacomp.pools.parallel import map_ordered\n"
+        "from datacomp.pools.processes import map_ordered\n"
         "def double(n): return 2 * n\n"
         "if __name__ == '__main__': print(*map_ordered(double, range(3), 2))\n"
     )
@@ -69,7 +70,7 @@ def test_a_function_of_a_guarded_script_is_found(tmp_path):
 def test_workers_die_with_a_killed_parent():
     script = """
         import multiprocessing, time
-        from datacomp.pools.parallel import map_ordered
+        from datacomp.pools.processes import map_ordered
 
         def tasks():
             yield from (60, 60)
