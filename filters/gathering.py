@@ -19,7 +19,7 @@ from ..pools.uids import UID_DTYPE, UidArray, from_halves
 from ..progress import Progress
 from .relations import CANDIDATES, UID_TEXT, Relations, record_batches
 
-_BATCH = 1 << 20
+_BATCH = 1 << 18
 _HEX = 32
 
 

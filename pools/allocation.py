@@ -1,9 +1,8 @@
 """Memory that is given back to be used again, not to the system.
 
-The C library hands every block above 128 KiB back to the system when it is freed, and asks for a
-new one next time, which the system fills with zeros a page at a time: a fifth of what it takes to
-decode an image. A process that works on one image, or one batch, after the other keeps such
-blocks instead.
+When little more than its largest block is free, the C library hands that back to the system, and
+asks for it anew next time; the system fills it with zeros, a page at a time: a fifth of what it
+takes to decode an image. A process that works on one image after the other keeps it.
 
 Spec: mallopt(3), of the GNU C library; other libraries have no such call, or ignore it.
 """

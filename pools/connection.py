@@ -31,7 +31,6 @@ BESIDE = "_beside"
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": False,  # nothing is fetched over the network
     "python_enable_replacements": False,  # an unknown table is never a Python variable
-    "parquet_metadata_cache": True,  # every statement on a linked folder asks for its footers
 }
 
 _MEMORY_SIZE = re.compile(r"(?=.*[1-9])\d+(\.\d+)? ?([KMGT]i?B|%)")
@@ -79,6 +78,8 @@ def connect(
     with contextlib.suppress(duckdb.InvalidInputException):  # locked by another one of ours
         # Its own progress bar goes to standard output where it takes us for interactive.
         connection.execute("SET enable_progress_bar = false")
+        # Every statement on a linked folder asks for the footers of its files.
+        connection.execute("SET parquet_metadata_cache = true")
         if beside is not None:
             try:
                 attach(connection, beside, BESIDE)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from .parallel import default_workers
 from .uids import RECORD, UID_DTYPE, UidArray, sort_uids
 
-_BITS = 7
-"""Of more buckets, pieces are so small that joining them takes longer than sorting them."""
+_BITS = 5
+"""More buckets are more work to part and to join than they save in sorting."""
 _FEW = 1 << 17
 """So many are sorted at once."""
 
@@ -54,15 +54,10 @@ class UidSorter:
         starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
 
         def settle(bucket: int) -> None:
-            own = found[starts[bucket] : starts[bucket + 1]]
-            place = 0
-            for part, ends in parts:
-                piece = part[ends[bucket] : ends[bucket + 1]]
-                own.view(RECORD)[place : place + len(piece)] = piece.view(RECORD)
-                place += len(piece)
-            ordered = sort_uids(own)
-            if ordered is not own:
-                own.view(RECORD)[:] = ordered.view(RECORD)
+            pieces = [part[ends[bucket] : ends[bucket + 1]].view(RECORD) for part, ends in parts]
+            if pieces:
+                own = found[starts[bucket] : starts[bucket + 1]]
+                sort_uids(np.concatenate(pieces).view(UID_DTYPE), own)
 
         buckets = range(len(starts) - 1)
         if self._threads == 1 or len(found) <= _FEW:

@@ -33,8 +33,9 @@ MAPPED_FROM_BYTES = 1 << 26
 _NO_HEADER = (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.TokenError)
 """What numpy raises, besides ValueError, for a header that is no Python literal, or a deep one."""
 
-_BLOCK = 1 << 18
-"""Uids that are compared at a time: what is found of each takes memory too."""
+_FIRST_BLOCK, _BLOCK = 1 << 8, 1 << 18
+"""Uids that are compared at a time: what is found of each takes memory too. Few say that most
+arrays are in no order."""
 
 _HEX_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -77,14 +78,14 @@ def from_halves(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> UidArray:
     return out
 
 
-def sort_uids(uids: UidArray) -> UidArray:
-    """Return the records in lexicographic order, repetitions kept.
+def sort_uids(uids: UidArray, into: UidArray | None = None) -> UidArray:
+    """Return the records in lexicographic order, repetitions kept; ``into`` an array, if given.
 
     Uids are hashes: their first bits tell nearly all of them apart. So numbers are sorted, made
     of as many first bits as leave room for a record's place; few records are left to compare.
     """
     if is_sorted(uids):
-        return uids
+        return uids if into is None else _copied(uids, into)
     room = np.uint64(len(uids).bit_length())
     places = np.arange(len(uids), dtype=np.uint64)
     places |= (uids["f0"] >> room) << room
@@ -93,14 +94,23 @@ def sort_uids(uids: UidArray) -> UidArray:
     same = np.flatnonzero(first_bits[1:] == first_bits[:-1])
     del first_bits
     if len(same) > len(uids) >> 4:  # no hashes, or many repetitions
-        return uids[np.lexsort((uids["f1"], uids["f0"]))]
+        ordered = uids[np.lexsort((uids["f1"], uids["f0"]))]
+        return ordered if into is None else _copied(ordered, into)
     places &= (np.uint64(1) << room) - np.uint64(1)
-    ordered = np.ascontiguousarray(uids).view(RECORD).take(places.view(np.int64))
-    found: UidArray = ordered.view(UID_DTYPE)
+    found = np.empty(len(uids), UID_DTYPE) if into is None else into
+    # Of its modes, "clip" is the one that fills an array without another; no place is beyond.
+    np.ascontiguousarray(uids).view(RECORD).take(
+        places.view(np.int64), out=found.view(RECORD), mode="clip"
+    )
     for start, end in _runs(same):
         part = found[start:end]
         part[:] = part[np.lexsort((part["f1"], part["f0"]))]
     return found
+
+
+def _copied(uids: UidArray, into: UidArray) -> UidArray:
+    into.view(RECORD)[:] = uids.view(RECORD)
+    return into
 
 
 def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -112,8 +122,10 @@ def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 def is_sorted(uids: UidArray) -> bool:
     """Tell whether the records are in lexicographic order (equal neighbours allowed)."""
-    for first in range(0, len(uids), _BLOCK):
-        high, low = (uids[half][first : first + _BLOCK + 1] for half in ("f0", "f1"))
+    first, size = 0, _FIRST_BLOCK
+    while first < len(uids):
+        high, low = (uids[half][first : first + size + 1] for half in ("f0", "f1"))
+        first, size = first + size, _BLOCK
         above = high[1:] > high[:-1]
         if above.all():  # as nearly always: they are hashes
             continue

@@ -77,6 +77,7 @@ def steady_rate():
 def timed() -> Callable[[list[str], Path], tuple[float, float, float]]:
     def timed(command: list[str], log: Path) -> tuple[float, float, float]:
         """Run a command; return wall and CPU seconds, and megabytes."""
+        os.sync()  # what the one before left to write is not for this one to wait for
         started = time.perf_counter()
         with log.open("wb") as file:
             actions = [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from datacomp.curate.engine import EngineChoice, open_engine
 from datacomp.curate.shards.check import _check_tar
+from datacomp.pools.allocation import keep_freed_memory
 from datacomp.pools.engine import Local
 from datacomp.pools.tar import tar_bytes
 from PIL import Image
@@ -25,6 +26,8 @@ BARE = """
 import sys
 from pathlib import Path
 from datacomp.curate.shards.check import _check_tar
+from datacomp.pools.allocation import keep_freed_memory
+keep_freed_memory()
 sys.stdin.readline()
 for path in sys.argv[1:]:
     _check_tar(Path(path))
@@ -91,6 +94,7 @@ def test_ray_against_local_processes(partitions, capsys):
 
 
 def test_one_worker_and_two(partitions, capsys):
+    keep_freed_memory()  # as the command line does, and as workers do
     part = partitions[: len(partitions) // 8 * 2]
     rows = []
     for _ in range(ROUNDS):

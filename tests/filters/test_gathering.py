@@ -4,6 +4,7 @@ from datacomp.errors import DataError
 from datacomp.filters import parse, run_filters
 from datacomp.filters.gathering import Gatherer
 from datacomp.pools import Pool
+from datacomp.pools.partitions import open_partition, partitions_of
 from datacomp.pools.uids import to_hex
 
 SPELT = ["0123456789abcdef0123456789abcdef", "FEDCBA98765432100123456789ABCDEF",
@@ -35,6 +36,16 @@ def test_uids_written_in_a_file_are_read_as_text(tmp_path, commonpool, asked):
     assert len(asked) == 1
     assert '"uid:text"' in asked[0]
     assert "uid:text" not in names
+
+
+def test_so_are_those_of_a_partition(tmp_path, commonpool, asked):
+    with Pool.open(commonpool(tmp_path / "m", files=1, uid=SPELT)) as pool:
+        (partition,) = partitions_of(pool)
+        with open_partition(partition, pool.columns()) as part:
+            found = run_filters(part, [parse("no_filter")])
+            assert part.columns() == pool.columns()
+        assert found.uids.tobytes() == pool.uids().tobytes()
+    assert '"uid:text"' in asked[0]
 
 
 @pytest.mark.parametrize("broken", ["x" * 32, "1" * 31, "1" * 33, None, "é" * 16])

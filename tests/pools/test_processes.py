@@ -9,7 +9,6 @@ import time
 
 import pytest
 from datacomp.errors import RunError
-from datacomp.pools.parallel import default_workers
 from datacomp.pools.processes import map_ordered
 
 
@@ -91,7 +90,3 @@ def test_workers_die_with_a_killed_parent():
     while any(os.path.exists(f"/proc/{pid}") for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)
-
-
-def test_default_workers_is_what_this_process_may_use():
-    assert 1 <= default_workers() <= (os.cpu_count() or 1)

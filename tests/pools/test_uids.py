@@ -48,7 +48,9 @@ def test_hex_and_records_are_two_spellings(values):
 def test_sorting_agrees_with_python(values):
     array = records(values)
     assert uids.sort_uids(array).tolist() == sorted(values)
+    assert_sorted_into(array)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uids, "_FIRST_BLOCK", 1)
         patch.setattr(uids, "_BLOCK", 2)
         assert uids.is_sorted(array) == (values == sorted(values))
 
@@ -59,6 +61,13 @@ def test_hashes_that_share_their_first_bits_are_sorted_too(shared, draw):
     values += [(values[n][0] ^ draw.getrandbits(9), draw.getrandbits(64)) for n in shared]
     values += [values[n] for n in shared[:2]]
     assert uids.sort_uids(records(values)).tolist() == sorted(values)
+    assert_sorted_into(records(values))
+
+
+def assert_sorted_into(array):
+    before, into = array.tolist(), np.empty(len(array), uids.UID_DTYPE)
+    assert uids.sort_uids(array, into) is into
+    assert (into.tolist(), array.tolist()) == (sorted(before), before)
 
 
 @given(pairs)
