@@ -76,10 +76,11 @@ class Relations:
         """
         if self._joined or not self.pool.linked:
             return None
-        try:
-            written = columns_of(self.pool.connection, WRITTEN)
-        except duckdb.CatalogException:
-            return None  # linked before there was such a view
+        with pool_errors(self.pool.path):
+            try:
+                written = columns_of(self.pool.connection, WRITTEN)
+            except duckdb.CatalogException:
+                return None  # linked before there was such a view
         if UID_TEXT.strip('"') not in written:
             return None
         names = ", ".join(f"s.{name}" for name in [*map(quote, self.columns), UID_TEXT])

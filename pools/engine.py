@@ -109,7 +109,7 @@ class Local(Engine):
             workers = max(1, min(workers, count))
         if workers <= threads:
             return map_threads(function, partitions, workers)
-        from .processes import map_ordered  # it brings what a run of one thread has no use for
+        from .processes import map_ordered  # it brings what threads have no use for
 
         return map_ordered(function, partitions, workers, self.memory)
 

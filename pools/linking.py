@@ -77,7 +77,7 @@ def _open_folder(
     try:
         with pool_errors(path):
             schema.create(connection)
-            _link(connection, path, source, files, aside, among_others=False)
+            _link(connection, path, source, files, aside, linked=False)
     except BaseException:
         connection.close()
         raise
@@ -119,18 +119,18 @@ def _link(
     source: LinkableSource,
     files: list[Path],
     aside: list[SetAside],
-    among_others: bool,
+    linked: bool,
 ) -> AddReport:
-    """Let the pool at ``home`` show the files, maybe ``among_others`` that it is linked to."""
+    """Let the pool at ``home`` show the files; ``linked`` if it is linked to some already."""
     stamps = _stamps(source.path, files)
     scan = source.scan(connection, files)
     known = number_of(connection, home, source) is not None
     number = register(connection, home, source)
     if known:
-        linked = linked_before(connection, number)
+        stamped = linked_before(connection, number)
         others = [
             file for file, (name, stamp) in zip(files, stamps.items(), strict=True)
-            if stamp != linked.get(name)
+            if stamp != stamped.get(name)
         ]  # fmt: skip
         if others:
             with pool_errors(home):
@@ -142,7 +142,7 @@ def _link(
     rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
     before = dict(rows)[number]
     connection.execute(
-        f"DROP {'VIEW' if among_others else 'TABLE'} IF EXISTS samples;"
+        f"DROP {'VIEW' if linked else 'TABLE'} IF EXISTS samples;"
         "CREATE VIEW samples AS "
         + " UNION ALL BY NAME ".join(samples_of(connection, one) for one, _ in rows)
     )

@@ -24,7 +24,7 @@ _FEW = 1 << 17
 class UidSorter:
     """Takes uids in any order and gives them back in lexicographic order, repetitions kept.
 
-    Holds them once, and twice while they are sorted.
+    Holds them once, and twice while they are sorted, besides a bucket or two of each thread.
     """
 
     def __init__(self, threads: int | None = None) -> None:

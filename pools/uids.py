@@ -79,7 +79,9 @@ def from_halves(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> UidArray:
 
 
 def sort_uids(uids: UidArray, into: UidArray | None = None) -> UidArray:
-    """Return the records in lexicographic order, repetitions kept; ``into`` an array, if given.
+    """Return the records in lexicographic order, repetitions kept.
+
+    ``into`` is an array of as many for them, which has nothing in common with ``uids``.
 
     Uids are hashes: their first bits tell nearly all of them apart. So numbers are sorted, made
     of as many first bits as leave room for a record's place; few records are left to compare.

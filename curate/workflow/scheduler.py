@@ -26,6 +26,7 @@ from typing import Any
 from ... import errors
 from ...durable import digest, write_json
 from ...errors import DatacompError, RunError
+from ...pools.allocation import keep_freed_memory
 from ...pools.processes import ScriptlessContext
 from ...progress import Board, duration, say, set_verbosity, tell_through, warn
 from .lifeline import PARENT, tie_stage
@@ -275,6 +276,7 @@ def _child(
 ) -> None:
     """Run a task, send back progress and its result or error, and never outlive the parent."""
     tie_stage()
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children by itself,
     signal.signal(signal.SIGTERM, _leave)  # and gently: semaphores must be given back
     sending = threading.Lock()

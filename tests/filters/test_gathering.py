@@ -3,6 +3,7 @@ import pytest
 from datacomp.errors import DataError
 from datacomp.filters import parse, run_filters
 from datacomp.filters.gathering import Gatherer
+from datacomp.filters.relations import Relations
 from datacomp.pools import Pool
 from datacomp.pools.partitions import open_partition, partitions_of
 from datacomp.pools.uids import to_hex
@@ -66,6 +67,15 @@ def test_a_pool_that_was_linked_before_there_was_text(tmp_path, commonpool, aske
     assert again.uids.tobytes() == kept.uids.tobytes()
     assert again.funnel() == kept.funnel()
     assert ["uid:text" in query for query in asked] == [True, False]
+
+
+def test_a_file_that_has_gone_is_named(tmp_path, commonpool):
+    folder = commonpool(tmp_path / "m", files=1)
+    with Pool.open(folder) as pool:
+        relations = Relations(pool)
+        (folder / "00ab.parquet").unlink()
+        with pytest.raises(DataError, match=r"00ab\.parquet"):
+            relations.show_written()
 
 
 def test_counts_are_the_same_whichever_way_they_are_counted(tmp_path, commonpool):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -193,3 +195,22 @@ def test_one_is_no_plural(tmp_path, pool_of, command):
     info = command("subset", "info", subset)[1]
     assert "(1 sample)" in info
     assert "(1 uid)" in command("subset", "info", out)[1]
+
+
+@pytest.mark.parametrize("filters", ["no_filter", "clip_score:arch=b32,threshold=0.004"])
+def test_what_a_stored_score_does_without_stays_away(tmp_path, commonpool, filters):
+    folder, out = commonpool(tmp_path / "m"), tmp_path / "out.npy"
+    script = f"""
+import sys
+from datacomp.curate.cli.__main__ import main
+sys.argv = ["datacomp", "filter", "run", {str(folder)!r}, {filters!r}, "-o", {str(out)!r}]
+try:
+    main()
+except SystemExit as ending:
+    assert ending.code == 0
+slow = {{"torch", "polars", "pyarrow.parquet", "pyarrow.fs", "multiprocessing.connection"}}
+print(slow & set(sys.modules), "datacomp.pools.clip_model" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "set() False"
+    assert out.is_file()
