@@ -18,6 +18,7 @@ from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
 from ..pools.stores import is_remote, require_stores, staged
+from ..progress import warn
 from .subset import sidecar_path, write_sidecar, write_subset
 
 if TYPE_CHECKING:
@@ -28,11 +29,15 @@ _MAX_FOOTER = 256 << 20
 
 @dataclass(frozen=True)
 class Selected:
-    """A subset that was written: what the filters kept, and what its sidecar says."""
+    """A subset that was written: what the filters kept, and what its sidecar says.
+
+    ``left_out`` is how many files of a folder of metadata could not be read.
+    """
 
     path: Path | str
     selection: Selection
     sidecar: dict[str, Any]
+    left_out: int = 0
 
     @property
     def share(self) -> float:
@@ -64,7 +69,19 @@ def select(
         listed = None if reasons is None else stack.enter_context(staged(reasons))
         with staged(path) as out:
             found = _select(pool, filters, out, combine, listed, engine, remote)
-    return replace(found, path=path)
+    return replace(found, path=path, left_out=_warn_of_left_out(pool))
+
+
+def _warn_of_left_out(pool: Pool) -> int:
+    """Name the files of a folder of metadata that cannot be read; return how many there are."""
+    if not pool.path.is_dir():  # what was linked before was told then
+        return 0
+    rows = pool.sql("SELECT item, detail FROM set_aside ORDER BY item").fetchall()
+    if rows:
+        item, detail = rows[0]
+        more = f", and {len(rows) - 1:,} more files" if rows[1:] else ""
+        warn(f"{pool.path}: left out, for it cannot be read: {item} ({detail}){more}")
+    return len(rows)
 
 
 def select_remote(

@@ -226,7 +226,8 @@ def run(
     does for all), '(' and ')' make a group: with 'and' and 'or' each judges the whole pool, with
     'minus' what a later one keeps goes away, with 'then' each sees what the one before it left.
     Samples whose images cannot be read drop out under the reason 'unreadable' and are read again
-    next time; the exit code is then 3. With --workers or --engine each file of a folder is judged
+    next time; the exit code is then 3, as it is where files of a folder of metadata cannot be read
+    and are left out. With --workers or --engine each file of a folder is judged
     by itself, on processors unless a filter says device=cuda, which gives the same bytes. POOL may
     be a folder of metadata in an object store (s3://...), which is always judged so; what is
     written may go to a store too.
@@ -261,6 +262,7 @@ def run(
         _tell(selected)
     if chosen.unreadable is not None:
         click.echo(f"warning: {chosen.unreadable}", err=True)
+    if chosen.unreadable is not None or selected.left_out:
         sys.exit(SET_ASIDE)
 
 

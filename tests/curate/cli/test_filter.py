@@ -214,3 +214,17 @@ print(slow & set(sys.modules), "datacomp.pools.clip_model" in sys.modules, file=
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "set() False"
     assert out.is_file()
+
+
+@pytest.mark.parametrize("how", [[], ["--workers", "2"]])
+def test_metadata_that_cannot_be_read_are_named(tmp_path, commonpool, command, how):
+    folder, out = commonpool(tmp_path / "m"), tmp_path / "s.npy"
+    run = ["filter", "run", str(folder), "no_filter", *how, "-o", str(out)]
+    code, _, err = command(*run)
+    assert (code, "left out" in err) == (0, False)
+    file = folder / "00ab.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    code, _, err = command(*run)
+    assert code == 3
+    assert f"warning: {folder}: left out, for it cannot be read: 00ab.parquet (" in err
+    assert len(load_subset(out)) == 5
