@@ -123,7 +123,10 @@ def open_file(
 ) -> duckdb.DuckDBPyConnection:
     """Open the pool at ``path`` as ``connect`` does; an older one is brought up to date first."""
     if not path.is_file():
-        raise MissingError(f"{path}: no such pool; make one with 'datacomp pool create {path}'")
+        raise MissingError(
+            f"{path}: no such pool, and no folder of metadata; make a pool with "
+            f"'datacomp pool create {path}'"
+        )
 
     def opened(read_only: bool) -> duckdb.DuckDBPyConnection:
         return connect(path, read_only, confined=confined, reaching=reaching,

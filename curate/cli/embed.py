@@ -88,7 +88,7 @@ def embed(
         from ...pools.embedding.embed import embed_pool
         from ...pools.pool import Pool
 
-        if output is not None:
+        if output is not None and Path(pool).exists():
             raise UsageError("-o is for a folder of metadata; a pool's features lie beside it")
         with Pool.open(pool) as opened:
             report = embed_pool(opened, recipe, name, shards=shards, **how)

@@ -29,7 +29,8 @@ def test_a_pool_is_made_once_and_opened_again(tmp_path):
     with pytest.raises(MissingError) as caught:
         Pool.open(none)
     assert str(caught.value) == (
-        f"{none}: no such pool; make one with 'datacomp pool create {none}'"
+        f"{none}: no such pool, and no folder of metadata; make a pool with "
+        f"'datacomp pool create {none}'"
     )
 
 

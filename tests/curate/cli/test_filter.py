@@ -59,7 +59,7 @@ def test_run_for_machines(pool, tmp_path, command):
          "{tmp}/a.txt: the name of a subset file must end in .npy"),
         (("{pool}", "nofilter", "-o", "{tmp}/a.npy"), 2,
          "unknown filter 'nofilter' (did you mean 'no_filter'?); there are: "),
-        (("{tmp}/none", "no_filter", "-o", "{tmp}/a.npy"), 1, "{tmp}/none: no such pool; "),
+        (("{tmp}/none", "no_filter", "-o", "{tmp}/a.npy"), 1, "{tmp}/none: no such pool, "),
         (("{pool}", "image_size:min_side=5000", "-o", "{tmp}/a.npy"), 1,
          "the filters keep no sample (4 too_small); loosen them"),
         (("{pool}", "no_filter", "--combine", "xor", "-o", "{tmp}/a.npy"), 2, "combine is 'xor'"),

@@ -26,8 +26,8 @@ def test_version_and_help():
     ("arguments", "code", "message"),
     [
         (["poool"], 2, "Error: No such command 'poool' (did you mean 'pool'?).\n"),
-        (["pool", "info", "none.duckdb"], 1, "error: none.duckdb: no such pool; make one with "
-         "'datacomp pool create none.duckdb'\n"),
+        (["pool", "info", "none.duckdb"], 1, "error: none.duckdb: no such pool, and no folder "
+         "of metadata; make a pool with 'datacomp pool create none.duckdb'\n"),
         (["run", "-c", "none.toml"], 1, "error: none.toml: no such file; "),
         (["train"], 2, "Error: give SHARDS and --output (or --list-scales)\n"),
         (["train", "none", "-o", "run"], 1, "error: none: no such folder of shards; "),
