@@ -56,7 +56,8 @@ def select(
 ) -> Selected:
     """Run filters over a pool; write ``path`` (.npy), its sidecar and, if asked, the ``reasons``.
 
-    With an ``engine`` its workers judge the files that the pool links to, each by itself, or, of
+    Files of a folder of metadata that cannot be read are named first, and left out. With an
+    ``engine`` its workers judge the files that the pool links to, each by itself, or, of
     a pool that holds its samples, score their images; the bytes are the same. ``path`` and
     ``reasons`` may be places in an object store.
 
@@ -65,14 +66,15 @@ def select(
     """
     if reasons is not None:
         _check_place(reasons, pool, path)
+    left_out = _tell_of_left_out(pool, pool.path if remote is None else remote.place)
     with contextlib.ExitStack() as stack:
         listed = None if reasons is None else stack.enter_context(staged(reasons))
         with staged(path) as out:
             found = _select(pool, filters, out, combine, listed, engine, remote)
-    return replace(found, path=path, left_out=_warn_of_left_out(pool))
+    return replace(found, path=path, left_out=left_out)
 
 
-def _warn_of_left_out(pool: Pool) -> int:
+def _tell_of_left_out(pool: Pool, folder: Path | str) -> int:
     """Name the files of a folder of metadata that cannot be read; return how many there are."""
     if not pool.path.is_dir():  # what was linked before was told then
         return 0
@@ -80,7 +82,7 @@ def _warn_of_left_out(pool: Pool) -> int:
     if rows:
         item, detail = rows[0]
         more = f", and {len(rows) - 1:,} more files" if rows[1:] else ""
-        warn(f"{pool.path}: left out, for it cannot be read: {item} ({detail}){more}")
+        warn(f"{folder}: left out, for it cannot be read: {item} ({detail}){more}")
     return len(rows)
 
 

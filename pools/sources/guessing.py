@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import MissingError, UsageError
+from ..footers import read_schema
 from ..images import EXTENSIONS
 
 _MOST_FILES = 10_000
@@ -69,11 +70,10 @@ def _files(path: Path) -> Iterator[Path]:
 def _kind_of_parquet(file: Path) -> str:
     """Tell CommonPool's metadata, which have uids, and tables of images from other tables."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
     from pyarrow import types
 
     try:
-        schema = pq.read_schema(file)
+        schema = read_schema(file)
     except (pa.ArrowException, OSError, ValueError):
         return "parquet"
     if {"uid", "clip_l14_similarity_score"} <= set(schema.names):

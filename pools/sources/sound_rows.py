@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from ...errors import DataError
+from ..footers import read_schema
 from .base import SetAside, printable
 
 TABLE = "incoming_sound"
@@ -30,10 +31,8 @@ def is_not_utf8(error: BaseException) -> bool:
 
 def columns_of(file: Path) -> list[str]:
     """Return the names of the columns of a parquet file."""
-    import pyarrow.parquet as pq
-
     try:
-        return pq.read_schema(file).names
+        return read_schema(file).names
     except (pa.ArrowException, OSError, ValueError) as error:
         raise _broken(file, error) from error
 

@@ -228,3 +228,5 @@ def test_metadata_that_cannot_be_read_are_named(tmp_path, commonpool, command, h
     assert code == 3
     assert f"warning: {folder}: left out, for it cannot be read: 00ab.parquet (" in err
     assert len(load_subset(out)) == 5
+    code, _, err = command(*run[:3], "clip_score:arch=b32,threshold=9", *run[4:])
+    assert (code, "left out" in err) == (1, True)
