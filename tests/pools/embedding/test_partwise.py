@@ -444,5 +444,9 @@ def test_the_command(command, metadata, shards, tiny, tmp_path):
     assert (code, err.count("\n")) == (2, 1)
     code, _, err = command("pool", "embed", "s3://b/m", *words[3:], "-o", out)
     assert (code, err.count("\n")) == (2, 1)
-    code, _, err = command("pool", "embed", tmp_path / "p.duckdb", *words[3:], "-o", out)
+    pool = tmp_path / "p.duckdb"
+    code, _, err = command("pool", "embed", pool, *words[3:], "-o", out)
+    assert (code, f"{pool}: no such pool, and no folder of metadata" in err) == (1, True)
+    pool.touch()
+    code, _, err = command("pool", "embed", pool, *words[3:], "-o", out)
     assert (code, "-o is for a folder of metadata" in err) == (2, True)
