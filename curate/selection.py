@@ -138,7 +138,7 @@ def _select(
 
         apart = run_partitions(pool, filters, path, engine, combine, reasons, remote)
         chosen = apart.selection
-    if not len(chosen.uids):
+    if not chosen.gathered.count:
         if apart is not None:
             path.unlink()
         drops = ", ".join(
@@ -152,7 +152,7 @@ def _select(
         "funnel": chosen.funnel(),
     }
     if apart is None:
-        sidecar = write_subset(path, chosen.uids, provenance)
+        sidecar = write_subset(path, chosen.gathered, provenance)
     else:
         sidecar = write_sidecar(path, apart.merged.count, apart.merged.digest, provenance)
     return Selected(path, chosen, sidecar)

@@ -32,11 +32,12 @@ from ..errors import DataError, IntegrityError, UsageError
 from ..pools.merging import Counted, Counts, Merged, joined_uids, merge_order, spread, walk
 from ..pools.parallel import map_threads
 from ..pools.subset_files import SubsetFile, SubsetWriter, subset_writer
+from ..pools.uid_sorter import UidSorter
 from ..pools.uids import (
     RECORD,
     UID_DTYPE,
     UidArray,
-    save_subset,
+    sort_uids,
     starts_of,
     to_hex,
 )
@@ -198,7 +199,9 @@ def sidecar_path(path: Path | str) -> Path:
     return path.with_suffix(".json")
 
 
-def write_subset(path: Path | str, uids: UidArray, provenance: dict[str, Any]) -> dict[str, Any]:
+def write_subset(
+    path: Path | str, uids: UidArray | UidSorter, provenance: dict[str, Any]
+) -> dict[str, Any]:
     """Write ``NAME.npy`` and its sidecar ``NAME.json``; return what the sidecar says.
 
     ``provenance`` may have ``pool`` ({digest, samples}), ``pipeline``, ``funnel`` and
@@ -206,7 +209,9 @@ def write_subset(path: Path | str, uids: UidArray, provenance: dict[str, Any]) -
     """
     _check_provenance(provenance)
     sidecar_path(path)
-    return write_sidecar(path, len(uids), save_subset(path, uids), provenance)
+    if not isinstance(uids, UidSorter):
+        uids = UidSorter.holding(sort_uids(uids))
+    return write_sidecar(path, uids.count, uids.save(path), provenance)
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from ..pools.feature_places import computed_names
 from ..pools.partitions import Partition, open_partition
 from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
-from ..pools.uids import save_subset
 from .answers import AsWholeError, Bounds, Question, Share, UnansweredError, share_of
 from .behind import check_behind
 from .contract import Scorer
@@ -126,10 +125,10 @@ def judge(task: Task) -> Asked | NotApart | Judged:
         scoring = engine.scoring
         found = Judged(
             samples, [rules_of(verdict) for verdict in verdicts], outcome.dropped,
-            len(outcome.uids), any(verdict.weight is not None for verdict in verdicts),
+            outcome.uids.count, any(verdict.weight is not None for verdict in verdicts),
             scoring.used, scoring.seconds, scoring.seconds_now,
         )  # fmt: skip
-    save_subset(task.path("uids", ".npy"), outcome.uids)
+    outcome.uids.save(task.path("uids", ".npy"))
     write_json(task.path("judged", ".json"), {"mark": mark, **asdict(found)})
     return found
 
@@ -188,13 +187,13 @@ def judge_pool(task: Task, pool: Pool) -> Judged:
     """Judge a pool as a whole, for filters that cannot be judged apart."""
     reasons = task.path("reasons", ".parquet") if task.reasons else None
     found = run_filters(pool, task.filters, task.combine, reasons)
-    save_subset(task.path("uids", ".npy"), found.uids)
+    found.gathered.save(task.path("uids", ".npy"))
     names = [list(step.reasons) for step in found.steps]
     return Judged(
         found.total,
         [(step.filter, reasons) for step, reasons in zip(found.steps, names, strict=True)],
         [list(step.reasons.values()) for step in found.steps],
-        len(found.uids), found.steps[-1].seen is not None,
+        found.gathered.count, found.steps[-1].seen is not None,
         found.scores, found.scoring, found.scoring_now,
     )  # fmt: skip
 

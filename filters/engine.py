@@ -26,6 +26,7 @@ from typing import Any
 from ..errors import DataError, UsageError
 from ..pools.engine import Engine as Workers
 from ..pools.pool import Pool
+from ..pools.uid_sorter import UidSorter
 from ..pools.uids import UidArray
 from .expression import Node, prepare
 from .images import reads_images
@@ -51,7 +52,7 @@ class Step:
 
 @dataclass
 class Selection:
-    """What a funnel kept: sorted uids (n,), the counts on the way, and what scored.
+    """What a funnel kept, the counts on the way, and what scored.
 
     ``unreadable`` tells of samples dropped because their images could not be read now: they
     have no score, and are read again when the filters run again. ``scoring`` is how many seconds
@@ -59,7 +60,7 @@ class Selection:
     ``seconds`` went into scoring now.
     """
 
-    uids: UidArray
+    gathered: UidSorter
     total: int
     steps: list[Step]
     combine: str
@@ -68,6 +69,11 @@ class Selection:
     scoring: dict[str, float] = field(default_factory=dict)
     scoring_now: float = 0.0
     unreadable: Unreadable | None = None
+
+    @property
+    def uids(self) -> UidArray:
+        """The uids that were kept, sorted, shape (n,), each as often as it is to be seen."""
+        return self.gathered.sorted()
 
     @property
     def kept(self) -> int:
@@ -115,7 +121,7 @@ def run_filters(
         outcome = Decider(engine.relations, verdicts, combine).decide(total, reasons)
         steps = steps_of(total, [rules_of(verdict) for verdict in verdicts], outcome.dropped)
         if any(verdict.weight is not None for verdict in verdicts):
-            steps[-1].seen = len(outcome.uids)
+            steps[-1].seen = outcome.uids.count
         selection = Selection(outcome.uids, total, steps, combine)
         selection.unreadable = engine.scoring.unreadable()
     finally:

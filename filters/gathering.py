@@ -1,4 +1,4 @@
-"""Bring the uids that a query finds together, sorted.
+"""Bring the uids that a query finds together, to be sorted.
 
 Files of metadata have uids as text. For DuckDB to make numbers of it takes three times as long as
 to hand the text over, so where nothing else needs the number, text is what is asked for.
@@ -29,8 +29,8 @@ class Gatherer:
     def __init__(self, relations: Relations, total: int) -> None:
         self._relations, self._total = relations, total
 
-    def where(self, predicate: str) -> UidArray:
-        """Return the sorted uids of the candidates for which SQL is true."""
+    def where(self, predicate: str) -> UidSorter:
+        """Return the uids of the candidates for which SQL is true."""
         condition = "" if predicate == "true" else f" WHERE {predicate}"
         written = self._relations.show_written()
         if written is not None:
@@ -41,8 +41,8 @@ class Gatherer:
         assert found is not None
         return found
 
-    def by_number(self, relation: str, weight: str | None, counts: NDArray[np.int64]) -> UidArray:
-        """Return the sorted uids where ``dropped`` is 0, each ``weight`` times; count the numbers.
+    def by_number(self, relation: str, weight: str | None, counts: NDArray[np.int64]) -> UidSorter:
+        """Return the uids where ``dropped`` is 0, each ``weight`` times; count the numbers.
 
         ``counts`` (n,) is filled with how often each number stands in ``dropped``.
         """
@@ -51,8 +51,8 @@ class Gatherer:
         assert found is not None
         return found
 
-    def _gather(self, query: str, counts: NDArray[np.int64] | None = None) -> UidArray | None:
-        """Return the sorted uids of a query's rows; None where one is not what it should be."""
+    def _gather(self, query: str, counts: NDArray[np.int64] | None = None) -> UidSorter | None:
+        """Return the uids of a query's rows; None where one is not what it should be."""
         pool = self._relations.pool
         sorter = UidSorter(pool.scalar("SELECT current_setting('threads')"))
         with Progress("deciding", self._total) as progress:
@@ -62,7 +62,7 @@ class Gatherer:
                     return None
                 sorter.add(_number_uids(batch, counts) if uids is None else uids)
                 progress.advance(batch.num_rows)
-        return sorter.sorted()
+        return sorter
 
 
 def _text_uids(text: pa.Array) -> UidArray | None:

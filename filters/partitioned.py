@@ -29,6 +29,7 @@ from ..pools.merging import Merged, merge_subsets
 from ..pools.partitions import Partition, partitions_of
 from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
+from ..pools.uid_sorter import UidSorter
 from ..pools.uids import UID_DTYPE, UidArray
 from ..progress import Progress, say
 from .answers import Bounds, Question
@@ -246,7 +247,7 @@ def _selection(found: list[Judged], total: int, combine: str, out: Path) -> Sele
     steps = steps_of(total, first.rules, dropped)
     if first.weighted:
         steps[-1].seen = sum(one.seen for one in found)
-    selection = Selection(_mapped(out), total, steps, combine, first.scores)
+    selection = Selection(UidSorter.holding(_mapped(out)), total, steps, combine, first.scores)
     for one in found:
         for name, seconds in one.scoring.items():
             selection.scoring[name] = selection.scoring.get(name, 0.0) + seconds

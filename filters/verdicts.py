@@ -13,7 +13,7 @@ import numpy as np
 from ..durable import atomic_path
 from ..errors import DataError
 from ..pools.pool import literal
-from ..pools.uids import UidArray
+from ..pools.uid_sorter import UidSorter
 from .blaming import blaming_decision
 from .expression import Node
 from .gathering import Gatherer
@@ -58,12 +58,12 @@ class Verdict:
 
 @dataclass
 class Outcome:
-    """Sorted uids (n,) of what stays, each as often as it is to be seen, and why the others drop.
+    """The uids of what stays, each as often as it is to be seen, and why the others drop.
 
     ``dropped[filter][rule]`` counts those that drop under a rule of a filter.
     """
 
-    uids: UidArray
+    uids: UidSorter
     dropped: list[list[int]]
 
 
@@ -135,7 +135,7 @@ class Decider:
                 query = f"SELECT count(*) FROM {CANDIDATES} WHERE {passed[0]}"
             left += self._relations.pool.sql(query).fetchall()[0]
         uids = Gatherer(self._relations, left[-1]).where(passed[-1] if passed else "true")
-        left.append(len(uids))
+        left.append(uids.count)
         return self._outcome(
             uids, {n: a - b for n, (a, b) in enumerate(itertools.pairwise(left), 1)}
         )
@@ -146,7 +146,7 @@ class Decider:
         uids = Gatherer(self._relations, total).by_number(relation, self._weight, counts)
         return self._outcome(uids, dict(enumerate(counts.tolist())))
 
-    def _outcome(self, uids: UidArray, counts: dict[int, int]) -> Outcome:
+    def _outcome(self, uids: UidSorter, counts: dict[int, int]) -> Outcome:
         numbers = itertools.count(1)
         dropped = [[counts.get(next(numbers), 0) for _ in v.rules] for v in self._verdicts]
         return Outcome(uids, dropped)

@@ -1,69 +1,90 @@
 """Sort uids that come a batch at a time, on every processor.
 
-Each batch is put into buckets by the first bits of its uids while it is in the processor's cache;
-at the end the buckets of all batches are joined and sorted one by one. Uids are hashes, so buckets
-are about equal; where they are not, only time is lost.
+Each batch is parted by the first byte of its uids while it is in the processor's cache; at the end
+the parts of all batches are joined and sorted one by one. Uids are hashes, so parts are about
+equal; where they are not, only time is lost.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .parallel import default_workers
-from .uids import RECORD, UID_DTYPE, UidArray, sort_uids
+from .parallel import default_workers, map_threads
+from .subset_files import subset_writer
+from .uids import RECORD, UID_DTYPE, UidArray, part_uids, sort_alike
 
-_BITS = 5
-"""More buckets are more work to part and to join than they save in sorting."""
 _FEW = 1 << 17
-"""So many are sorted at once."""
+"""So many need no threads."""
+_THREADS = 2
+"""More stand in each other's way: a part is sorted in no time, and Python is one at a time."""
+_TOGETHER = 8
+"""A thread sorts so many parts before it hands them over."""
 
 
 class UidSorter:
     """Takes uids in any order and gives them back in lexicographic order, repetitions kept.
 
-    Holds them once, and twice while they are sorted, besides a bucket or two of each thread.
+    Holds them once, and twice while all are asked for at once.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or default_workers()
-        self._parts: list[tuple[UidArray, NDArray[np.int64]]] = []
+        self._threads = min(threads or default_workers(), _THREADS)
+        self._parts: list[tuple[UidArray, list[int]]] = []
+        self._sorted: UidArray | None = None
         self.count = 0
+
+    @classmethod
+    def holding(cls, ordered: UidArray) -> UidSorter:
+        """Return one of records (n,) that are sorted."""
+        sorter = cls()
+        sorter._sorted, sorter.count = ordered, len(ordered)
+        return sorter
 
     def add(self, uids: UidArray) -> None:
         """Take in records, shape (n,)."""
-        if not len(uids):
+        assert self._sorted is None, "all uids have been asked for"
+        if len(uids):
+            self._parts.append(part_uids(uids))
+            self.count += len(uids)
+
+    def pieces(self) -> Iterator[UidArray]:
+        """Yield all records in order, shape (n,) each, sorted a little ahead by threads."""
+        if self._sorted is not None:
+            yield self._sorted
             return
-        uids = np.ascontiguousarray(uids)
-        first = uids.view(np.uint8).reshape(-1, 16)[:, 7]  # little-endian: the first is the last
-        first = first >> (8 - _BITS)
-        order = np.argsort(first, kind="stable")
-        ends = np.cumsum(np.bincount(first, minlength=1 << _BITS))
-        part = uids.view(RECORD).take(order).view(UID_DTYPE)
-        self._parts.append((part, np.concatenate([[0], ends])))
-        self.count += len(uids)
+        threads = 1 if self.count <= _FEW else self._threads
+        firsts = range(0, 256 if self.count else 0, _TOGETHER)
+        for pieces in map_threads(self._pieces, firsts, threads):
+            yield from pieces
 
     def sorted(self) -> UidArray:
-        """Return all records, shape (n,), in order; the sorter is empty then."""
-        parts, self._parts = self._parts, []
-        found = np.empty(self.count, UID_DTYPE)
-        self.count = 0
-        sizes = np.sum([np.diff(ends) for _, ends in parts], axis=0) if parts else np.zeros(1, int)
-        starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        """Return all records, shape (n,), in order; no more can be added then."""
+        if self._sorted is None:
+            found = np.empty(self.count, UID_DTYPE)
+            end = 0
+            for piece in self.pieces():
+                found.view(RECORD)[end : (end := end + len(piece))] = piece.view(RECORD)
+            self._sorted, self._parts = found, []
+        return self._sorted
 
-        def settle(bucket: int) -> None:
-            pieces = [part[ends[bucket] : ends[bucket + 1]].view(RECORD) for part, ends in parts]
-            if pieces:
-                own = found[starts[bucket] : starts[bucket + 1]]
-                sort_uids(np.concatenate(pieces).view(UID_DTYPE), own)
+    def save(self, path: Path | str) -> str:
+        """Write all records as a subset file, each part when it is sorted; return their digest.
 
-        buckets = range(len(starts) - 1)
-        if self._threads == 1 or len(found) <= _FEW:
-            for bucket in buckets:
-                settle(bucket)
-        else:
-            with ThreadPoolExecutor(self._threads) as threads:
-                list(threads.map(settle, buckets))
-        return found
+        They are never at hand all at once, unless they were asked for.
+        """
+        with subset_writer(path) as writer:
+            for piece in self.pieces():
+                writer.write(piece)
+        return writer.digest
+
+    def _pieces(self, first: int) -> list[UidArray]:
+        """Return the records that begin with a byte, and those of the bytes after it."""
+        return [self._piece(byte) for byte in range(first, first + _TOGETHER)]
+
+    def _piece(self, byte: int) -> UidArray:
+        """Return the records that begin with a byte."""
+        found = [part[ends[byte] : ends[byte + 1]].view(RECORD) for part, ends in self._parts]
+        return sort_alike(np.concatenate(found).view(UID_DTYPE), 1)

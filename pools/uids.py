@@ -8,6 +8,7 @@ records in lexicographic order; a uid that stands there k times is to be seen k 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import tokenize
@@ -36,6 +37,9 @@ _NO_HEADER = (TypeError, RecursionError, MemoryError, SyntaxError, tokenize.Toke
 _FIRST_BLOCK, _BLOCK = 1 << 8, 1 << 18
 """Uids that are compared at a time: what is found of each takes memory too. Few say that most
 arrays are in no order."""
+
+_AT_ONCE = 1 << 16
+"""So many uids are sorted in the processor's cache."""
 
 _HEX_UID = re.compile(r"[0-9a-f]{32}")
 
@@ -78,41 +82,51 @@ def from_halves(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> UidArray:
     return out
 
 
-def sort_uids(uids: UidArray, into: UidArray | None = None) -> UidArray:
-    """Return the records in lexicographic order, repetitions kept.
+def sort_uids(uids: UidArray) -> UidArray:
+    """Return the records in lexicographic order, repetitions kept."""
+    if is_sorted(uids):
+        return uids
+    if len(uids) <= _AT_ONCE:
+        return sort_alike(uids, 0)
+    found, ends = part_uids(uids)
+    for start, end in itertools.pairwise(ends):
+        found[start:end] = sort_alike(found[start:end], 1)
+    return found
 
-    ``into`` is an array of as many for them, which has nothing in common with ``uids``.
 
-    Uids are hashes: their first bits tell nearly all of them apart. So numbers are sorted, made
-    of as many first bits as leave room for a record's place; few records are left to compare.
+def part_uids(uids: UidArray) -> tuple[UidArray, list[int]]:
+    """Return the records by their first byte, and where those of each begin and end (257,)."""
+    uids = np.ascontiguousarray(uids)
+    first = uids.view(np.uint8).reshape(-1, 16)[:, 7]  # little-endian: the first is the last
+    ends = np.cumsum(np.bincount(first, minlength=256))
+    parted = uids.view(RECORD).take(np.argsort(first, kind="stable")).view(UID_DTYPE)
+    return parted, [0, *ends.tolist()]
+
+
+def sort_alike(uids: UidArray, alike: int) -> UidArray:
+    """Return records whose first bytes, so many, are ``alike`` in lexicographic order.
+
+    Uids are hashes: four bytes tell nearly all of them apart. They are sorted by these as digits
+    are, two at a time, the last first, for which numpy has no comparisons to make; few records are
+    left to compare.
     """
     if is_sorted(uids):
-        return uids if into is None else _copied(uids, into)
-    room = np.uint64(len(uids).bit_length())
-    places = np.arange(len(uids), dtype=np.uint64)
-    places |= (uids["f0"] >> room) << room
-    places.sort()
-    first_bits = places >> room
-    same = np.flatnonzero(first_bits[1:] == first_bits[:-1])
-    del first_bits
-    if len(same) > len(uids) >> 4:  # no hashes, or many repetitions
-        ordered = uids[np.lexsort((uids["f1"], uids["f0"]))]
-        return ordered if into is None else _copied(ordered, into)
-    places &= (np.uint64(1) << room) - np.uint64(1)
-    found = np.empty(len(uids), UID_DTYPE) if into is None else into
-    # Of its modes, "clip" is the one that fills an array without another; no place is beyond.
-    np.ascontiguousarray(uids).view(RECORD).take(
-        places.view(np.int64), out=found.view(RECORD), mode="clip"
+        return uids
+    uids = np.ascontiguousarray(uids)
+    first, second = (
+        np.ndarray(len(uids), "<u2", uids.data, byte - alike, (16,)) for byte in (6, 4)
     )
+    order = second.argsort(kind="stable")
+    order = order.take(first.take(order).argsort(kind="stable"))
+    found = uids.view(RECORD).take(order).view(UID_DTYPE)
+    told = found["f0"] >> np.uint64(32 - 8 * alike)
+    same = np.flatnonzero(told[1:] == told[:-1])
+    if len(same) > len(uids) >> 4:  # no hashes, or many repetitions
+        return uids[np.lexsort((uids["f1"], uids["f0"]))]
     for start, end in _runs(same):
         part = found[start:end]
         part[:] = part[np.lexsort((part["f1"], part["f0"]))]
     return found
-
-
-def _copied(uids: UidArray, into: UidArray) -> UidArray:
-    into.view(RECORD)[:] = uids.view(RECORD)
-    return into
 
 
 def _runs(places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -393,5 +393,6 @@ def _tell(selected: Selected) -> None:
         source = score.get("model") or f"digest {score['digest'][:16]}"
         click.echo(f"score {score['name']}: {source}", err=True)
     kept = f"{chosen.kept:,} of {counted(chosen.total, 'sample')} ({selected.share:.1%})"
-    seen = "" if chosen.kept == len(chosen.uids) else f", to be seen {len(chosen.uids):,} times"
+    times = chosen.gathered.count
+    seen = "" if chosen.kept == times else f", to be seen {times:,} times"
     click.echo(f"\n{selected.path}: {kept}{seen}")

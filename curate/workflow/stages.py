@@ -108,7 +108,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
             warn(f"{chosen.unreadable}; the next run tries again")
         return {
             "digest": found.sidecar["digest"],
-            "size": len(chosen.uids),
+            "size": chosen.gathered.count,
             "share": found.share,
             "filters": found.sidecar["pipeline"]["filters"],
             "combine": dataset.combine,
@@ -135,7 +135,7 @@ def hold_against_truth(study: Study) -> dict[str, Any]:
             unread = max(unread, chosen.unreadable.count if chosen.unreadable else 0)
             rows.append({
                 "filter": node.label(),
-                "size": len(chosen.uids),
+                "size": chosen.gathered.count,
                 "share": chosen.kept / chosen.total,
                 "funnel": chosen.funnel(),
                 "seconds": round(chosen.seconds, 2),

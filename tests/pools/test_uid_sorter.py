@@ -16,8 +16,9 @@ def test_batches_come_back_in_order(values):
         sorter.add(np.array(batch, UID_DTYPE))
     every = sorted(uid for batch in values for uid in batch)
     assert sorter.count == len(every)
+    assert [uid for piece in sorter.pieces() for uid in piece.tolist()] == every
     assert sorter.sorted().tolist() == every
-    assert len(sorter.sorted()) == 0
+    assert [uid for piece in sorter.pieces() for uid in piece.tolist()] == every
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -48,7 +48,6 @@ def test_hex_and_records_are_two_spellings(values):
 def test_sorting_agrees_with_python(values):
     array = records(values)
     assert uids.sort_uids(array).tolist() == sorted(values)
-    assert_sorted_into(array)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uids, "_FIRST_BLOCK", 1)
         patch.setattr(uids, "_BLOCK", 2)
@@ -61,13 +60,20 @@ def test_hashes_that_share_their_first_bits_are_sorted_too(shared, draw):
     values += [(values[n][0] ^ draw.getrandbits(9), draw.getrandbits(64)) for n in shared]
     values += [values[n] for n in shared[:2]]
     assert uids.sort_uids(records(values)).tolist() == sorted(values)
-    assert_sorted_into(records(values))
 
 
-def assert_sorted_into(array):
-    before, into = array.tolist(), np.empty(len(array), uids.UID_DTYPE)
-    assert uids.sort_uids(array, into) is into
-    assert (into.tolist(), array.tolist()) == (sorted(before), before)
+@given(st.binary(min_size=16, max_size=16), st.integers(0, 16), st.integers(0, 2**32))
+def test_uids_with_any_number_of_bytes_in_common_are_sorted(common, alike, seed):
+    raw = np.random.default_rng(seed).integers(0, 256, (300, 16), np.uint8)
+    raw[:, :alike] = list(common[:alike])
+    array = uids.from_hex([row.tobytes().hex() for row in raw])
+    before = array.tolist()
+    for known in range(min(alike, 4) + 1):
+        assert uids.sort_alike(array, known).tolist() == sorted(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uids, "_AT_ONCE", 100)
+        assert uids.sort_uids(array).tolist() == sorted(before)
+    assert array.tolist() == before
 
 
 @given(pairs)
