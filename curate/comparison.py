@@ -17,11 +17,11 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..pools.connection import connect
-from ..pools.merging import joined_uids, walk
+from ..pools.merging import walk
 from ..pools.pool import Pool, literal, pool_errors, quote
 from ..pools.schema import TRUTH
 from ..pools.subset_files import SubsetFile
-from ..pools.uids import UID_DTYPE, UidArray
+from ..pools.uids import UID_DTYPE, UidArray, joined_uids
 from .subset import tally
 
 UID = "(high::UHUGEINT << 64) + low::UHUGEINT"

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..durable import read_json, write_json
 from ..errors import DataError, IntegrityError, UsageError
-from ..pools.merging import Counted, Counts, Merged, joined_uids, merge_order, spread, walk
+from ..pools.merging import Counted, Counts, Merged, merge_order, spread, walk
 from ..pools.parallel import map_threads
 from ..pools.subset_files import SubsetFile, SubsetWriter, subset_writer
 from ..pools.uid_sorter import UidSorter
@@ -37,6 +37,7 @@ from ..pools.uids import (
     RECORD,
     UID_DTYPE,
     UidArray,
+    joined_uids,
     sort_uids,
     starts_of,
     to_hex,

@@ -19,7 +19,8 @@ from ..pools.uids import UID_DTYPE, UidArray, from_halves
 from ..progress import Progress
 from .relations import CANDIDATES, UID_TEXT, Relations, record_batches
 
-_BATCH = 1 << 18
+_BATCH = 1 << 16
+"""So many rows at a time: their text is in the processor's cache."""
 _HEX = 32
 
 

@@ -22,6 +22,9 @@ from ..pools.devices import resolve_device
 _ROWS = 4096
 """How many vectors and how many centroids are multiplied at a time: 64 MB of products."""
 
+_UNSURE = 512
+"""How many vectors are multiplied in float64 at a time."""
+
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What the system shows where there is a GPU: torch, slow to import, is not asked without."""
 
@@ -70,20 +73,25 @@ class Nearest:
     def of(self, vectors: NDArray[np.floating[Any]]) -> _Ids:
         """Return the number of the nearest centroid of each vector, shape (n, d) to (n,)."""
         found = np.empty(len(vectors), np.int64)
+        unsure = np.empty(len(vectors), bool)
         for start in range(0, len(vectors), _ROWS):
             part = np.asarray(vectors[start : start + _ROWS], np.float32)
-            found[start : start + len(part)] = self._of_block(part)
+            here = slice(start, start + len(part))
+            found[here], unsure[here] = self._of_block(part)
+        # Together: to make float64 of the centroids takes longer than to multiply with them.
+        again = np.flatnonzero(unsure)
+        for start in range(0, len(again), _UNSURE):
+            few = again[start : start + _UNSURE]
+            found[few] = _exactly(np.asarray(vectors[few], np.float32), self.centroids)
         return found
 
-    def _of_block(self, vectors: _Floats) -> _Ids:
+    def _of_block(self, vectors: _Floats) -> tuple[_Ids, NDArray[np.bool_]]:
+        """Return the nearest centroids in float32, and whether that is too coarse."""
         best_two = _best_two if self.device == "cpu" else self._best_two_on_device
         ids, gap = best_two(vectors, self.centroids)
         # Twice the most by which a sum of d products in float32 can be wrong.
         width = 2 * vectors.shape[1] * 2.0**-24
-        unsure = np.flatnonzero(gap <= width * np.sqrt(_squares(vectors)) * self._reach)
-        if len(unsure):
-            ids[unsure] = _exactly(vectors[unsure], self.centroids)
-        return ids
+        return ids, gap <= width * np.sqrt(_squares(vectors)) * self._reach
 
     def _best_two_on_device(self, vectors: _Floats, _: _Floats) -> tuple[_Ids, _Floats]:
         return best_two_with_torch(vectors, self._on_device)
@@ -105,10 +113,11 @@ def _best_two(vectors: _Floats, centroids: _Floats) -> tuple[_Ids, _Floats]:
     ids = np.zeros(len(vectors), np.int64)
     best = np.full(len(vectors), -np.inf, np.float32)
     second = best.copy()
-    products = np.empty((len(vectors), min(_ROWS, len(centroids))), np.float32)
+    room = np.empty(len(vectors) * min(_ROWS, len(centroids)), np.float32)
     for start in range(0, len(centroids), _ROWS):
         block = centroids[start : start + _ROWS]
-        here = products[:, : len(block)]
+        # Without gaps between rows: numpy would copy it to find the largest.
+        here = room[: len(vectors) * len(block)].reshape(len(vectors), len(block))
         np.matmul(vectors, block.T, out=here)
         place = here.argmax(1)
         top = here[rows, place]

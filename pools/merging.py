@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from .engine import Engine
 from .subset_files import SubsetFile, subset_writer
-from .uids import RECORD, UID_DTYPE, UidArray, multiplicities, sort_uids, starts_of
+from .uids import (
+    RECORD,
+    UID_DTYPE,
+    UidArray,
+    joined_uids,
+    multiplicities,
+    sort_uids,
+    starts_of,
+)
 
 HELD = 1 << 20
 """How many uids are in memory at a time, 16 bytes each."""
@@ -126,12 +134,6 @@ def spread(uids: UidArray, counts: Counts, held: int = HELD) -> Iterator[UidArra
         here = slice(start, end)
         times = np.minimum(ends[here], last) - np.maximum(ends[here] - counts[here], first)
         yield np.repeat(uids[here].view(RECORD), times).view(UID_DTYPE)
-
-
-def joined_uids(parts: Sequence[UidArray]) -> UidArray:
-    """Return arrays of uids as one, shape (n,)."""
-    records = [np.ascontiguousarray(part).view(RECORD) for part in parts]
-    return np.concatenate(records).view(UID_DTYPE)
 
 
 def summed(pieces: Sequence[Counted]) -> Counted:

@@ -9,9 +9,11 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import duckdb
@@ -25,6 +27,7 @@ from .adding import AddReport, add_source
 from .asking import query
 from .columns import HALVES, literal, quote
 from .connection import connect, pool_errors
+from .interrupts import watch
 from .linking import is_linked, link_source, open_pool
 from .sources.base import LinkableSource, Source
 from .uids import UID_DTYPE, UidArray, from_halves
@@ -94,6 +97,29 @@ class Pool:
             ),
             path,
         )  # fmt: skip
+
+    @classmethod
+    def opening(cls, folder: Path) -> Callable[[], Pool]:
+        """Begin to open a folder of metadata; what is returned waits for the pool and gives it.
+
+        A database takes as long to start as a command takes to load what it runs. Nothing waits
+        for a pool that is not asked for, and nothing of it stays.
+        """
+        coming: Future[Pool] = Future()
+
+        def begin() -> None:
+            try:
+                coming.set_result(cls.open(folder))
+            except BaseException as error:  # noqa: BLE001 - for who waits
+                coming.set_exception(error)
+
+        def wait() -> Pool:
+            pool = coming.result()
+            watch(pool.connection)  # only the main thread can hear of Ctrl-C
+            return pool
+
+        Thread(target=begin, name="opening", daemon=True).start()
+        return wait
 
     @classmethod
     def open_or_create(

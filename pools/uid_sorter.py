@@ -1,6 +1,6 @@
 """Sort uids that come a batch at a time, on every processor.
 
-Each batch is parted by the first byte of its uids while it is in the processor's cache; at the end
+Batches are parted by the first byte of their uids while in the processor's cache; at the end
 the parts of all batches are joined and sorted one by one. Uids are hashes, so parts are about
 equal; where they are not, only time is lost.
 """
@@ -14,12 +14,14 @@ import numpy as np
 
 from .parallel import default_workers, map_threads
 from .subset_files import subset_writer
-from .uids import RECORD, UID_DTYPE, UidArray, part_uids, sort_alike
+from .uids import RECORD, UID_DTYPE, UidArray, joined_uids, part_uids, sort_alike
 
 _FEW = 1 << 17
 """So many need no threads."""
 _THREADS = 2
 """More stand in each other's way: a part is sorted in no time, and Python is one at a time."""
+_PART = 1 << 18
+"""So many uids at least are parted at a time."""
 _TOGETHER = 8
 """A thread sorts so many parts before it hands them over."""
 
@@ -33,6 +35,8 @@ class UidSorter:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = min(threads or default_workers(), _THREADS)
         self._parts: list[tuple[UidArray, list[int]]] = []
+        self._waiting: list[UidArray] = []
+        self._unparted = 0
         self._sorted: UidArray | None = None
         self.count = 0
 
@@ -46,15 +50,18 @@ class UidSorter:
     def add(self, uids: UidArray) -> None:
         """Take in records, shape (n,)."""
         assert self._sorted is None, "all uids have been asked for"
-        if len(uids):
-            self._parts.append(part_uids(uids))
-            self.count += len(uids)
+        self._waiting.append(uids)
+        self.count += len(uids)
+        self._unparted += len(uids)
+        if self._unparted >= _PART:
+            self._part()
 
     def pieces(self) -> Iterator[UidArray]:
         """Yield all records in order, shape (n,) each, sorted a little ahead by threads."""
         if self._sorted is not None:
             yield self._sorted
             return
+        self._part()
         threads = 1 if self.count <= _FEW else self._threads
         firsts = range(0, 256 if self.count else 0, _TOGETHER)
         for pieces in map_threads(self._pieces, firsts, threads):
@@ -80,11 +87,17 @@ class UidSorter:
                 writer.write(piece)
         return writer.digest
 
+    def _part(self) -> None:
+        """Part what waits for it: many small parts take longer to join than to sort."""
+        if self._unparted:
+            self._parts.append(part_uids(joined_uids(self._waiting)))
+        self._waiting, self._unparted = [], 0
+
     def _pieces(self, first: int) -> list[UidArray]:
         """Return the records that begin with a byte, and those of the bytes after it."""
         return [self._piece(byte) for byte in range(first, first + _TOGETHER)]
 
     def _piece(self, byte: int) -> UidArray:
         """Return the records that begin with a byte."""
-        found = [part[ends[byte] : ends[byte + 1]].view(RECORD) for part, ends in self._parts]
-        return sort_alike(np.concatenate(found).view(UID_DTYPE), 1)
+        found = [part[ends[byte] : ends[byte + 1]] for part, ends in self._parts]
+        return sort_alike(joined_uids(found), 1)

@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -80,6 +80,12 @@ def from_halves(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> UidArray:
     out = np.empty(len(high), UID_DTYPE)
     out["f0"], out["f1"] = high, low
     return out
+
+
+def joined_uids(parts: Sequence[UidArray]) -> UidArray:
+    """Return arrays of uids as one, shape (n,)."""
+    records = [np.ascontiguousarray(part).view(RECORD) for part in parts]
+    return np.concatenate(records).view(UID_DTYPE)
 
 
 def sort_uids(uids: UidArray) -> UidArray:

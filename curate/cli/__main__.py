@@ -7,6 +7,15 @@ import sys
 from ...pools.allocation import keep_freed_memory
 from . import main
 
+_ENVIRONMENT = {
+    # Pydantic would look through all installed packages for plugins of its own.
+    "PYDANTIC_DISABLE_PLUGINS": "1",
+    # As a power of 2 of cycles: idle threads of numpy's OpenBLAS, which is loaded with it, turn
+    # round for 0.1 s before they sleep, while others have work for the processor.
+    "OPENBLAS_THREAD_TIMEOUT": "16",
+}
+"""What libraries are told before they are loaded, where the user does not tell them."""
+
 
 def start() -> None:
     """Run the command line and let the process end with it.
@@ -28,6 +37,8 @@ def start() -> None:
         os._exit(code)
 
     keep_freed_memory()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     atexit.register(leave)  # before all others, so that it comes after them
     try:
         main()

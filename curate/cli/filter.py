@@ -233,9 +233,12 @@ def run(
     written may go to a store too.
     """
     from ...errors import UsageError
+    from ...pools.pool import Pool
+
+    wait = Pool.opening(pool) if isinstance(pool, Path) and pool.is_dir() and not explain else None
+
     from ...filters.assets import parse_assets, with_assets
     from ...filters.expression import parse_all
-    from ...pools.pool import Pool
     from ..selection import select, select_remote
 
     given = parse_assets(assets)
@@ -252,7 +255,7 @@ def run(
     if isinstance(pool, str):
         selected = select_remote(pool, group.filters, output, group.combine, reasons, engine)
     else:
-        with Pool.open(pool) as opened:
+        with wait() if wait is not None else Pool.open(pool) as opened:
             selected = select(opened, group.filters, output, group.combine, reasons, engine)
     chosen = selected.selection
     if as_json:

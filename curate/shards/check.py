@@ -31,11 +31,11 @@ from ...pools import tar
 from ...pools.engine import Engine, Workers, engine_of
 from ...pools.identity import uid_of_sample
 from ...pools.images import EXTENSIONS, verify
-from ...pools.merging import Counted, joined_uids, summed, walk
+from ...pools.merging import Counted, summed, walk
 from ...pools.ranges import is_remote
 from ...pools.sources.base import caption_of_sample, values_of_sample
 from ...pools.subset_files import SubsetFile
-from ...pools.uids import UID_DTYPE, UidArray, from_hex, is_uid, to_hex
+from ...pools.uids import UID_DTYPE, UidArray, from_hex, is_uid, joined_uids, to_hex
 from ...progress import Progress
 from ..subset import Lookup, tally
 from .columns import integers, uid_records

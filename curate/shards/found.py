@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ...durable import storage_errors
 from ...errors import StorageError
-from ...pools.merging import OPEN, joined_uids, spread, summed, walk
-from ...pools.uids import UID_DTYPE, UidArray, sort_uids
+from ...pools.merging import OPEN, spread, summed, walk
+from ...pools.uids import UID_DTYPE, UidArray, joined_uids, sort_uids
 from ..subset import Counts, Lookup
 from .scratch import read_rows
 

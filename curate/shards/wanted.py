@@ -16,11 +16,11 @@ import numpy as np
 
 from ...durable import sha256_file
 from ...errors import DataError, UsageError
-from ...pools.merging import joined_uids, walk
+from ...pools.merging import walk
 from ...pools.ranges import is_remote
 from ...pools.stores import copied
 from ...pools.subset_files import SubsetFile
-from ...pools.uids import UID_DTYPE, UidArray, multiplicities, sort_uids, to_hex
+from ...pools.uids import UID_DTYPE, UidArray, joined_uids, multiplicities, sort_uids, to_hex
 from ..subset import Lookup
 from .index import index_folder
 from .order import Places
