@@ -55,7 +55,7 @@ class Gatherer:
     def _gather(self, query: str, counts: NDArray[np.int64] | None = None) -> UidSorter | None:
         """Return the uids of a query's rows; None where one is not what it should be."""
         pool = self._relations.pool
-        sorter = UidSorter(pool.scalar("SELECT current_setting('threads')"))
+        sorter = UidSorter()
         with Progress("deciding", self._total) as progress:
             for batch in record_batches(pool, query, _BATCH):
                 uids = _text_uids(batch["uid"]) if "uid" in batch.schema.names else None

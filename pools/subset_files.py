@@ -95,12 +95,13 @@ class SubsetWriter:
         """The SHA-256 of what was written so far."""
         return self._digest.hexdigest()
 
-    def write(self, ordered: UidArray) -> None:
-        """Append uids, shape (n,), none of them less than those before."""
-        data = np.ascontiguousarray(ordered).view(np.uint8).data
-        self._digest.update(data)
-        self._file.write(data)
-        self.count += len(ordered)
+    def write(self, *ordered: UidArray) -> None:
+        """Append uids, shape (n,) each, none of them less than those before."""
+        for uids in ordered:
+            data = np.ascontiguousarray(uids).view(np.uint8).data
+            self._digest.update(data)
+            self._file.write(data)
+            self.count += len(uids)
 
     def write_header(self) -> None:
         """Say at the beginning how many there are: numpy leaves room for every number."""

@@ -1,29 +1,26 @@
-"""Sort uids that come a batch at a time, on every processor.
+"""Sort uids that come a batch at a time.
 
-Batches are parted by the first byte of their uids while in the processor's cache; at the end
-the parts of all batches are joined and sorted one by one. Uids are hashes, so parts are about
-equal; where they are not, only time is lost.
+Batches are parted by the first byte of their uids while in the processor's cache; at the end the
+parts of all batches are joined and sorted one by one. Uids are hashes, so parts are about equal;
+where they are not, only time is lost.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from .parallel import default_workers, map_threads
 from .subset_files import subset_writer
 from .uids import RECORD, UID_DTYPE, UidArray, joined_uids, part_uids, sort_alike
 
-_FEW = 1 << 17
-"""So many need no threads."""
-_THREADS = 2
-"""More stand in each other's way: a part is sorted in no time, and Python is one at a time."""
 _PART = 1 << 18
 """So many uids at least are parted at a time."""
-_TOGETHER = 8
-"""A thread sorts so many parts before it hands them over."""
+_TOGETHER = 4
+"""So many sorted parts are written at a time, and as often are some waiting to be."""
 
 
 class UidSorter:
@@ -32,11 +29,10 @@ class UidSorter:
     Holds them once, and twice while all are asked for at once.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        self._threads = min(threads or default_workers(), _THREADS)
-        self._parts: list[tuple[UidArray, list[int]]] = []
+    def __init__(self) -> None:
         self._waiting: list[UidArray] = []
         self._unparted = 0
+        self._parts: list[tuple[UidArray, list[int]]] = []
         self._sorted: UidArray | None = None
         self.count = 0
 
@@ -48,7 +44,7 @@ class UidSorter:
         return sorter
 
     def add(self, uids: UidArray) -> None:
-        """Take in records, shape (n,)."""
+        """Take in records, shape (n,), which are not to change any more."""
         assert self._sorted is None, "all uids have been asked for"
         self._waiting.append(uids)
         self.count += len(uids)
@@ -57,15 +53,13 @@ class UidSorter:
             self._part()
 
     def pieces(self) -> Iterator[UidArray]:
-        """Yield all records in order, shape (n,) each, sorted a little ahead by threads."""
+        """Yield all records in order, shape (n,) each."""
         if self._sorted is not None:
             yield self._sorted
             return
         self._part()
-        threads = 1 if self.count <= _FEW else self._threads
-        firsts = range(0, 256 if self.count else 0, _TOGETHER)
-        for pieces in map_threads(self._pieces, firsts, threads):
-            yield from pieces
+        if self._parts:
+            yield from map(self._piece, range(256))
 
     def sorted(self) -> UidArray:
         """Return all records, shape (n,), in order; no more can be added then."""
@@ -78,13 +72,23 @@ class UidSorter:
         return self._sorted
 
     def save(self, path: Path | str) -> str:
-        """Write all records as a subset file, each part when it is sorted; return their digest.
+        """Write all records as a subset file while they are sorted; return their digest.
 
         They are never at hand all at once, unless they were asked for.
         """
-        with subset_writer(path) as writer:
+        with subset_writer(path) as writer, ThreadPoolExecutor(1) as thread:
+            written: deque[Future[None]] = deque()
+            ready: list[UidArray] = []
             for piece in self.pieces():
-                writer.write(piece)
+                ready.append(piece)
+                if len(ready) == _TOGETHER:
+                    written.append(thread.submit(writer.write, *ready))
+                    ready = []
+                if len(written) > _TOGETHER:
+                    written.popleft().result()
+            written.append(thread.submit(writer.write, *ready))
+            for future in written:
+                future.result()
         return writer.digest
 
     def _part(self) -> None:
@@ -92,10 +96,6 @@ class UidSorter:
         if self._unparted:
             self._parts.append(part_uids(joined_uids(self._waiting)))
         self._waiting, self._unparted = [], 0
-
-    def _pieces(self, first: int) -> list[UidArray]:
-        """Return the records that begin with a byte, and those of the bytes after it."""
-        return [self._piece(byte) for byte in range(first, first + _TOGETHER)]
 
     def _piece(self, byte: int) -> UidArray:
         """Return the records that begin with a byte."""

@@ -1,7 +1,6 @@
 import numpy as np
-import pytest
 from datacomp.pools.uid_sorter import UidSorter
-from datacomp.pools.uids import UID_DTYPE
+from datacomp.pools.uids import UID_DTYPE, digest_of_uids
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,16 +20,20 @@ def test_batches_come_back_in_order(values):
     assert [uid for piece in sorter.pieces() for uid in piece.tolist()] == every
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_many_uids_on_several_threads(threads):
+def test_many_uids_of_several_parts(tmp_path):
     random = np.random.default_rng(7)
-    uids = random.integers(0, 2**64, (300_000, 2), np.uint64).view(UID_DTYPE).ravel()
+    uids = random.integers(0, 2**64, (600_000, 2), np.uint64).view(UID_DTYPE).ravel()
     uids[::1000] = uids[1]  # one that comes again and again
     uids[7::1000]["f0"] = uids[1]["f0"]  # and some that only its second half tells apart
-    sorter = UidSorter(threads)
+    sorter = UidSorter()
     for start in range(0, len(uids), 70_001):
         sorter.add(uids[start : start + 70_001])
-    assert sorter.sorted().tobytes() == np.sort(uids).tobytes()
+    expected = np.sort(uids)
+    digest = sorter.save(tmp_path / "few.npy")
+    assert np.load(tmp_path / "few.npy").tobytes() == expected.tobytes()
+    assert digest == digest_of_uids(expected)
+    assert sorter.sorted().tobytes() == expected.tobytes()
+    assert sorter.save(tmp_path / "again.npy") == digest
 
 
 def test_a_strided_piece_is_taken_as_it_is():
