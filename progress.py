@@ -6,6 +6,8 @@ works for another one hands all of it on instead (``tell_through``), so that one
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import os
 import shutil
 import sys
@@ -29,6 +31,8 @@ _BOARD_SECONDS = 0.5
 _PLAIN_BOARD_SECONDS = 15.0
 
 Teller = Callable[[str, Any], None]
+
+_held: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("_held", default=None)
 
 
 class _Settings:
@@ -76,10 +80,23 @@ def say(message: str, level: int = 0) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def warnings_held() -> Iterator[list[str]]:
+    """Collect what this thread warns of in the block, for another one to ``warn`` of."""
+    held: list[str] = []
+    token = _held.set(held)
+    try:
+        yield held
+    finally:
+        _held.reset(token)
+
+
 def warn(message: str) -> None:
     """Print a warning line to standard error, whatever the verbosity."""
-    teller = _teller()
-    if teller is not None:
+    held, teller = _held.get(), _teller()
+    if held is not None:
+        held.append(message)
+    elif teller is not None:
         teller("warning", message)
     else:
         print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -38,7 +38,7 @@ from ..pools.uids import (
     UID_DTYPE,
     UidArray,
     joined_uids,
-    sort_uids,
+    save_subset,
     starts_of,
     to_hex,
 )
@@ -210,9 +210,9 @@ def write_subset(
     """
     _check_provenance(provenance)
     sidecar_path(path)
-    if not isinstance(uids, UidSorter):
-        uids = UidSorter.holding(sort_uids(uids))
-    return write_sidecar(path, uids.count, uids.save(path), provenance)
+    if isinstance(uids, UidSorter):
+        return write_sidecar(path, uids.count, uids.save(path), provenance)
+    return write_sidecar(path, len(uids), save_subset(path, uids), provenance)
 
 
 def _check_provenance(provenance: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class Selection:
     ``unreadable`` tells of samples dropped because their images could not be read now: they
     have no score, and are read again when the filters run again. ``scoring`` is how many seconds
     each score took to compute, by digest, whenever that was; ``scoring_now`` how many of
-    ``seconds`` went into scoring now.
+    ``seconds``, in which the uids were found but not yet sorted, went into scoring now.
     """
 
     gathered: UidSorter

@@ -78,7 +78,7 @@ class Nearest:
             part = np.asarray(vectors[start : start + _ROWS], np.float32)
             here = slice(start, start + len(part))
             found[here], unsure[here] = self._of_block(part)
-        # Together: to make float64 of the centroids takes longer than to multiply with them.
+        # Not in each block: to make float64 of the centroids takes longer than to multiply.
         again = np.flatnonzero(unsure)
         for start in range(0, len(again), _UNSURE):
             few = again[start : start + _UNSURE]

@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from ..durable import fsync_directory, storage_errors
 from ..errors import DatacompError, StorageError, UsageError
+from ..progress import warn, warnings_held
 from . import schema
 from .adding import AddReport, add_source
 from .asking import query
@@ -102,19 +103,22 @@ class Pool:
     def opening(cls, folder: Path) -> Callable[[], Pool]:
         """Begin to open a folder of metadata; what is returned waits for the pool and gives it.
 
-        A database takes as long to start as a command takes to load what it runs. Nothing waits
-        for a pool that is not asked for, and nothing of it stays.
+        A database takes as long to start as a command takes to load what it runs. A pool that is
+        not asked for is not waited for either, and says nothing.
         """
-        coming: Future[Pool] = Future()
+        coming: Future[tuple[Pool, list[str]]] = Future()
 
         def begin() -> None:
             try:
-                coming.set_result(cls.open(folder))
-            except BaseException as error:  # noqa: BLE001 - for who waits
+                with warnings_held() as warnings:
+                    coming.set_result((cls.open(folder), warnings))
+            except BaseException as error:  # noqa: BLE001 - for whoever waits
                 coming.set_exception(error)
 
         def wait() -> Pool:
-            pool = coming.result()
+            pool, warnings = coming.result()
+            for warning in warnings:
+                warn(warning)
             watch(pool.connection)  # only the main thread can hear of Ctrl-C
             return pool
 

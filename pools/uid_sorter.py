@@ -1,8 +1,8 @@
 """Sort uids that come a batch at a time.
 
-Batches are parted by the first byte of their uids while in the processor's cache; at the end the
-parts of all batches are joined and sorted one by one. Uids are hashes, so parts are about equal;
-where they are not, only time is lost.
+Some batches together are grouped by the first byte of their uids while they are in the processor's
+cache; at the end the groups of each byte are joined and sorted, one byte after the other. Uids are
+hashes, so these are about equal; where they are not, time and memory are lost.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from .subset_files import subset_writer
-from .uids import RECORD, UID_DTYPE, UidArray, joined_uids, part_uids, sort_alike
+from .uids import RECORD, UID_DTYPE, UidArray, joined_uids, part_uids, sort_alike, sort_uids
 
 _PART = 1 << 18
-"""So many uids at least are parted at a time."""
+"""So many uids at least are grouped at a time: of few there would be many small groups to join."""
 _TOGETHER = 4
-"""So many sorted parts are written at a time, and as often are some waiting to be."""
+"""Of so many bytes uids are one write, and so many writes may wait for the disk."""
 
 
 class UidSorter:
     """Takes uids in any order and gives them back in lexicographic order, repetitions kept.
 
-    Holds them once, and twice while all are asked for at once.
+    Holds them once, and twice while all are asked for at once; of hashes, a tenth more.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class UidSorter:
         return sorter
 
     def add(self, uids: UidArray) -> None:
-        """Take in records, shape (n,), which are not to change any more."""
+        """Take in records, shape (n,). The array is kept: it must not be changed afterwards."""
         assert self._sorted is None, "all uids have been asked for"
         self._waiting.append(uids)
         self.count += len(uids)
@@ -57,9 +57,11 @@ class UidSorter:
         if self._sorted is not None:
             yield self._sorted
             return
-        self._part()
         if self._parts:
+            self._part()
             yield from map(self._piece, range(256))
+        elif self._waiting:
+            yield sort_uids(joined_uids(self._waiting))
 
     def sorted(self) -> UidArray:
         """Return all records, shape (n,), in order; no more can be added then."""
@@ -67,32 +69,36 @@ class UidSorter:
             found = np.empty(self.count, UID_DTYPE)
             end = 0
             for piece in self.pieces():
-                found.view(RECORD)[end : (end := end + len(piece))] = piece.view(RECORD)
-            self._sorted, self._parts = found, []
+                start, end = end, end + len(piece)
+                found.view(RECORD)[start:end] = piece.view(RECORD)
+            self._sorted, self._parts, self._waiting = found, [], []
         return self._sorted
 
     def save(self, path: Path | str) -> str:
         """Write all records as a subset file while they are sorted; return their digest.
 
-        They are never at hand all at once, unless they were asked for.
+        Hashes are never at hand all at once, unless they were asked for.
         """
         with subset_writer(path) as writer, ThreadPoolExecutor(1) as thread:
             written: deque[Future[None]] = deque()
             ready: list[UidArray] = []
-            for piece in self.pieces():
-                ready.append(piece)
-                if len(ready) == _TOGETHER:
-                    written.append(thread.submit(writer.write, *ready))
-                    ready = []
-                if len(written) > _TOGETHER:
-                    written.popleft().result()
-            written.append(thread.submit(writer.write, *ready))
-            for future in written:
-                future.result()
+            try:
+                for piece in self.pieces():
+                    ready.append(piece)
+                    if len(ready) == _TOGETHER:
+                        written.append(thread.submit(writer.write, *ready))
+                        ready = []
+                    if len(written) > _TOGETHER:
+                        written.popleft().result()
+                written.append(thread.submit(writer.write, *ready))
+                for future in written:
+                    future.result()
+            finally:
+                thread.shutdown(cancel_futures=True)
         return writer.digest
 
     def _part(self) -> None:
-        """Part what waits for it: many small parts take longer to join than to sort."""
+        """Group what waits for it."""
         if self._unparted:
             self._parts.append(part_uids(joined_uids(self._waiting)))
         self._waiting, self._unparted = [], 0

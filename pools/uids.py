@@ -96,12 +96,13 @@ def sort_uids(uids: UidArray) -> UidArray:
         return sort_alike(uids, 0)
     found, ends = part_uids(uids)
     for start, end in itertools.pairwise(ends):
-        found[start:end] = sort_alike(found[start:end], 1)
+        part = found[start:end]
+        part.view(RECORD)[:] = sort_alike(part, 1).view(RECORD)
     return found
 
 
 def part_uids(uids: UidArray) -> tuple[UidArray, list[int]]:
-    """Return the records by their first byte, and where those of each begin and end (257,)."""
+    """Return the records grouped by their first byte, and the bounds of the groups, 257 of them."""
     uids = np.ascontiguousarray(uids)
     first = uids.view(np.uint8).reshape(-1, 16)[:, 7]  # little-endian: the first is the last
     ends = np.cumsum(np.bincount(first, minlength=256))
@@ -110,7 +111,7 @@ def part_uids(uids: UidArray) -> tuple[UidArray, list[int]]:
 
 
 def sort_alike(uids: UidArray, alike: int) -> UidArray:
-    """Return records whose first bytes, so many, are ``alike`` in lexicographic order.
+    """Sort records that agree in their first ``alike`` bytes, 0 to 4 of them.
 
     Uids are hashes: four bytes tell nearly all of them apart. They are sorted by these as digits
     are, two at a time, the last first, for which numpy has no comparisons to make; few records are

@@ -10,11 +10,12 @@ from . import main
 _ENVIRONMENT = {
     # Pydantic would look through all installed packages for plugins of its own.
     "PYDANTIC_DISABLE_PLUGINS": "1",
-    # As a power of 2 of cycles: idle threads of numpy's OpenBLAS, which is loaded with it, turn
-    # round for 0.1 s before they sleep, while others have work for the processor.
+    # Idle threads of OpenBLAS, which numpy loads, would spin for 0.1 s before they sleep, while
+    # others have work for the processor; 2^16 cycles are enough.
     "OPENBLAS_THREAD_TIMEOUT": "16",
 }
-"""What libraries are told before they are loaded, where the user does not tell them."""
+"""What libraries are told before they are loaded, here and in the processes that this one starts,
+where the user does not tell them."""
 
 
 def start() -> None:

@@ -235,6 +235,8 @@ def run(
     from ...errors import UsageError
     from ...pools.pool import Pool
 
+    if output is None and not explain:
+        raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
     wait = Pool.opening(pool) if isinstance(pool, Path) and pool.is_dir() and not explain else None
 
     from ...filters.assets import parse_assets, with_assets
@@ -250,8 +252,7 @@ def run(
             click.echo("warning: --explain writes nothing: no subset, no reasons", err=True)
         _explain(pool, group, as_json)
         return
-    if output is None:
-        raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
+    assert output is not None
     if isinstance(pool, str):
         selected = select_remote(pool, group.filters, output, group.combine, reasons, engine)
     else:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...durable import digest
 from ...errors import IntegrityError, RunError, UsageError
+from ...filters.engine import Selection
 from ...filters.expression import Node, prepare
 from ...filters.images import reads_images
 from ...pools.engine import Engine
@@ -17,7 +18,7 @@ from ...pools.feature_places import features_folder
 from ...pools.parallel import memory_limited
 from ...pools.pool import Pool
 from ...pools.schema import TRUTH
-from ...pools.uids import UidArray, to_hex
+from ...pools.uids import to_hex
 from ...pools.views import METADATA
 from ...progress import warn
 from ..engine import open_engine
@@ -116,7 +117,7 @@ def select(study: Study, name: str) -> dict[str, Any]:
             "scored_by": chosen.scores,
             "seconds": {"scoring": sum(chosen.scoring.values()), "now": chosen.scoring_now},
             UNREADABLE: 0 if chosen.unreadable is None else chosen.unreadable.count,
-            **_judge(pool, chosen.uids),
+            **_judge(pool, chosen),
         }
 
 
@@ -139,19 +140,19 @@ def hold_against_truth(study: Study) -> dict[str, Any]:
                 "share": chosen.kept / chosen.total,
                 "funnel": chosen.funnel(),
                 "seconds": round(chosen.seconds, 2),
-                **_judge(pool, chosen.uids),
+                **_judge(pool, chosen),
             })  # fmt: skip
     return {"rows": rows, UNREADABLE: unread}
 
 
-def _judge(pool: Pool, uids: UidArray) -> dict[str, Any]:
+def _judge(pool: Pool, chosen: Selection) -> dict[str, Any]:
     """Hold a selection against the planted truth; samples without one are not judged."""
     everything = _defects(pool, "true")
     if not everything:
         return {"precision": None, "recall": None, "kept_defects": None}
     import pyarrow as pa
 
-    pool.connection.register("chosen_arrow", pa.table({"uid": to_hex(uids)}))
+    pool.connection.register("chosen_arrow", pa.table({"uid": to_hex(chosen.uids)}))
     kept = _defects(pool, "uid IN (SELECT ('0x' || uid)::UHUGEINT FROM chosen_arrow)") or {}
     pool.connection.unregister("chosen_arrow")
     clean, judged = kept.get(CLEAN, 0), sum(kept.values())

@@ -86,6 +86,22 @@ def test_a_pool_that_came_to_nothing_is_withdrawn_unless_something_was_added(
     assert other.exists()
 
 
+def test_a_folder_that_is_opened_meanwhile_tells_when_it_is_asked_for(tmp_path, commonpool, capsys):
+    folder = commonpool(tmp_path / "metadata")
+    (folder / "README.md").touch()
+    asked, _ = Pool.opening(folder), Pool.opening(folder)  # one of them is not asked for
+    (tmp_path / "empty").mkdir()
+    failed = Pool.opening(tmp_path / "empty")
+    with pytest.raises(DataError, match="empty: no metadata found"):
+        failed()
+    assert capsys.readouterr().err == ""
+    with asked() as opened:
+        assert opened.count() == 10
+    assert capsys.readouterr().err == (
+        f"warning: {folder}: ignored what is no metadata: README.md\n"
+    )
+
+
 @pytest.mark.parametrize("ask", ["sql", "table", "scalar"])
 def test_ctrl_c_in_a_query_is_an_interrupt(tmp_path, ask):
     path = tmp_path / "pool.duckdb"

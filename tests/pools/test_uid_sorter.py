@@ -1,4 +1,8 @@
+import resource
+
 import numpy as np
+import pytest
+from datacomp.errors import StorageError
 from datacomp.pools.uid_sorter import UidSorter
 from datacomp.pools.uids import UID_DTYPE, digest_of_uids
 from hypothesis import given
@@ -34,6 +38,24 @@ def test_many_uids_of_several_parts(tmp_path):
     assert digest == digest_of_uids(expected)
     assert sorter.sorted().tobytes() == expected.tobytes()
     assert sorter.save(tmp_path / "again.npy") == digest
+
+
+def test_what_fails_while_uids_are_written_leaves_nothing(tmp_path, monkeypatch):
+    uids = np.random.default_rng(1).integers(0, 2**64, (300_000, 2), np.uint64).view(UID_DTYPE)
+    sorter = UidSorter()
+    sorter.add(uids.ravel())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"s\.npy: the file would exceed"):
+            sorter.save(tmp_path / "s.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    piece = sorter._piece
+    monkeypatch.setattr(sorter, "_piece", lambda byte: piece(byte) if byte < 200 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sorter.save(tmp_path / "s.npy")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_strided_piece_is_taken_as_it_is():
