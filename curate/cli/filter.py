@@ -237,6 +237,7 @@ def run(
 
     if output is None and not explain:
         raise UsageError("give -o NAME.npy, where the subset goes, or --explain")
+    # Meanwhile filters are loaded, which takes as long.
     wait = Pool.opening(pool) if isinstance(pool, Path) and pool.is_dir() and not explain else None
 
     from ...filters.assets import parse_assets, with_assets
