@@ -10,7 +10,6 @@ import duckdb
 import pyarrow as pa
 
 from ..errors import DatacompError
-from ..pools.columns import columns_of
 from ..pools.linking import WRITTEN
 from ..pools.pool import Pool, pool_errors, quote
 from ..pools.schema import TRUTH
@@ -76,15 +75,15 @@ class Relations:
         """
         if self._joined or not self.pool.linked:
             return None
+        names = ", ".join(f"s.{name}" for name in [*map(quote, self.columns), UID_TEXT])
+        name, query = "candidates_written", self._candidates(names, WRITTEN)
         with pool_errors(self.pool.path):
             try:
-                written = columns_of(self.pool.connection, WRITTEN)
-            except duckdb.CatalogException:
-                return None  # linked before there was such a view
-        if UID_TEXT.strip('"') not in written:
-            return None
-        names = ", ".join(f"s.{name}" for name in [*map(quote, self.columns), UID_TEXT])
-        return self.create("VIEW", "candidates_written", self._candidates(names, WRITTEN))
+                self.pool.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {query}")
+            except (duckdb.CatalogException, duckdb.BinderException):
+                return None  # linked before there was such a view, or such a column
+        self._made[name] = "VIEW"
+        return name
 
     def _candidates(self, names: str, samples: str) -> str:
         values = "".join(f", {t}.value AS {quote(c)}" for c, t in self._joined.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -71,15 +71,20 @@ def _open_folder(
 ) -> duckdb.DuckDBPyConnection:
     source = source_class(FOLDER_KIND).with_options(path, {"link": True})
     assert isinstance(source, LinkableSource)
-    files, aside = source.files()
-    connection = connect(None, confined=confined, reaching=files, memory_limit=memory_limit,
-                         threads=threads)  # fmt: skip
+    settings: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads}
+    # A database needs nothing of Python's to start, and files are listed by Python alone: where
+    # this is done beside other work (``Pool.opening``), the database comes first.
+    connection = None if confined else connect(None, **settings)
     try:
+        files, aside = source.files()
+        if connection is None:
+            connection = connect(None, confined=True, reaching=files, **settings)
         with pool_errors(path):
             schema.create(connection)
             _link(connection, path, source, files, aside, linked=False)
     except BaseException:
-        connection.close()
+        if connection is not None:
+            connection.close()
         raise
     return connection
 
@@ -141,14 +146,12 @@ def _link(
     connection.execute(f"CREATE OR REPLACE VIEW linked_{number} AS {scan.every()}")
     rows = connection.execute("SELECT id, samples FROM sources ORDER BY id").fetchall()
     before = dict(rows)[number]
+    shown = [samples_of(connection, one) for one, _ in rows]
+    plain, written = map(" UNION ALL BY NAME ".join, zip(*shown, strict=True))
     connection.execute(
         f"DROP {'VIEW' if linked else 'TABLE'} IF EXISTS samples;"
-        "CREATE VIEW samples AS "
-        + " UNION ALL BY NAME ".join(samples_of(connection, one) for one, _ in rows)
-    )
-    connection.execute(
-        f"CREATE OR REPLACE VIEW {WRITTEN} AS "
-        + " UNION ALL BY NAME ".join(samples_of(connection, one, True) for one, _ in rows)
+        f"CREATE VIEW samples AS {plain};"
+        f"CREATE OR REPLACE VIEW {WRITTEN} AS {written}"
     )
     connection.execute(f"DELETE FROM set_aside WHERE source = {number}")
     put_aside_of(connection, number, aside)
@@ -193,10 +196,8 @@ def _forget(connection: duckdb.DuckDBPyConnection, scan: Scan) -> None:
         expect_again(connection, uids)
 
 
-def samples_of(
-    connection: duckdb.DuckDBPyConnection, number: int, written: bool = False
-) -> str:  # fmt: skip
-    """Return the SQL of the samples of one linked source; ``written`` has uids as text besides.
+def samples_of(connection: duckdb.DuckDBPyConnection, number: int) -> tuple[str, str]:
+    """Return the SQL of the samples of one linked source, and one with uids as text besides.
 
     Parquet files note a column's smallest and largest number, but not that it has NaN, and
     DuckDB takes from that note that ``isnan`` is false. It knows nothing of what TRY gives.
@@ -209,9 +210,10 @@ def samples_of(
         if kind in ("FLOAT", "DOUBLE")
     )
     # Pools that were linked before there was such a column have none.
-    besides = f" EXCLUDE ({UID_TEXT})" if UID_TEXT.strip('"') in columns and not written else ""
+    besides = f" EXCLUDE ({UID_TEXT})" if UID_TEXT.strip('"') in columns else ""
     replaced = f" REPLACE ({exact})" if exact else ""
-    return f"SELECT *{besides}{replaced}, {number}::INTEGER AS source FROM {linked}"
+    rest = f"{replaced}, {number}::INTEGER AS source FROM {linked}"
+    return f"SELECT *{besides}{rest}", f"SELECT *{rest}"
 
 
 def _linked_files(connection: duckdb.DuckDBPyConnection, home: Path) -> list[Path]:

@@ -108,9 +108,8 @@ def _link(
         f"{quote(name) if name in there else 'NULL'}::{kind} AS {quote(name)}"
         for name, kind in columns.items()
     )
+    plain, written = samples_of(connection, number)
     connection.execute(
-        "DROP TABLE samples; CREATE VIEW samples AS "
-        f"SELECT {values} FROM ({samples_of(connection, number)});"
-        f"CREATE VIEW {WRITTEN} AS "
-        f"SELECT {values}, {UID_TEXT} FROM ({samples_of(connection, number, True)})"
+        f"DROP TABLE samples; CREATE VIEW samples AS SELECT {values} FROM ({plain});"
+        f"CREATE VIEW {WRITTEN} AS SELECT {values}, {UID_TEXT} FROM ({written})"
     )

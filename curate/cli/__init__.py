@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 3 finished with samples set aside, 13
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
@@ -16,9 +15,6 @@ import click
 from ... import __version__
 from ...errors import DatacompError, suggest
 from ...progress import set_verbosity
-
-_ALLOCATIONS = 50_000
-"""So many objects more than before are looked through for garbage; Python's own rule is 700."""
 
 COMMANDS = {
     "demo": ("study:demo", "The whole workflow on the built-in pool."),
@@ -119,10 +115,6 @@ def cli(verbose: bool, quiet: bool) -> None:
 
 def main() -> None:
     """Run the command line; an error on purpose is one line and an exit code."""
-    # What is imported stays, and what a command makes is freed as it goes: to look through all of
-    # it for garbage every 700 objects takes a tenth of the time of a short command.
-    before = gc.get_threshold()
-    gc.set_threshold(_ALLOCATIONS)
     try:
         code = cli.main(standalone_mode=False)
     except DatacompError as error:
@@ -137,6 +129,4 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    finally:
-        gc.set_threshold(*before)
     sys.exit(code if isinstance(code, int) else 0)
