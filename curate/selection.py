@@ -14,11 +14,11 @@ from ..durable import digest
 from ..errors import DataError, UsageError
 from ..filters import Node, Selection, run_filters
 from ..pools.engine import Engine, Local
+from ..pools.linking import tell_of_left_out
 from ..pools.partitions import partitions_of
 from ..pools.pool import Pool
 from ..pools.sources.commonpool import CommonPoolSource
 from ..pools.stores import is_remote, require_stores, staged
-from ..progress import warn
 from .subset import sidecar_path, write_sidecar, write_subset
 
 if TYPE_CHECKING:
@@ -66,24 +66,14 @@ def select(
     """
     if reasons is not None:
         _check_place(reasons, pool, path)
-    left_out = _tell_of_left_out(pool, pool.path if remote is None else remote.place)
+    left_out = tell_of_left_out(
+        pool.connection, pool.path, None if remote is None else remote.place
+    )
     with contextlib.ExitStack() as stack:
         listed = None if reasons is None else stack.enter_context(staged(reasons))
         with staged(path) as out:
             found = _select(pool, filters, out, combine, listed, engine, remote)
     return replace(found, path=path, left_out=left_out)
-
-
-def _tell_of_left_out(pool: Pool, folder: Path | str) -> int:
-    """Name the files of a folder of metadata that cannot be read; return how many there are."""
-    if not pool.path.is_dir():  # what was linked before was told then
-        return 0
-    rows = pool.sql("SELECT item, detail FROM set_aside ORDER BY item").fetchall()
-    if rows:
-        item, detail = rows[0]
-        more = f", and {len(rows) - 1:,} more files" if rows[1:] else ""
-        warn(f"{folder}: left out, for it cannot be read: {item} ({detail}){more}")
-    return len(rows)
 
 
 def select_remote(

@@ -45,6 +45,12 @@ class EmbeddedScore(Scorer):
                 for name in computed_names(pool)
                 if name.endswith(_SUFFIX)
             ]
+            column = f"clip_{self._features}_similarity_score"
+            if column in pool.columns():
+                raise MissingError(
+                    f"{pool.path}: no features {self._features!r} were computed on it, but it has "
+                    f"their score as a column: clip_score:column={column}"
+                )
             raise MissingError(
                 f"{pool.path}: no features {self._features!r} were computed on it"
                 f"{suggest(self._features, known)}; there are: {', '.join(known) or 'none'}; "

@@ -12,7 +12,7 @@ import duckdb
 from ..errors import UsageError
 from .connection import one_line, pool_errors
 from .interrupts import interruptible
-from .linking import open_pool
+from .linking import open_pool, tell_of_left_out
 
 _CHANGING = re.compile(r'"type":"([A-Z]+)_QUERY_NODE"')
 """In a syntax tree, what is no mere reading: a WITH can hold INSERT, UPDATE, DELETE and COPY."""
@@ -29,6 +29,7 @@ def query(
     path = Path(path)
     connection = open_pool(path, True, confined=True, memory_limit=memory_limit, threads=threads)
     try:
+        tell_of_left_out(connection, path)
         _, parsed = only_statement(connection, path, statement)
         with question_errors(path):
             return connection.execute(parsed)

@@ -25,7 +25,8 @@ class CheckReport:
 
     ``duplicate_uid`` counts the rows beyond the first of each uid; ``uid_broken`` and
     ``caption_too_long`` rows that would be set aside if they were copied; ``features_broken``
-    files of features that cannot be read or do not fit their metadata.
+    files of features that cannot be read or do not fit their metadata. Files of metadata that
+    cannot be read are counted by why: ``file_broken``, ``file_foreign``, ...
     """
 
     samples: int
@@ -42,7 +43,12 @@ def check_pool(pool: Pool) -> CheckReport:
     report = CheckReport(pool.count())
     counts: Counter[str] = Counter()
     telling = not pool.path.is_dir()  # opening a folder told it already
-    sources = [(source, source.files(telling)[0]) for source in _linkable(pool)]
+    sources: list[tuple[LinkableSource, list[Path]]] = []
+    for source in _linkable(pool):
+        files, aside = source.files(telling)
+        sources.append((source, files))
+        counts.update(one.reason for one in aside)
+        report.examples += aside[:MOST]
     usable = "SELECT uid FROM samples"
     if pool.linked:
         scans = [source.scan(pool.connection, files) for source, files in sources]

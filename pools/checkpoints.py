@@ -64,7 +64,7 @@ def read_torch(path: Path, what: str = "a checkpoint") -> Any:
     except pickle.UnpicklingError as error:
         text = str(error)
         found = re.search(r"(GLOBAL|global|class|function) ([\w.]+\.\w+)", text)
-        if found or "Unsupported" in text or "unsupported" in text:
+        if found or ("nsupported" in text and (mapped or _is_pickle(path))):
             name = f" ({found.group(2)})" if found else ""
             raise UnsafeInputError(
                 f"{path}: refused, loading it would run code{name}; "
@@ -80,6 +80,12 @@ def read_torch(path: Path, what: str = "a checkpoint") -> Any:
                 "export its tensors as safetensors where it comes from"
             ) from None
         raise DataError(f"{path}: not {what}, or a damaged one") from None
+
+
+def _is_pickle(path: Path) -> bool:
+    """Tell whether a file begins as all pickles do but those of the oldest protocols."""
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
 
 
 def first_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from ..errors import UsageError
+from ..progress import warn
 from . import schema
 from .adding import AddReport, expect_again, forget_results, number_of, register
 from .columns import columns_of, quote
@@ -87,6 +88,24 @@ def _open_folder(
             connection.close()
         raise
     return connection
+
+
+def tell_of_left_out(
+    connection: duckdb.DuckDBPyConnection, path: Path, place: str | None = None
+) -> int:
+    """Name the files of a folder of metadata that cannot be read; return how many there are.
+
+    Those of a pool file were told when they were linked. ``place`` is what the folder is called.
+    """
+    if not path.is_dir():
+        return 0
+    with pool_errors(path):
+        rows = connection.execute("SELECT item, detail FROM set_aside ORDER BY item").fetchall()
+    if rows:
+        item, detail = rows[0]
+        more = f", and {len(rows) - 1:,} more files" if rows[1:] else ""
+        warn(f"{place or path}: left out, for it cannot be read: {item} ({detail}){more}")
+    return len(rows)
 
 
 def is_linked(connection: duckdb.DuckDBPyConnection) -> bool:

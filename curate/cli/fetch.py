@@ -111,10 +111,14 @@ def fetch(
     if as_json:
         emit_json(report.to_dict())
     else:
-        click.echo(
-            f"{out}: {report.fetched:,} of {counted(report.tried, 'URL')} fetched into "
-            f"{counted(report.shards, 'new shard')} in {duration(report.seconds)}"
-        )
+        if report.tried:
+            click.echo(
+                f"{out}: {report.fetched:,} of {counted(report.tried, 'URL')} fetched into "
+                f"{counted(report.shards, 'new shard')} in {duration(report.seconds)}"
+            )
+        else:
+            again = "" if retry else "; what failed before is fetched again with --retry REASON,..."
+            click.echo(f"{out}: no URL left to fetch{again}")
         for reason, count in report.failed.items():
             click.echo(f"  failed: {count:,} {reason}")
         for reason, count in report.set_aside.items():

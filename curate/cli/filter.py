@@ -274,9 +274,11 @@ def run(
 def _explain(path: Path, group: FilterGroup, as_json: bool) -> None:
     """Print what a run would do."""
     from ...filters.plan import explain
+    from ...pools.linking import tell_of_left_out
     from ...pools.pool import Pool
 
     with Pool.open(path) as pool:
+        tell_of_left_out(pool.connection, path)
         plan = explain(pool, group.filters, group.combine)
     if as_json:
         emit_json(asdict(plan))
@@ -345,6 +347,7 @@ def compare(
     and 'filter run ... -o NAME.npy --reasons NAME.reasons.parquet' does.
     """
     from ...errors import UsageError
+    from ...pools.linking import tell_of_left_out
     from ...pools.pool import Pool
     from ..comparison import compare_subsets
 
@@ -354,6 +357,7 @@ def compare(
         found = compare_subsets(a, b)
     else:
         with Pool.open(pool, read_only=not pool.is_dir()) as opened:
+            tell_of_left_out(opened.connection, pool)
             found = compare_subsets(a, b, opened)
             if output is not None:
                 from ..report import write_comparison

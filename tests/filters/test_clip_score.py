@@ -143,6 +143,16 @@ def test_a_score_that_is_not_there_says_where_it_comes_from(pool_of):
         kept(pool_of("numbers", s=[1.0]), parse("clip_score:column=s,threshold=nan"))
 
 
+def test_the_score_of_features_that_came_as_a_column_is_named(tmp_path, commonpool):
+    folder = commonpool(tmp_path / "m")
+    with Pool.open(folder) as pool, pytest.raises(MissingError) as caught:
+        run_filters(pool, [FilterSpec("clip_score", {"features": "b32"})])
+    assert str(caught.value) == (
+        f"{folder}: no features 'b32' were computed on it, but it has their score as a column: "
+        "clip_score:column=clip_b32_similarity_score"
+    )
+
+
 def test_numbers_written_as_text_are_scores(pool_of):
     pool = pool_of(s=["0.5", "0.25", "1e-3", None])
     assert len(kept(pool, parse("clip_score:column=s,threshold=0.25"))) == 2

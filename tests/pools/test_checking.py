@@ -36,6 +36,18 @@ def test_what_linking_does_not_see_is_found(tmp_path, commonpool, empty):
     ).to_dict()  # fmt: skip
 
 
+def test_metadata_that_cannot_be_read_are_wrong(tmp_path, commonpool, empty):
+    folder = commonpool(tmp_path / "m")
+    empty.add(open_source("commonpool", folder, link=True))
+    assert check_pool(empty) == CheckReport(10)
+    file = folder / "00ab.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with Pool.open(folder) as pool:
+        report = check_pool(pool)
+    assert (report.samples, report.problems) == (5, {"file_broken": 1})
+    assert [(one.item, one.reason) for one in report.examples] == [("00ab.parquet", "file_broken")]
+
+
 def test_what_is_no_metadata_is_told_once(tmp_path, commonpool, command):
     folder = commonpool(tmp_path / "m")
     (folder / "README.md").write_text("x")

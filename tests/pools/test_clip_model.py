@@ -192,7 +192,7 @@ def test_torchscript_is_refused(tmp_path):
         read_checkpoint(tmp_path / "s.pt")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no zip"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 no zip", b'{"a": 1}\n'])
 def test_what_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "x.pt"
     path.write_bytes(content)

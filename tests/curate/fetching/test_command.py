@@ -34,6 +34,9 @@ def test_fetch_and_info(command, web, urls_pool, tmp_path):
     told = json.loads(printed)
     assert (code, told["fetched"], told["shards"], told["available"]) == (0, 0, 0, 2)
     assert told["before"] == 2
+    lines = command("pool", "fetch", pool, out)[1].splitlines()
+    again = "; what failed before is fetched again with --retry REASON,..."
+    assert lines == [f"{out}: no URL left to fetch{again}", "2 of 3 samples at hand"]
 
     effective = tmp_path / "effective.npy"
     with Pool.open(pool) as opened:
