@@ -430,16 +430,16 @@ def test_killed_while_it_merges_a_rerun_ends_the_same(tmp_path, commonpool, star
     took = time.monotonic() - began
     chance, died = random.Random(0), 0
     again()
-    for _ in range(6):
+    while died < 4:
         code = started(killed, place, "commonpool", wait=chance.uniform(0.2, 0.95) * took)
         assert code in (0, -signal.SIGKILL)
         died += code != 0
+        took *= 1 if code else 0.7  # where much else goes on, the first one takes longer
         with Pool.open(killed, read_only=True) as opened:
             found = opened.row("SELECT count(*), count(*) FILTER (text = 'new') FROM samples")
         assert found in ((20_000, 0), (30_000, 10_000))  # it opens, with all or nothing
         if found[1]:
             again()
-    assert died >= 3
     assert started(killed, place, "commonpool") == 0
     assert state(killed) == state(whole)
     with Pool.open(killed) as one, Pool.open(whole, read_only=True) as other:

@@ -484,7 +484,7 @@ def test_killed_at_any_moment_and_run_again_it_is_the_same(pictures, tiny, conte
         usual = time.monotonic() - started
         again()
         drawn, killed = random.Random(0), 0
-        while killed < 20:
+        while killed < 12:
             code = attempt(drawn.uniform(0.05, 1) * usual)
             assert code in (0, -9)
             killed += code == -9
