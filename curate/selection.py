@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..durable import digest
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..filters import Node, Selection, run_filters
+from ..filters.engine import nothing_kept
 from ..pools.engine import Engine, Local
 from ..pools.linking import tell_of_left_out
 from ..pools.partitions import partitions_of
@@ -129,12 +130,7 @@ def _select(
         apart = run_partitions(pool, filters, path, engine, combine, reasons, remote)
         chosen = apart.selection
     if not chosen.gathered.count:
-        if apart is not None:
-            path.unlink()
-        drops = ", ".join(
-            f"{n:,} {why}" for step in chosen.steps for why, n in step.reasons.items()
-        )
-        raise DataError(f"the filters keep no sample ({drops}); loosen them")
+        raise nothing_kept(chosen.steps)
     labels = [spec.label() for spec in filters]
     provenance = {
         "pool": {**name_of(pool), "samples": chosen.total},

@@ -154,3 +154,9 @@ def steps_of(total: int, rules: Sequence[Rules], dropped: list[list[int]]) -> li
         steps.append(Step(label, left, after, reasons))
         left = after
     return steps
+
+
+def nothing_kept(steps: Sequence[Step]) -> DataError:
+    """Return the error for filters that keep no sample, which says under which reasons."""
+    drops = ", ".join(f"{n:,} {why}" for step in steps for why, n in step.reasons.items())
+    return DataError(f"the filters keep no sample ({drops}); loosen them")

@@ -30,7 +30,6 @@ from ..pools.partitions import Partition, partitions_of
 from ..pools.pool import Pool
 from ..pools.remote import RemoteMetadata
 from ..pools.uid_sorter import UidSorter
-from ..pools.uids import UID_DTYPE, UidArray
 from ..progress import Progress, say
 from .answers import Bounds, Question
 from .apart import (
@@ -46,7 +45,7 @@ from .apart import (
     stored_with,
 )
 from .behind import digests_of, files_behind
-from .engine import Selection, steps_of
+from .engine import Selection, Step, nothing_kept, steps_of
 from .expression import Node, prepare
 from .narrowing import most_told, settle
 from .nearest import in_partitions
@@ -81,7 +80,8 @@ def run_partitions(
 
     What the workers do meanwhile stands in a folder beside ``out``, which all of them must see;
     the same call after an interruption goes on at the partitions that are not done. It is
-    removed in the end. Raises as ``run_filters``.
+    removed in the end. Raises as ``run_filters``, and DataError when nothing is kept: ``out`` is
+    left as it was then.
     """
     started = time.monotonic()
     prepared = prepare(filters, combine)
@@ -132,8 +132,17 @@ def run_partitions(
         written, joined = [one.path("reasons", ".parquet") for one in tasks], work / _REASONS
         list(engine.map(merge_reasons, [(written, joined)], count=1))
         _bring(joined, reasons)
+    steps = _steps(found, total)
+    if not steps[-1].after:
+        shutil.rmtree(work, ignore_errors=True)
+        raise nothing_kept(steps)
     merged = merge_subsets([one.path("uids", ".npy") for one in tasks], out, work, engine)
-    selection = _selection(found, total, combine, out)
+    uids = UidSorter.holding(np.load(out, mmap_mode="r", allow_pickle=False))
+    selection = Selection(uids, total, steps, combine, found[0].scores)
+    for one in found:
+        for name, seconds in one.scoring.items():
+            selection.scoring[name] = selection.scoring.get(name, 0.0) + seconds
+        selection.scoring_now += one.scoring_now
     selection.seconds = time.monotonic() - started
     shutil.rmtree(work, ignore_errors=True)
     return Partitioned(selection, merged)
@@ -237,7 +246,7 @@ def _rounds(tasks: list[Task], engine: Engine, gpu: bool) -> list[Judged] | NotA
     raise DataError(f"{len(known)} questions and no end; run the filters without --engine")
 
 
-def _selection(found: list[Judged], total: int, combine: str, out: Path) -> Selection:
+def _steps(found: list[Judged], total: int) -> list[Step]:
     """Put together what the partitions counted."""
     first = found[0]
     dropped = [
@@ -247,19 +256,4 @@ def _selection(found: list[Judged], total: int, combine: str, out: Path) -> Sele
     steps = steps_of(total, first.rules, dropped)
     if first.weighted:
         steps[-1].seen = sum(one.seen for one in found)
-    selection = Selection(UidSorter.holding(_mapped(out)), total, steps, combine, first.scores)
-    for one in found:
-        for name, seconds in one.scoring.items():
-            selection.scoring[name] = selection.scoring.get(name, 0.0) + seconds
-        selection.scoring_now += one.scoring_now
-    return selection
-
-
-def _mapped(subset: Path) -> UidArray:
-    """Return the uids of a subset without reading them."""
-    uids = np.load(subset, mmap_mode="r", allow_pickle=False) if _any(subset) else None
-    return np.empty(0, UID_DTYPE) if uids is None else uids
-
-
-def _any(subset: Path) -> bool:
-    return subset.stat().st_size > 128
+    return steps

@@ -56,6 +56,7 @@ def read_torch(path: Path, what: str = "a checkpoint") -> Any:
 
     import torch
 
+    mapped = False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

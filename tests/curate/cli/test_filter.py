@@ -230,6 +230,7 @@ def test_metadata_that_cannot_be_read_are_named(tmp_path, commonpool, command, h
     assert len(load_subset(out)) == 5
     code, _, err = command(*run[:3], "clip_score:arch=b32,threshold=9", *run[4:])
     assert (code, "left out" in err) == (1, True)
+    assert len(load_subset(out)) == 5  # what was there stays
     for others in (
         ["filter", "run", str(folder), "no_filter", "--explain"],
         ["filter", "compare", str(out), str(out), "--pool", str(folder)],
