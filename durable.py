@@ -156,8 +156,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             sync(partial)
             partial.replace(path)
             fsync_directory(path.parent)
-        except BaseException:
+        except BaseException as error:
             partial.unlink(missing_ok=True)
+            if isinstance(error, FileNotFoundError) and error.filename == str(partial):
+                with _place_for(path):
+                    raise
             raise
 
 

@@ -8,7 +8,8 @@ DatacompError
 │   ├── TruncatedError    a tar that ends before its end: what came before is whole
 │   ├── UnsafeInputError  an input that could do harm: traversal, bomb, oversized, code
 │   └── IntegrityError    bytes differ from the recorded digest or fingerprint
-├── StorageError          the disk is full, a path cannot be written, a pool is held elsewhere
+├── StorageError          the disk is full, a path cannot be written
+│   └── HeldError         another process holds the pool
 └── RunError              a subprocess or stage failed; says where its log is
 """
 
@@ -50,7 +51,11 @@ class IntegrityError(DataError):
 
 
 class StorageError(DatacompError):
-    """The disk is full, a path cannot be written, or a pool is held by another process."""
+    """The disk is full, or a path cannot be written."""
+
+
+class HeldError(StorageError):
+    """A pool is held by another process."""
 
 
 class RunError(DatacompError):

@@ -6,12 +6,14 @@ beside ``NAME.npy``, which a study writes for each dataset and ``filter run --re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -22,7 +24,8 @@ from ..pools.pool import Pool, literal, pool_errors, quote
 from ..pools.schema import TRUTH
 from ..pools.subset_files import SubsetFile
 from ..pools.uids import UID_DTYPE, UidArray, joined_uids
-from .subset import tally
+from ..progress import warn
+from .subset import read_sidecar, tally
 
 UID = "(high::UHUGEINT << 64) + low::UHUGEINT"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE")
@@ -132,6 +135,12 @@ def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:
         connection.register("lost", halves(uids))
         try:
             with pool_errors(file):
+                if not _is_of(connection, file, path):
+                    warn(
+                        f"{file}: left out, for it is of another run than {path.name}; make both "
+                        "by one 'datacomp filter run' with --reasons"
+                    )
+                    return Loss(keeper, loser, uids, (), None)
                 rows = connection.execute(
                     "SELECT r.filter, r.reason, count(*) AS n FROM lost JOIN "
                     f"read_parquet({literal(str(file))}) r "
@@ -141,6 +150,21 @@ def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:
         except DataError as error:
             raise DataError(f"{file}: not a list of reasons: {error}") from None
     return Loss(keeper, loser, uids, tuple((str(f), str(r), n) for f, r, n in rows), file)
+
+
+def _is_of(connection: duckdb.DuckDBPyConnection, file: Path, subset: Path) -> bool:
+    """Tell whether a list of reasons has as many of each as the subset's funnel, if it has one."""
+    funnel = (read_sidecar(subset) or {}).get("funnel")
+    if not isinstance(funnel, list):
+        return True
+    dropped: Counter[str] = Counter()
+    try:
+        for step in funnel:
+            dropped.update(step["reasons"])
+    except (TypeError, KeyError, ValueError):
+        return False
+    query = f"SELECT reason, count(*) FROM read_parquet({literal(str(file))}) GROUP BY reason"
+    return dict(connection.execute(query).fetchall()) == dict(dropped)
 
 
 def halves(uids: UidArray) -> pa.Table:

@@ -25,12 +25,12 @@ class Named(Protocol):
 
 @contextlib.contextmanager
 def blaming(spec: Named, made: Filter) -> Iterator[None]:
-    """Name file and line of a plug-in that raises."""
+    """Name file and line of a plug-in that raises, or would end the process."""
     try:
         yield
     except DatacompError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RunError(f"filter {spec.use} failed at {blame(error, made)}") from error
 
 

@@ -48,6 +48,14 @@ class Decision:
     reason: str
     predicate: str
 
+    def __post_init__(self) -> None:
+        """Refuse what is no text: a number, or SQL that was compared in Python."""
+        if not (isinstance(self.reason, str) and isinstance(self.predicate, str)):
+            raise TypeError(
+                f"a Decision takes a reason and SQL, both text; found {self.reason!r}, "
+                f"{self.predicate!r}"
+            )
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -214,7 +222,7 @@ class Filter(BaseModel):
 
     def decide(self, view: View) -> list[Decision]:
         """Return all decisions, in the order in which reasons are given."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no decide(self, view)")
 
     def weight(self, view: View) -> str | None:
         """Return SQL of how often a kept sample is to be seen, an integer; None is once.

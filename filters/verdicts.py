@@ -159,6 +159,8 @@ class Decider:
         )
         rules = f"VALUES {rules}" if rules else "SELECT 0, '', '' LIMIT 0"
         with atomic_path(path) as partial:
+            partial.open("wb").close()  # of a place where none can be made DuckDB says less
+            partial.unlink()
             self._relations.pool.sql(
                 "COPY (SELECT printf('%032x', v.uid) AS uid, r.filter, r.reason "
                 f"FROM {relation} v JOIN ({rules}) r(number, filter, reason) "

@@ -11,19 +11,24 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from ..errors import DataError, MissingError, StorageError, UsageError
+from ..errors import DataError, HeldError, MissingError, StorageError, UsageError
+from ..progress import warn
 from . import schema
 from .interrupts import interruptible, watch
 from .parallel import MEMORY_VARIABLE
 
 MEMORY = "50%"
 """Share of the machine's memory that a connection may take, if nothing else is said."""
+
+_LOOK_AGAIN = 0.2
+"""Seconds until a pool that another process holds is tried again."""
 
 BESIDE = "_beside"
 """Name of the database that is attached to another one."""
@@ -133,8 +138,8 @@ def open_file(
                        memory_limit=memory_limit, threads=threads, beside=beside)  # fmt: skip
 
     _expect_duckdb(path)
+    connection = _when_free(path, lambda: opened(read_only))
     with pool_errors(path):
-        connection = opened(read_only)
         try:
             if not read_only:
                 _sweep(path)
@@ -147,6 +152,43 @@ def open_file(
             connection.close()
             raise
     return connection
+
+
+class _Patience:
+    seconds = 0.0
+
+
+@contextlib.contextmanager
+def patience(seconds: float = 60.0) -> Iterator[None]:
+    """Let this process wait meanwhile, so long at most, for pools that others hold.
+
+    For long work, which a short look at its pool must not end.
+    """
+    before = _Patience.seconds
+    _Patience.seconds = seconds
+    try:
+        yield
+    finally:
+        _Patience.seconds = before
+
+
+def _when_free(
+    path: Path, opening: Callable[[], duckdb.DuckDBPyConnection]
+) -> duckdb.DuckDBPyConnection:
+    """Open a pool as soon as no other process holds it, or raise HeldError."""
+    patient, told = _Patience.seconds, False
+    until = time.monotonic() + patient
+    while True:
+        try:
+            with pool_errors(path):
+                return opening()
+        except HeldError as error:
+            if time.monotonic() >= until:
+                raise
+            if not told:
+                warn(f"{error}; waiting for it, {patient:.0f} s at most")
+                told = True
+            time.sleep(_LOOK_AGAIN)
 
 
 def _expect_duckdb(path: Path) -> None:
@@ -187,7 +229,7 @@ def pool_errors(path: Path) -> Iterator[None]:
         holder = re.search(r"PID (\d+)", text)
         if "Could not set lock" in text:
             who = f"process {holder[1]}" if holder else "another process"
-            raise StorageError(f"{path}: held by {who}; wait for it or stop it") from error
+            raise HeldError(f"{path}: held by {who}; wait for it or stop it") from error
         if "different configuration" in text:
             raise StorageError(f"{path}: this process holds it open already") from error
         if "not a valid DuckDB database" in text:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...errors import StorageError, UsageError
+from ...errors import HeldError, UsageError
 from ...pools import fetches
 from ...pools.pool import Pool
 from ...progress import say, warn
@@ -106,9 +106,7 @@ class PoolLedger:
                         fetches.record(pool, outcomes, ended)
                         yield row, tally_of(outcomes)
                 return
-            except StorageError as error:
-                if "held" not in str(error):
-                    raise
+            except HeldError as error:
                 if not self._warned:
                     self._warned = True
                     warn(f"{error}; what is fetched meanwhile waits beside the shards")

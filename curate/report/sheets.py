@@ -25,6 +25,9 @@ from ...pools.schema import TRUTH
 from ...pools.uids import load_subset, to_hex
 from .markup import Html, el, shorten, words
 
+_SHOWN = ("text", "source", "shard", "width", "height", TRUTH)
+"""The columns that a sheet tells of."""
+
 THUMBNAIL = 96
 """Longest side of a thumbnail in px."""
 
@@ -36,8 +39,9 @@ CAPTION = 240
 class Thumbnail:
     """One sample as it is shown; ``image`` is a data URI, None where the image is unreadable.
 
-    ``width`` and ``height`` are the original image's, 0 where it is unreadable; ``shown`` is
-    the thumbnail's size in px. ``truth`` is the planted defect, where the pool knows it.
+    ``width`` and ``height`` are the original image's, of one that cannot be read what the pool
+    says of it, or else 0; ``shown`` is the thumbnail's size in px. ``truth`` is the planted
+    defect, where the pool knows it.
     """
 
     uid: str
@@ -131,7 +135,7 @@ def thumbnails(pool: Pool, uids: list[str]) -> dict[str, Thumbnail]:
     """Read samples by hex uid; one that the pool lacks is there with nothing but its uid."""
     found = {uid: Thumbnail(uid) for uid in uids}
     known = pool.columns()
-    columns = tuple(name for name in ("text", "source", "shard", TRUTH) if name in known)
+    columns = tuple(name for name in _SHOWN if name in known)
     sources = {number: path.name for number, path in pool.source_paths().items()}
     pool.connection.register("report_uids", pa.table({"uid": pa.array(uids, pa.string())}))
     relation = "SELECT TRY_CAST(('0x' || uid) AS UHUGEINT) AS uid FROM report_uids"
@@ -151,6 +155,8 @@ def _thumbnail(
     truth = row.get(TRUTH)
     place = [sources.get(row["source"], ""), row["shard"] or ""]
     uri, size, shown = _encode(data)
+    if uri is None:
+        size = (row["width"] or 0, row["height"] or 0)
     return Thumbnail(
         uid,
         shorten(str(row["text"] or ""), CAPTION),
@@ -207,7 +213,7 @@ def _card(sample: Thumbnail, detailed: bool, note: str) -> Html:
     )
     details = None
     if detailed:
-        size = f"{sample.width} × {sample.height} px" if sample.image else "size unknown"
+        size = f"{sample.width} × {sample.height} px" if sample.width else "size unknown"
         details = [
             el("span", size, class_="fact"),
             el("span", sample.source, class_="fact", dir="auto") if sample.source else None,

@@ -275,6 +275,8 @@ def _child(
     sender: Connection, run: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], lock: str
 ) -> None:
     """Run a task, send back progress and its result or error, and never outlive the parent."""
+    from ...pools.connection import patience  # with a database, which the parent needs not
+
     tie_stage()
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children by itself,
@@ -290,7 +292,8 @@ def _child(
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a killed study's child may take a moment to go
         try:
-            message: tuple[str, Any] = ("result", run(*arguments))
+            with patience():
+                message: tuple[str, Any] = ("result", run(*arguments))
         except DatacompError as error:
             message = ("error", (type(error).__name__, str(error)))
         except BaseException as error:  # noqa: BLE001  the parent tells it

@@ -88,6 +88,7 @@ def write_outputs(
     study: Study, evaluation: list[EvaluationTask], records: dict[str, Record]
 ) -> dict[str, Any]:
     """Write ``results.json`` and ``report.html`` and return the results."""
+    from ...pools.connection import patience
     from ...pools.pool import Pool
     from ..report import collect_sheets, write_report
 
@@ -99,7 +100,10 @@ def write_outputs(
          study.subset_path(d.name).with_suffix(".reasons.parquet"))
         for d in study.dataset
     ]  # fmt: skip
-    with Pool.open(study.pool_path, read_only=True, **stages.limits(study)) as pool:
+    with (
+        patience(),
+        Pool.open(study.pool_path, read_only=True, **stages.limits(study)) as pool,
+    ):
         sheets = collect_sheets(pool, files)
     write_report(study.output / REPORT, results, sheets)
     return results

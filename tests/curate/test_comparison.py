@@ -48,6 +48,22 @@ def test_counts_reasons_and_means(two):
     assert turned["means"] == []
 
 
+def test_reasons_of_another_run_are_left_out_with_a_warning(two, capsys):
+    pool, a, b = two
+    reasons = a.with_suffix(".reasons.parquet")
+    assert compare_subsets(a, b).losses[1].file == reasons
+    assert capsys.readouterr().err == ""
+    select(pool, [parse("caption_length")], a)  # the list stays, of another subset
+    loss = compare_subsets(a, b.with_name("a.npy")).losses[1]
+    assert (loss.reasons, loss.file) == ((), None)
+    said = f"warning: {reasons}: left out, for it is of another run than a.npy; make both by one "
+    assert capsys.readouterr().err.startswith(said)
+    a.with_suffix(".json").write_text('{"format": "datacomp-subset", "version": 1, "funnel": [3]}')
+    assert compare_subsets(a, b).losses[1].file is None
+    a.with_suffix(".json").unlink()  # of a subset from elsewhere nothing is known
+    assert compare_subsets(a, b).losses[1].file == reasons
+
+
 def test_nan_is_left_out_of_means_and_counted(pool_of, tmp_path):
     scores = [0.5, float("nan"), None, 0.25, float("nan")]
     pool = pool_of(text=["x"] * 5, width=[1, 2, 3, 4, 5])

@@ -501,6 +501,13 @@ def test_a_filter_in_a_file_of_fifteen_lines_works(pool, tmp_path):
          "filter {path}:Mine failed at {path}:14: ZeroDivisionError: division by zero"),
         ({"decide": "return 5"}, RunError, "filter {path}:Mine failed at {path}:10: TypeError: "),
         ({"decide": "return ['x > 1']"}, RunError, "filter {path}:Mine failed at {path}:10: "),
+        ({"decide": "return [Decision('few', 3)]"}, RunError,
+         "filter {path}:Mine failed at {path}:14: TypeError: a Decision takes a reason and SQL, "
+         "both text; found 'few', 3"),
+        ({"decide": "import sys; sys.exit(0)"}, RunError,
+         "filter {path}:Mine failed at {path}:14: SystemExit: 0"),
+        ({"decide": "return super().decide(view)"}, RunError,
+         "filter {path}:Mine failed at {path}:14: NotImplementedError: Mine has no decide("),
         ({"score": "return [1.0]"}, RunError,
          "filter {path}:Mine: scorer vowels ({path}:3) returned 1 values for 2 samples"),
         ({"score": "return ['many', 'few']"}, RunError,

@@ -2,11 +2,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
-from datacomp.errors import StorageError, UsageError
+from datacomp.errors import HeldError, StorageError, UsageError
 from datacomp.pools import Pool
 from datacomp.pools.asking import query
+from datacomp.pools.connection import patience
 
 
 @pytest.mark.parametrize("read_only", [True, False])
@@ -25,6 +27,27 @@ def test_a_pool_held_by_another_process_names_it(tmp_path, read_only):
         finally:
             holder.kill()
     assert str(caught.value) == f"{path}: held by process {holder.pid}; wait for it or stop it"
+
+
+def test_long_work_waits_for_who_takes_a_look(tmp_path, capsys):
+    path = tmp_path / "pool.duckdb"
+    Pool.create(path).close()
+    body = f"import duckdb; held = duckdb.connect({str(path)!r}); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", body], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        with patience(0.5), pytest.raises(HeldError):
+            Pool.open(path)
+        ending = threading.Timer(1, holder.communicate, [b"\n"])
+        ending.start()
+        with patience(), Pool.open(path) as opened:
+            assert opened.count() == 0
+        ending.join()
+    said = f"{path}: held by process {holder.pid}; wait for it or stop it; waiting for it, "
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: {said}0 s at most", f"warning: {said}60 s at most",
+    ]  # fmt: skip
 
 
 def test_readers_do_not_hold_each_other_up(tmp_path):
