@@ -131,11 +131,12 @@ def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:
     file = path.with_suffix(".reasons.parquet")
     if not file.is_file():
         return Loss(keeper, loser, uids, (), None)
+    funnel = (read_sidecar(path) or {}).get("funnel")
     with connect(None) as connection:
         connection.register("lost", halves(uids))
         try:
             with pool_errors(file):
-                if not _is_of(connection, file, path):
+                if not _is_of(connection, file, funnel):
                     warn(
                         f"{file}: left out, for it is of another run than {path.name}; make both "
                         "by one 'datacomp filter run' with --reasons"
@@ -152,9 +153,8 @@ def _loss(keeper: str, loser: str, uids: UidArray, path: Path) -> Loss:
     return Loss(keeper, loser, uids, tuple((str(f), str(r), n) for f, r, n in rows), file)
 
 
-def _is_of(connection: duckdb.DuckDBPyConnection, file: Path, subset: Path) -> bool:
-    """Tell whether a list of reasons has as many of each as the subset's funnel, if it has one."""
-    funnel = (read_sidecar(subset) or {}).get("funnel")
+def _is_of(connection: duckdb.DuckDBPyConnection, file: Path, funnel: Any) -> bool:
+    """Tell whether a list of reasons has as many of each as a subset's funnel, if it has one."""
     if not isinstance(funnel, list):
         return True
     dropped: Counter[str] = Counter()
