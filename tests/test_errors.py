@@ -14,6 +14,7 @@ TREE = {
     "UnsafeInputError": ("DataError", 1),
     "IntegrityError": ("DataError", 1),
     "StorageError": ("DatacompError", 1),
+    "HeldError": ("StorageError", 1),
     "RunError": ("DatacompError", 1),
 }
 

@@ -474,7 +474,7 @@ def test_two_processes_that_add_at_once_end_with_the_samples_of_both_or_are_told
         (other,) = (process.pid for process in pair if process is not one)
         last = err.strip().splitlines()[-1]
         assert last == (
-            f"datacomp.errors.StorageError: {path}: held by process {other}; wait for it or stop it"
+            f"datacomp.errors.HeldError: {path}: held by process {other}; wait for it or stop it"
         )
     with Pool.open(path) as opened:
         assert opened.count() == count
