@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import Field, PrivateAttr, model_validator
 
 from ..errors import DataError, MissingError, UsageError
+from ..pools.embedding.score import score_column
 from ..pools.images import decode
 from .contract import Batch, Decision, Filter, Scorer, View, sql_number
 from .published import Published
@@ -106,7 +107,7 @@ class ClipScore(Filter):
             column = view.score(self._scorer())
         elif self.arch is not None:
             hint = "DataComp's metadata has it ('datacomp pool add POOL METADATA_DIR'); else "
-            column = _stored(view, f"clip_{self.arch}_similarity_score", hint + _SCORES)
+            column = _stored(view, score_column(self.arch), hint + _SCORES)
         else:
             assert self.column is not None
             column = _stored(view, self.column, _SCORES)
@@ -140,12 +141,7 @@ class ClipScore(Filter):
         """Return how many samples have a score; raise DataError if none has."""
         known = view.count(f"{score} IS NOT NULL")
         if known == 0:
-            where = (
-                self.checkpoint
-                or self.column
-                or self.features
-                or f"clip_{self.arch}_similarity_score"
-            )
+            where = self.checkpoint or self.column or self.features or score_column(str(self.arch))
             raise DataError(f"clip_score: no sample has a score: all of {where} are empty or NaN")
         return known
 

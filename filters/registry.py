@@ -111,13 +111,6 @@ def get(name: str) -> type[Filter]:
     plugins = _plugins()
     if name not in plugins:
         known = names()
-        if odd := next((c for c in name if c in "() "), None):
-            what = "a space" if odd == " " else repr(odd)
-            raise UsageError(
-                f"unknown filter {name!r}: it has {what} in it; each filter, word and parenthesis "
-                "is an argument of its own, as in: no_filter minus '(' exact_dedup then "
-                "caption_length ')'"
-            )
         raise UsageError(
             f"unknown filter {name!r}{suggest(name, known)}; there are: {', '.join(known)}, "
             "or your own as file.py:Class"

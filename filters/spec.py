@@ -57,6 +57,12 @@ def parse(text: str) -> FilterSpec:
             head, rest = text[:cut], text[cut + 1 :]
     else:
         head, _, rest = text.partition(":")
+        if odd := next((letter for letter in head.strip() if letter in "() "), None):
+            raise UsageError(
+                f"filter {head!r}: it has {'a space' if odd == ' ' else repr(odd)} in it; each "
+                "filter, word and parenthesis is an argument of its own, as in: no_filter minus "
+                "'(' exact_dedup then caption_length ')'"
+            )
     if not head.strip():
         raise UsageError(f"filter {text!r}: expected NAME or NAME:parameter=value,...")
     parameters: dict[str, Any] = {}

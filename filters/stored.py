@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import MissingError, RunError, suggest
-from ..pools.embedding.score import SCORE, score_digest
+from ..pools.embedding.score import SCORE, score_column, score_digest
 from ..pools.feature_places import computed_names
 from ..pools.pool import Pool
 from .contract import Batch, Scorer
@@ -45,7 +45,7 @@ class EmbeddedScore(Scorer):
                 for name in computed_names(pool)
                 if name.endswith(_SUFFIX)
             ]
-            column = f"clip_{self._features}_similarity_score"
+            column = score_column(self._features)
             if column in pool.columns():
                 raise MissingError(
                     f"{pool.path}: no features {self._features!r} were computed on it, but it has "

@@ -186,7 +186,7 @@ def _when_free(
             if time.monotonic() >= until:
                 raise
             if not told:
-                warn(f"{error}; waiting for it, {patient:.0f} s at most")
+                warn(f"{error}; waiting for it, {patient:g} s at most")
                 told = True
             time.sleep(_LOOK_AGAIN)
 

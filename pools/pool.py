@@ -193,7 +193,7 @@ class Pool:
     def count(self) -> int:
         """Return the number of samples."""
         if self.path.is_dir():  # its files were counted when it was opened
-            return self.scalar("SELECT sum(samples)::BIGINT FROM sources")
+            return self.scalar("SELECT coalesce(sum(samples), 0)::BIGINT FROM sources")
         return self.scalar("SELECT count(*) FROM samples")
 
     def columns(self) -> dict[str, str]:

@@ -117,8 +117,9 @@ def fetch(
                 f"{counted(report.shards, 'new shard')} in {duration(report.seconds)}"
             )
         else:
-            again = "" if retry else "; what failed before is fetched again with --retry REASON,..."
-            click.echo(f"{out}: no URL left to fetch{again}")
+            told = "; what failed before is fetched again with --retry REASON,..."
+            failed = not retry and report.available < report.samples
+            click.echo(f"{out}: no URL left to fetch{told if failed else ''}")
         for reason, count in report.failed.items():
             click.echo(f"  failed: {count:,} {reason}")
         for reason, count in report.set_aside.items():

@@ -5,7 +5,6 @@ That is a pool (here), or a folder of metadata, file by file (``partwise``).
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...errors import HeldError, UsageError
 from ...pools import fetches
+from ...pools.connection import patience
 from ...pools.pool import Pool
 from ...progress import say, warn
 from .folder import bind
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 HELD_SECONDS = 600.0
 """How long what was fetched waits for a pool that another process holds."""
-_POLL_SECONDS = 0.5
-
 
 Tally = Counter[str | None]
 """How many URLs failed for each reason; None is for those that gave an image."""
@@ -97,24 +95,21 @@ class PoolLedger:
 
     def record(self, rows: list[Row], last: bool) -> Iterator[tuple[Row, Tally]]:
         """Write outcomes into the pool; if it is held, later."""
-        until = time.monotonic() + (HELD_SECONDS if last else 0.0)
-        while True:
-            try:
-                with Pool.open(self._path) as pool:
-                    for row in rows:
-                        outcomes, ended = self._lists.outcomes(row)
-                        fetches.record(pool, outcomes, ended)
-                        yield row, tally_of(outcomes)
-                return
-            except HeldError as error:
-                if not self._warned:
-                    self._warned = True
-                    warn(f"{error}; what is fetched meanwhile waits beside the shards")
-                if time.monotonic() >= until:
-                    if last:
-                        raise
-                    return
-                time.sleep(_POLL_SECONDS)
+        try:
+            with patience(HELD_SECONDS if last else 0.0):
+                opened = Pool.open(self._path)
+        except HeldError as error:
+            if last:
+                raise
+            if not self._warned:
+                self._warned = True
+                warn(f"{error}; what is fetched meanwhile waits beside the shards")
+            return
+        with opened as pool:
+            for row in rows:
+                outcomes, ended = self._lists.outcomes(row)
+                fetches.record(pool, outcomes, ended)
+                yield row, tally_of(outcomes)
 
     def totals(self) -> tuple[int, int]:
         """Ask the pool."""

@@ -44,6 +44,7 @@ from .embedded import Embedded
 from .embedder import UNREADABLE, introduced, model_of_worker, threads_of
 from .footers import FileDone
 from .recipe import Recipe, check_name
+from .score import score_column
 
 NO_IMAGE = "no_image"
 _PLACED = "to_embed_placed"
@@ -193,7 +194,7 @@ def embed_files(
 
 
 def _expect_new(folder: Path, name: str, columns: dict[str, str]) -> None:
-    for column in (_score(name), _aside(name)):
+    for column in (score_column(name), _aside(name)):
         if column in columns:
             raise UsageError(
                 f"{folder}: its metadata have a column {column} already; give these features "
@@ -385,7 +386,10 @@ def _write_metadata(
     work: FileWork, done: FileDone, scores: NDArray[np.float32], reasons: NDArray[np.bytes_]
 ) -> None:
     """Write the file's own columns with two more; raise DataError if it is another one now."""
-    fields = [pa.field(_score(work.name), pa.float32()), pa.field(_aside(work.name), pa.string())]
+    fields = [
+        pa.field(score_column(work.name), pa.float32()),
+        pa.field(_aside(work.name), pa.string()),
+    ]
     with atomic_path(work.out) as partial, pq.ParquetFile(work.partition.file) as file:
         own = file.schema_arrow
         schema = pa.schema([*own, *fields], {**(own.metadata or {}), **done.footer(work.name)})
@@ -403,10 +407,6 @@ def _write_metadata(
                 f"{work.partition.file}: has changed while it was embedded; run the same command "
                 "again"
             )
-
-
-def _score(name: str) -> str:
-    return f"clip_{name}_similarity_score"
 
 
 def _aside(name: str) -> str:

@@ -10,6 +10,11 @@ SCORE, SCORE_TYPE = "clip_score", "FLOAT"
 """The name and type of the score column: those of the scorer of the filter clip_score."""
 
 
+def score_column(name: str) -> str:
+    """Return what DataComp's metadata call the similarity of ``NAME_img`` and ``NAME_txt``."""
+    return f"clip_{name}_similarity_score"
+
+
 def score_digest(identity: dict[str, Any]) -> str:
     """Return the digest under which the similarities of these features stand in a pool.
 

@@ -28,7 +28,7 @@ from ..uids import to_hex
 from .embedded import Embedded
 from .journal import FOLDER as UNFINISHED
 from .recipe import check_name
-from .score import SCORE, SCORE_TYPE, score_digest
+from .score import SCORE, SCORE_TYPE, score_column, score_digest
 
 IMAGE, TEXT = "img", "txt"
 _PART = re.compile(r"\d{8}\.(npz|parquet)")
@@ -171,7 +171,7 @@ class FeatureStore:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         columns = {
             "uid": to_hex(part.uids[part.used]),
-            f"clip_{self.name}_similarity_score": part.scores,
+            score_column(self.name): part.scores,
         }
         with atomic_path(stem.with_suffix(".parquet")) as partial:
             pq.write_table(pa.table(columns), partial)

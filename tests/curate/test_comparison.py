@@ -54,7 +54,7 @@ def test_reasons_of_another_run_are_left_out_with_a_warning(two, capsys):
     assert compare_subsets(a, b).losses[1].file == reasons
     assert capsys.readouterr().err == ""
     select(pool, [parse("caption_length")], a)  # the list stays, of another subset
-    loss = compare_subsets(a, b.with_name("a.npy")).losses[1]
+    loss = compare_subsets(a, b).losses[1]
     assert (loss.reasons, loss.file) == ((), None)
     said = f"warning: {reasons}: left out, for it is of another run than a.npy; make both by one "
     assert capsys.readouterr().err.startswith(said)

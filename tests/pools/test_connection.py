@@ -46,7 +46,7 @@ def test_long_work_waits_for_who_takes_a_look(tmp_path, capsys):
         ending.join()
     said = f"{path}: held by process {holder.pid}; wait for it or stop it; waiting for it, "
     assert capsys.readouterr().err.splitlines() == [
-        f"warning: {said}0 s at most", f"warning: {said}60 s at most",
+        f"warning: {said}0.5 s at most", f"warning: {said}60 s at most",
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 from datacomp.curate.report import collect_sheets
 from datacomp.curate.report.sheets import THUMBNAIL, Thumbnail, gallery, thumbnails, truth_mark
 from datacomp.errors import DataError, MissingError, UsageError
+from datacomp.pools import Pool
 from PIL import Image
 
 
@@ -90,6 +91,14 @@ def test_unreadable_images_get_a_placeholder(pool, uids, parse):
     page = parse(gallery(broken))
     assert page.all("img") == []
     assert [d.text for d in page.all("div", "broken")] == ["no readable image"] * 3
+
+
+def test_without_an_image_the_size_is_what_the_pool_says(tmp_path, commonpool, parse):
+    with Pool.open(commonpool(tmp_path / "m")) as metadata:
+        (shown,) = thumbnails(metadata, ["0" * 32]).values()
+    assert (shown.image, shown.width, shown.height) == (None, 300, 200)
+    facts = [n.text for n in parse(gallery([shown], detailed=True)).all("span", "fact")]
+    assert facts == ["300 × 200 px", "m"]
 
 
 def test_a_sample_the_pool_lacks_is_shown_as_missing(pool):

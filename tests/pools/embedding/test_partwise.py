@@ -197,8 +197,9 @@ def test_killed_at_any_moment_and_run_again_it_is_the_same(metadata, shards, emb
     embed(metadata, tmp_path / "whole", shards)
     took = time.monotonic() - started
     whole, drawn, killed = files_of(tmp_path / "whole"), random.Random(0), 0
-    for number in range(8):
-        out = tmp_path / f"out{number}"
+    numbers = itertools.count()
+    while killed < 5:
+        out = tmp_path / f"out{next(numbers)}"
         child = os.fork()
         if not child:
             try:
@@ -207,10 +208,11 @@ def test_killed_at_any_moment_and_run_again_it_is_the_same(metadata, shards, emb
                 os._exit(0)
         time.sleep(drawn.random() * took)
         os.kill(child, signal.SIGKILL)
-        killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+        died = os.waitpid(child, 0)[1] == signal.SIGKILL
+        killed += died
+        took *= 1 if died else 0.7  # where much else goes on, the first one takes longer
         embed(metadata, out, shards)
         assert files_of(out) == whole
-    assert killed >= 4
 
 
 def test_stopped_at_any_rename_while_it_is_made_of_something_else(
